@@ -1,0 +1,85 @@
+"""Causal circuits between sparse-autoencoder features inside single-cell foundation models.
+
+Every public name is listed here and loaded when first used; `import scircuit` alone imports neither torch nor
+pandas.
+"""
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+__version__ = "0.1.0"
+
+_NAMES = {
+    "Circuit": "circuits.circuit",
+    "EdgeRule": "circuits.build",
+    "FoundationModel": "models.base",
+    "HookedModel": "models.hooked",
+    "Intervention": "tracing.interventions",
+    "Latents": "sae.latents",
+    "RunConfig": "config",
+    "SaeTraining": "sae.settings",
+    "ScircuitError": "errors",
+    "TokenBatch": "cells.batch",
+    "TokenStore": "cells.tokens",
+    "TraceSettings": "tracing.settings",
+    "build_catalogue": "features.catalogue",
+    "build_circuit": "circuits.build",
+    "demo": "pipeline.runs",
+    "enrich": "features.enrichment",
+    "gene_rows": "models.stream",
+    "label_features": "features.labels",
+    "load_config": "config",
+    "load_model": "models.load",
+    "load_saes": "sae.checkpoint",
+    "measure_quality": "features.quality",
+    "packaged_programs": "knowledge.gmt",
+    "parse_config": "config",
+    "read_gmt": "knowledge.gmt",
+    "residuals": "models.stream",
+    "run": "pipeline.runs",
+    "save_saes": "sae.checkpoint",
+    "select_sources": "features.sources",
+    "tokenize": "cells.tokens",
+    "trace": "tracing.tracer",
+    "train_saes": "sae.training",
+    "write_report": "report.page",
+}
+
+__all__ = ["__version__", *sorted(_NAMES)]
+
+if TYPE_CHECKING:
+    from scircuit.cells.batch import TokenBatch
+    from scircuit.cells.tokens import TokenStore, tokenize
+    from scircuit.circuits.build import EdgeRule, build_circuit
+    from scircuit.circuits.circuit import Circuit
+    from scircuit.config import RunConfig, load_config, parse_config
+    from scircuit.errors import ScircuitError
+    from scircuit.features.catalogue import build_catalogue
+    from scircuit.features.enrichment import enrich
+    from scircuit.features.labels import label_features
+    from scircuit.features.quality import measure_quality
+    from scircuit.features.sources import select_sources
+    from scircuit.knowledge.gmt import packaged_programs, read_gmt
+    from scircuit.models.base import FoundationModel
+    from scircuit.models.hooked import HookedModel
+    from scircuit.models.load import load_model
+    from scircuit.models.stream import gene_rows, residuals
+    from scircuit.pipeline.runs import demo, run
+    from scircuit.report.page import write_report
+    from scircuit.sae.checkpoint import load_saes, save_saes
+    from scircuit.sae.latents import Latents
+    from scircuit.sae.settings import SaeTraining
+    from scircuit.sae.training import train_saes
+    from scircuit.tracing.interventions import Intervention
+    from scircuit.tracing.settings import TraceSettings
+    from scircuit.tracing.tracer import trace
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _NAMES:
+        raise AttributeError(f"module 'scircuit' has no attribute {name!r}")
+    return getattr(import_module(f"scircuit.{_NAMES[name]}"), name)
+
+
+def __dir__() -> list[str]:
+    return list(__all__)

@@ -1,0 +1,149 @@
+"""How far two measurements of the same tests agree: on the edges, the sizes and the signs."""
+
+from typing import NamedTuple
+
+import numpy as np
+import pandas as pd
+
+from scircuit.circuits.build import CONSISTENCY, EdgeRule
+from scircuit.circuits.schema import ENDS
+from scircuit.errors import ScircuitError
+from scircuit.stats.multiple import benjamini_hochberg
+from scircuit.stats.signflip import screen_p
+
+CELL_COLUMNS = [*ENDS, "cell", "delta"]
+
+
+class Agreement(NamedTuple):
+    """Two measurements of one family of tests.
+
+    `jaccard` of the edge sets and `expected_jaccard` of sets of those sizes drawn at random from the tests;
+    `r` of d and `sign` agreement over the edges of either; `n_first`, `n_second`, `n_both` edges.
+    """
+
+    jaccard: float
+    expected_jaccard: float
+    r: float
+    sign: float
+    n_first: int
+    n_second: int
+    n_both: int
+
+
+class CellEffects:
+    """Per-cell responses of some sources, from which any subset of cells can be tested again.
+
+    Parameters
+    ----------
+    effects : DataFrame
+        `trace/cell_effects.parquet`: the ends, `cell, delta`; responses of 0 may be left out.
+    source_cells : DataFrame
+        `trace/source_cells.parquet`: `source_layer, source_feature, cell`, every cell in which the source
+        fires.
+
+    Raises
+    ------
+    ScircuitError
+        On missing columns, or effects of a source in a cell in which it does not fire.
+    """
+
+    def __init__(self, effects: pd.DataFrame, source_cells: pd.DataFrame) -> None:
+        for name, table, columns in (
+            ("cell_effects", effects, CELL_COLUMNS),
+            ("source_cells", source_cells, ["source_layer", "source_feature", "cell"]),
+        ):
+            missing = [column for column in columns if column not in table]
+            if missing:
+                raise ScircuitError(f"the table {name} lacks {', '.join(missing)}; it needs {', '.join(columns)}.")
+        self.cells = np.unique(source_cells["cell"].to_numpy())
+        sources = source_cells[ENDS[:2]].drop_duplicates().sort_values(ENDS[:2], ignore_index=True)
+        self.tests = effects[ENDS].drop_duplicates().sort_values(ENDS, ignore_index=True)
+        self._test = effects.groupby(ENDS).ngroup().to_numpy()
+        self._delta = effects["delta"].to_numpy(np.float64)
+        source = source_cells.groupby(ENDS[:2]).ngroup().to_numpy()
+        self._source, self._source_cell = source, np.searchsorted(self.cells, source_cells["cell"].to_numpy())
+        number = self.tests[ENDS[:2]].merge(sources.assign(number=sources.index), on=ENDS[:2], how="left")
+        self._source_of_test = number["number"].fillna(-1).to_numpy(np.int64)
+        cell = np.minimum(np.searchsorted(self.cells, effects["cell"].to_numpy()), max(len(self.cells) - 1, 0))
+        self._cell = cell
+        n = len(self.cells)
+        fired = np.unique(source.astype(np.int64) * n + self._source_cell)
+        seen = self._source_of_test[self._test] * n + cell
+        if (self.cells[cell] != effects["cell"].to_numpy()).any() or not np.isin(seen, fired).all():
+            raise ScircuitError(
+                "cell_effects holds responses in cells where the source does not fire according to source_cells; "
+                "both tables must come from one trace."
+            )
+
+    def moments(self, weight: np.ndarray) -> pd.DataFrame:
+        """What a trace of some cells would have found, one row per test.
+
+        Parameters
+        ----------
+        weight : int `[cell]`
+            How often each of `self.cells` counts (0 leaves it out).
+        """
+        n_tests = len(self.tests)
+        w = weight[self._cell]
+        delta = self._delta
+
+        def total(values: np.ndarray) -> np.ndarray:
+            return np.bincount(self._test, w * values, minlength=n_tests)
+
+        per_source = np.bincount(self._source, weight[self._source_cell])
+        n = per_source[self._source_of_test]
+        positive, negative = total(delta > 0), total(delta < 0)
+        sums, squares = total(delta), total(delta**2)
+        mean = sums / np.maximum(n, 1)
+        variance = np.maximum(squares - n * mean**2, 0) / np.maximum(n - 1, 1)
+        nonzero = positive + negative
+        return pd.DataFrame(
+            {
+                "n_cells": n,
+                "n_nonzero": nonzero,
+                "n_pos": positive,
+                "n_neg": negative,
+                "mean_delta": mean,
+                "cohens_d": mean / np.where(variance > 0, np.sqrt(variance), np.inf),
+                "p_value": screen_p(nonzero, sums, squares),
+            }
+        )
+
+
+def called(moments: pd.DataFrame, rule: EdgeRule) -> np.ndarray:
+    """Which tests pass a rule within their own family, bool `[test]`; `top_k` is not applied."""
+    responded = moments["n_nonzero"].to_numpy() > 0
+    consistency = np.zeros(len(moments))
+    consistency[responded] = CONSISTENCY[rule.consistency](moments.loc[responded])
+    passes = responded & (moments["cohens_d"].abs().to_numpy() > rule.min_abs_d)
+    passes &= (consistency > rule.min_consistency) & (moments["n_nonzero"].to_numpy() >= rule.min_nonzero)
+    if rule.max_q is not None:
+        q = np.ones(len(moments))
+        q[responded] = benjamini_hochberg(moments.loc[responded, "p_value"].to_numpy())
+        passes &= q < rule.max_q
+    return passes
+
+
+def agree(first: pd.DataFrame, second: pd.DataFrame, rule: EdgeRule) -> Agreement:
+    """Agreement of two tables of moments over the same tests, row by row."""
+    a, b = called(first, rule), called(second, rule)
+    return agreement(a, b, first["cohens_d"].to_numpy(np.float64), second["cohens_d"].to_numpy(np.float64))
+
+
+def agreement(a: np.ndarray, b: np.ndarray, d_a: np.ndarray, d_b: np.ndarray) -> Agreement:
+    """Agreement of two edge sets (bool `[test]`) and their d `[test]`; NaN where there are no edges."""
+    either = a | b
+    both, n_a, n_b = int((a & b).sum()), int(a.sum()), int(b.sum())
+    chance = n_a * n_b / len(a) if len(a) else 0.0
+    union = n_a + n_b - both
+    known = either & np.isfinite(d_a) & np.isfinite(d_b)
+    varies = known.sum() > 2 and d_a[known].std() > 0 and d_b[known].std() > 0
+    return Agreement(
+        jaccard=both / union if union else np.nan,
+        expected_jaccard=chance / (n_a + n_b - chance) if union else np.nan,
+        r=float(np.corrcoef(d_a[known], d_b[known])[0, 1]) if varies else np.nan,
+        sign=float((np.sign(d_a[either]) == np.sign(d_b[either])).mean()) if union else np.nan,
+        n_first=n_a,
+        n_second=n_b,
+        n_both=both,
+    )

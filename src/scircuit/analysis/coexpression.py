@@ -1,0 +1,225 @@
+"""Co-expression: how much of an effect's size is explained by correlation without intervention."""
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from scircuit.analysis.nodes import NodeIndex, need_edges, sizes
+from scircuit.analysis.result import Measure, Result
+from scircuit.circuits.circuit import Circuit
+from scircuit.circuits.schema import ENDS
+from scircuit.errors import ScircuitError
+from scircuit.stats.resampling import bootstrap_draws, percentile_interval
+
+_PREDICTORS = ("gene_r", "latent_r")
+_CHUNK = 1 << 18
+
+
+def coexpression(
+    circuit: Circuit,
+    correlations: pd.DataFrame,
+    unrestricted_sd: float | None = None,
+    draws: int = 2000,
+    seed: int = 0,
+) -> Result:
+    """Share of the variance of |d| explained by the correlation of genes and of activations.
+
+    Edges are only the large |d|, and correlations with a quantity cut off below are too small.
+    Thorndike's case 2 corrects that: R u / sqrt(1 - R^2 + R^2 u^2), u being the spread of |d| over all
+    tests by that over edges.
+
+    Parameters
+    ----------
+    circuit : Circuit
+    correlations : DataFrame
+        Columns `source_layer, source_feature, target_layer, target_feature, gene_r, latent_r`: Pearson
+        correlation over cells of the two latents' gene scores and of their activations, for the edges;
+        `pair_correlations` makes it.
+    unrestricted_sd : float, optional
+        Standard deviation of |d| over all tests. Without it, it is taken from `sum_abs_d` and `sum_sq_d`
+        of the test table where the trace wrote those, else the corrected share is left out.
+    draws : int
+        Bootstrap draws over sources.
+    seed : int
+
+    Returns
+    -------
+    Result
+        Measures `r_squared` (null: two useless predictors), `r_squared_corrected`, `partial_gene_r` (of
+        |gene_r| with |d|, given |latent_r|), `partial_latent_r`, `marginal_gene_r`, `marginal_latent_r`.
+        Table: one row per edge with `abs_d, gene_r, latent_r`.
+
+    Raises
+    ------
+    ScircuitError
+        On missing columns, or fewer than ten edges with both correlations.
+    """
+    need_edges(circuit, "co-expression")
+    missing = [column for column in [*ENDS, *_PREDICTORS] if column not in correlations]
+    if missing:
+        raise ScircuitError(f"the correlation table lacks {', '.join(missing)}; make it with pair_correlations.")
+    rng = np.random.default_rng(seed)
+    table = circuit.edges[ENDS].assign(abs_d=sizes(circuit.edges))
+    table = table.merge(correlations[[*ENDS, *_PREDICTORS]], on=ENDS).dropna()
+    n = len(table)
+    if n < 10:
+        raise ScircuitError(f"{n} edges have both correlations; at least 10 are needed.")
+    values = np.column_stack([table["abs_d"], table["gene_r"].abs(), table["latent_r"].abs()])
+    sums = _second_moments(values, NodeIndex.of(circuit.nodes).sources(table))
+    totals = _covariance(sums.sum(axis=0))
+    intervals = {}
+    for name, share in _SHARES.items():
+
+        def statistic(t: np.ndarray, share: _Share = share) -> np.ndarray:
+            return share(_covariance(t))
+
+        drawn = bootstrap_draws(sums, statistic, rng, draws)
+        intervals[name] = percentile_interval(float(share(totals)), drawn, 0.95, len(sums))
+    nulls = {"r_squared": 2 / (n - 1)}
+    measures = [Measure.of(name, i, n, nulls.get(name, 0.0)) for name, i in intervals.items()]
+    spread = unrestricted_sd or _spread_over_tests(circuit.tests)
+    if spread is not None:
+        u = spread / float(np.sqrt(totals[0, 0]))
+        raw = intervals["r_squared"]
+        estimate, low, high, null = (
+            _unrestricted(value, u) for value in (raw.estimate, raw.low, raw.high, nulls["r_squared"])
+        )
+        measures.insert(1, Measure("r_squared_corrected", estimate, low, high, null, n=n))
+    return Result.of(
+        "coexpression",
+        "coexpression/1",
+        measures,
+        table,
+        "predictors without any relation to |d|",
+        ["co-expression", "d"],
+    )
+
+
+def pair_correlations(
+    circuit: Circuit,
+    expression: Any,
+    genes: Sequence[str],
+    activations: Mapping[int, np.ndarray] | None = None,
+) -> pd.DataFrame:
+    """Correlations over cells of the two ends of every edge, for `coexpression`.
+
+    Parameters
+    ----------
+    circuit : Circuit
+        Nodes with `top_genes`.
+    expression : `[cell, gene]`, dense or scipy sparse
+        Log-normalised expression of cells outside the trace or of the traced ones.
+    genes : list of str `[gene]`
+        Symbols of its columns.
+    activations : mapping of layer to float `[cell, feature]`, optional
+        Mean activation of each latent per cell; without it `latent_r` is NaN.
+
+    Returns
+    -------
+    DataFrame
+        The edges' ends with `gene_r`, the correlation of the mean standardised expression of both ends'
+        top genes (NaN where an end has none among `genes` or its score does not vary), and `latent_r`.
+    """
+    scores = _gene_scores(circuit.nodes["top_genes"], expression, genes)
+    index = NodeIndex.of(circuit.nodes)
+    source, target = index.sources(circuit.edges), index.targets(circuit.edges)
+    latent_r = np.full(len(source), np.nan)
+    if activations is not None:
+        standard = {layer: _standardise(np.asarray(a, np.float64)) for layer, a in activations.items()}
+        layers, features = circuit.nodes["layer"].tolist(), circuit.nodes["feature"].tolist()
+        columns = [standard[layer][:, feature] for layer, feature in zip(layers, features, strict=True)]
+        latent_r = _paired(np.column_stack(columns), source, target)
+    return circuit.edges[ENDS].assign(gene_r=_paired(scores, source, target), latent_r=latent_r)
+
+
+def _gene_scores(top_genes: pd.Series, expression: Any, genes: Sequence[str]) -> np.ndarray:
+    """Standardised mean expression of every node's top genes, `[cell, node]`."""
+    from scipy import sparse
+
+    used = sorted({g for row in top_genes for g in row} & set(genes))
+    position = {gene: i for i, gene in enumerate(genes)}
+    if not used:
+        raise ScircuitError("no top gene of any latent is among the genes given; pass symbols, not ids.")
+    block = expression[:, [position[gene] for gene in used]]
+    dense = _standardise(np.asarray(block.todense() if sparse.issparse(block) else block, np.float64))
+    column = {gene: i for i, gene in enumerate(used)}
+    members = [[column[g] for g in row if g in column] for row in top_genes]
+    sizes = np.array([len(m) for m in members])
+    pointer = np.concatenate([[0], np.cumsum(sizes)])
+    weight = np.repeat(1 / np.maximum(sizes, 1), sizes)
+    shape = (len(used), len(members))
+    member = sparse.csc_array((weight, np.concatenate([np.asarray(m, int) for m in members]), pointer), shape)
+    return _standardise(np.nan_to_num(dense) @ member)
+
+
+def _standardise(values: np.ndarray) -> np.ndarray:
+    """Columns with mean 0 and norm 1; NaN where a column does not vary."""
+    centred = values - values.mean(axis=0)
+    norm = np.sqrt((centred**2).sum(axis=0))
+    return centred / np.where(norm > 1e-12, norm, np.nan)
+
+
+def _paired(standard: np.ndarray, source: np.ndarray, target: np.ndarray) -> np.ndarray:
+    """Dot products of pairs of columns, `[pair]`."""
+    columns = np.ascontiguousarray(standard.T)
+    step = max(1, _CHUNK // max(columns.shape[1], 1)) * 8
+    blocks = [slice(i, i + step) for i in range(0, len(source), step)]
+    return np.concatenate([np.einsum("ij,ij->i", columns[source[b]], columns[target[b]]) for b in blocks])
+
+
+def _second_moments(values: np.ndarray, source: np.ndarray) -> np.ndarray:
+    """Per-source sums of the outer products of (1, values), float64 `[source, 16]`."""
+    full = np.column_stack([np.ones(len(values)), values])
+    names, code = np.unique(source, return_inverse=True)
+    products = full[:, :, None] * full[:, None, :]
+    flat = products.reshape(len(full), -1)
+    return np.column_stack([np.bincount(code, column, minlength=len(names)) for column in flat.T])
+
+
+def _covariance(totals: np.ndarray) -> np.ndarray:
+    """Covariance of (|d|, |gene_r|, |latent_r|) from totals `[..., 16]`."""
+    moment = totals.reshape(*totals.shape[:-1], 4, 4)
+    moment = moment / moment[..., :1, :1]
+    mean = moment[..., 0, 1:]
+    return moment[..., 1:, 1:] - mean[..., :, None] * mean[..., None, :]
+
+
+def _marginal(c: np.ndarray, i: int, j: int) -> np.ndarray:
+    scale = np.sqrt(c[..., i, i] * c[..., j, j])
+    return c[..., i, j] / np.where(scale > 1e-12, scale, np.nan)
+
+
+def _partial(c: np.ndarray, i: int, j: int, k: int) -> np.ndarray:
+    """Correlation of i and j with k held."""
+    r_ij, r_ik, r_jk = _marginal(c, i, j), _marginal(c, i, k), _marginal(c, j, k)
+    return (r_ij - r_ik * r_jk) / np.sqrt((1 - r_ik**2) * (1 - r_jk**2))
+
+
+def _r_squared(c: np.ndarray) -> np.ndarray:
+    r_1, r_2, r_12 = _marginal(c, 0, 1), _marginal(c, 0, 2), _marginal(c, 1, 2)
+    return (r_1**2 + r_2**2 - 2 * r_1 * r_2 * r_12) / (1 - r_12**2)
+
+
+_Share = Callable[[np.ndarray], np.ndarray]
+_SHARES: Mapping[str, _Share] = {
+    "r_squared": _r_squared,
+    "partial_gene_r": lambda c: _partial(c, 0, 1, 2),
+    "partial_latent_r": lambda c: _partial(c, 0, 2, 1),
+    "marginal_gene_r": lambda c: _marginal(c, 0, 1),
+    "marginal_latent_r": lambda c: _marginal(c, 0, 2),
+}
+
+
+def _unrestricted(r_squared: float, u: float) -> float:
+    """Thorndike's case 2 on the squared multiple correlation."""
+    return r_squared * u**2 / (1 - r_squared + r_squared * u**2)
+
+
+def _spread_over_tests(tests: pd.DataFrame) -> float | None:
+    if not {"sum_abs_d", "sum_sq_d"} <= set(tests.columns):
+        return None
+    own = tests.loc[tests["kind"] == "latent"]
+    n, total, square = own["n_tests"].sum(), own["sum_abs_d"].sum(), own["sum_sq_d"].sum()
+    return float(np.sqrt(square / n - (total / n) ** 2))

@@ -1,0 +1,163 @@
+"""Coherence: whether the ends of an edge share gene sets more often than latents of the same kind."""
+
+from typing import NamedTuple
+
+import numpy as np
+import pandas as pd
+
+from scircuit._progress import progress
+from scircuit.analysis.nodes import NodeIndex, need_edges
+from scircuit.analysis.result import Measure, Result
+from scircuit.analysis.strata import Strata, node_strata
+from scircuit.circuits.circuit import Circuit
+from scircuit.errors import ScircuitError
+from scircuit.stats.resampling import permutation_p, ratio_interval
+
+_CHUNK = 1 << 21
+
+
+class TermMatch:
+    """Best shared gene set of one latent with every other, by information content."""
+
+    def __init__(self, circuit: Circuit, index: NodeIndex) -> None:
+        terms = circuit.terms
+        row = index.rows(terms["layer"], terms["feature"])
+        code, names = pd.factorize(terms["term"], sort=True)
+        content = np.zeros(len(names))
+        np.maximum.at(content, code, terms["information_content"].to_numpy(np.float64))
+        row, code = np.divmod(np.unique(row * max(len(names), 1) + code), max(len(names), 1))
+        self.n_terms = np.bincount(row, minlength=index.n_nodes)
+        self._content = content
+        self._terms_of = np.split(code, np.cumsum(self.n_terms)[:-1])
+        order = np.argsort(code, kind="stable")
+        self._nodes_of = np.split(row[order], np.cumsum(np.bincount(code, minlength=len(names)))[:-1])
+
+    def best(self, node: int) -> np.ndarray:
+        """Largest information content of a set shared with `node`, float32 `[node]`; -1 where none is."""
+        best = np.full(len(self.n_terms), -1.0, dtype=np.float32)
+        own = self._terms_of[node]
+        for term in own[np.argsort(self._content[own], kind="stable")]:
+            best[self._nodes_of[term]] = self._content[term]
+        return best
+
+
+class _Tally(NamedTuple):
+    """Sums over the edges whose ends are both annotated; axis 0: edges sharing a set, summed best match."""
+
+    observed: np.ndarray
+    drawn: np.ndarray
+    per_source: np.ndarray
+    n_edges: int
+    by_pair: pd.DataFrame
+
+
+def coherence(circuit: Circuit, draws: int = 1000, seed: int = 0, n_bins: int = 10, min_size: int = 20) -> Result:
+    """Share of edges whose ends share a significant gene set, against targets of the same kind.
+
+    Among edges with both ends annotated. The null redraws each edge's target among the latents of its layer,
+    firing-rate decile and number-of-terms decile: annotation-rich sources and targets share sets by chance
+    alone, so the raw share says little. Fewer bins are used where a layer is small.
+
+    Parameters
+    ----------
+    circuit : Circuit
+        With `terms`.
+    draws : int
+        Redrawn target sets, at least 1,000 for a publishable p, and bootstrap draws over sources.
+    seed : int
+    n_bins, min_size : int
+        See `scircuit.analysis.strata.node_strata`.
+
+    Returns
+    -------
+    Result
+        Measures `fold` (observed over expected share; null 1), `coherent_share` (null: expected share),
+        `best_match_fold` and `best_match` (mean information content of the most informative shared set,
+        0 where none is shared), and the same four for the edges of random directions (`random_...`). p is
+        (b + 1) / (draws + 1), upper tail; intervals resample sources. Table: one row per layer pair.
+
+    Raises
+    ------
+    ScircuitError
+        When no edge has two annotated ends.
+    """
+    need_edges(circuit, "coherence")
+    rng = np.random.default_rng(seed)
+    index = NodeIndex.of(circuit.nodes)
+    match = TermMatch(circuit, index)
+    strata = node_strata(circuit.nodes, match.n_terms, n_bins, min_size)
+    tally = _tally(circuit.edges, index, match, strata, rng, draws)
+    if tally.n_edges == 0:
+        raise ScircuitError("no edge has two annotated ends, so coherence has no answer; annotate with more gene sets.")
+    measures = _measures("", tally, rng)
+    control = _tally(circuit.controls, index, match, strata, rng, draws)
+    if control.n_edges:
+        measures += _measures("random_", control, rng)
+    return Result.of(
+        "coherence",
+        "coherence/1",
+        measures,
+        tally.by_pair,
+        "targets redrawn within layer, firing-rate decile and number-of-terms decile",
+        ["coherence", "random direction"],
+    )
+
+
+def _tally(
+    edges: pd.DataFrame,
+    index: NodeIndex,
+    match: TermMatch,
+    strata: Strata,
+    rng: np.random.Generator,
+    draws: int,
+) -> _Tally:
+    source, target = index.sources(edges), index.targets(edges)
+    usable = (match.n_terms[source] > 0) & (strata.code[target] >= 0)
+    source, target = source[usable], target[usable]
+    order = np.argsort(source, kind="stable")
+    source, target = source[order], target[order]
+    names, begin = np.unique(source, return_index=True)
+    observed, drawn = np.zeros(2), np.zeros((2, draws))
+    per_source = np.zeros((len(names), 5))
+    shares = np.zeros(len(source), dtype=bool)
+    expected = np.zeros(len(source))
+    for i, block in enumerate(progress(np.split(np.arange(len(source)), begin[1:]), desc="coherence")):
+        if not block.size:
+            continue
+        best = match.best(int(names[i]))
+        shared, content = best >= 0, np.maximum(best, 0)
+        ends = target[block]
+        shares[block] = shared[ends]
+        own = np.array([shared[ends].sum(), content[ends].sum()])
+        null = np.zeros((2, draws))
+        step = max(1, _CHUNK // len(block))
+        for start in range(0, draws, step):
+            stop = min(start + step, draws)
+            other = strata.draw(ends, (stop - start, len(block)), rng)
+            hit = shared[other]
+            null[0, start:stop] = hit.sum(axis=1)
+            null[1, start:stop] = content[other].sum(axis=1)
+            expected[block] += hit.sum(axis=0) / draws
+        observed += own
+        drawn += null
+        per_source[i] = [own[0], null[0].mean(), own[1], null[1].mean(), len(block)]
+    table = edges.loc[usable, ["source_layer", "target_layer"]].iloc[order]
+    grouped = table.assign(shares=shares, expected=expected).groupby(["source_layer", "target_layer"])
+    by_pair = grouped.agg(
+        n_edges=("shares", "size"), coherent_share=("shares", "mean"), expected_share=("expected", "mean")
+    ).reset_index()
+    by_pair["fold"] = by_pair["coherent_share"] / by_pair["expected_share"].replace(0, np.nan)
+    return _Tally(observed, drawn, per_source, len(source), by_pair)
+
+
+def _measures(prefix: str, tally: _Tally, rng: np.random.Generator) -> list[Measure]:
+    measures, draws = [], tally.drawn.shape[1]
+    names = [("fold", "coherent_share"), ("best_match_fold", "best_match")]
+    for i, (fold, share) in enumerate(names):
+        own, null, n = tally.per_source[:, 2 * i], tally.per_source[:, 2 * i + 1], tally.per_source[:, 4]
+        p = permutation_p(tally.observed[i], tally.drawn[i])
+        measures += [
+            Measure.of(prefix + fold, ratio_interval(own, null, rng, draws), tally.n_edges, 1.0, p),
+            Measure.of(prefix + share, ratio_interval(own, n, rng, draws), tally.n_edges, null.sum() / n.sum(), p),
+        ]
+    return measures

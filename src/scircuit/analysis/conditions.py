@@ -1,0 +1,141 @@
+"""Conditions (model x SAE x cells) that are compared with each other, and the labels of their edges."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+from typing import NamedTuple
+
+import numpy as np
+import pandas as pd
+
+from scircuit.analysis.nodes import NodeIndex, need_edges
+from scircuit.analysis.result import Measure, Result
+from scircuit.circuits.circuit import Circuit
+from scircuit.errors import ScircuitError
+
+UNLABELLED = ("", "unlabelled", "unknown", "unannotated")
+
+
+@dataclass(frozen=True)
+class Condition:
+    """One traced circuit among several.
+
+    Attributes
+    ----------
+    name : str
+        Unique name of the condition.
+    model : str
+        The model it was traced in: conditions of one model are taken together, models are compared.
+    circuit : Circuit
+    genes : DataFrame or None
+        Gene loadings of its latents (`features/genes.parquet`), for questions that need no labels.
+    """
+
+    name: str
+    model: str
+    circuit: Circuit
+    genes: pd.DataFrame | None = None
+
+
+def traced_cells(circuit: Circuit) -> int:
+    """Cells of the trace: what the provenance records as `n_cells`, else the most cells any source fired in."""
+    recorded = circuit.provenance.get("n_cells")
+    return int(circuit.tests["n_cells"].max()) if recorded is None else int(recorded)
+
+
+def check_conditions(conditions: Sequence[Condition], n_models: int = 2) -> list[str]:
+    """Names of the models in order of appearance, after refusing conditions that cannot be compared.
+
+    Raises
+    ------
+    ScircuitError
+        Repeated names, fewer than `n_models` models, no edges, or thresholds or numbers of cells that differ: d and its
+        error depend on both, so the edges would be of different kinds.
+    """
+    names = [condition.name for condition in conditions]
+    if len(set(names)) < len(names):
+        repeated = next(name for name in names if names.count(name) > 1)
+        raise ScircuitError(f"two conditions are called {repeated!r}; give each its own name.")
+    models = list(dict.fromkeys(condition.model for condition in conditions))
+    if len(models) < n_models:
+        raise ScircuitError(
+            f"{n_models} models are needed and {len(models)} given ({', '.join(models) or 'none'}); conditions of one "
+            "model are not independent evidence."
+        )
+    first = conditions[0]
+    for other in conditions:
+        need_edges(other.circuit, "the comparison")
+        limits, reference = (c.circuit.provenance.get("thresholds") for c in (other, first))
+        if limits != reference:
+            raise ScircuitError(
+                f"{other.name} was built with the thresholds {limits} and {first.name} with {reference}; build both "
+                "from their traces with one rule (scircuit.circuits.build)."
+            )
+        cells, expected = traced_cells(other.circuit), traced_cells(first.circuit)
+        if cells != expected:
+            raise ScircuitError(
+                f"{other.name} was traced in {cells} cells and {first.name} in {expected}; the error of d depends on "
+                "it: subsample the larger from its stored moments, or trace both in as many cells."
+            )
+    return models
+
+
+class LabelledEdges(NamedTuple):
+    """Edges with a label at both ends, sorted by stratum; all arrays `[edge]`.
+
+    `source`, `target` are codes into `labels`; a stratum is a (source layer, target layer), the edges of stratum i are
+    `start[i] : start[i + 1]`; `row` is the edge's position in `circuit.edges`.
+    """
+
+    source: np.ndarray
+    target: np.ndarray
+    row: np.ndarray
+    start: np.ndarray
+
+    @classmethod
+    def of(cls, circuit: Circuit, labels: pd.Index) -> "LabelledEdges":
+        """The labelled edges of a circuit, labels coded by `labels`."""
+        edges, index = circuit.edges, NodeIndex.of(circuit.nodes)
+        code = label_codes(circuit, labels)
+        source, target = code[index.sources(edges)], code[index.targets(edges)]
+        row = np.flatnonzero((source >= 0) & (target >= 0))
+        layers = edges[["source_layer", "target_layer"]].to_numpy(np.int64)[row]
+        stratum = layers[:, 0] * (layers.max(initial=0) + 1) + layers[:, 1]
+        order = np.argsort(stratum, kind="stable")
+        row, stratum = row[order], stratum[order]
+        start = np.flatnonzero(np.r_[True, stratum[1:] != stratum[:-1], True]) if len(row) else np.zeros(1, int)
+        return cls(source[row], target[row], row, start)
+
+    def permuted_targets(self, rng: np.random.Generator) -> np.ndarray:
+        """Targets exchanged among the edges of a stratum.
+
+        The bipartite configuration model of each layer pair: source labels keep their numbers of edges, target labels
+        their frequencies, target latents their in-degrees; only who drives whom is drawn anew.
+        """
+        target = self.target.copy()
+        for begin, end in pairwise(self.start):
+            rng.shuffle(target[begin:end])
+        return target
+
+
+def label_codes(circuit: Circuit, labels: pd.Index) -> np.ndarray:
+    """Code of each node's label, -1 where it has none, int64 `[node]`."""
+    text = circuit.nodes["label"].fillna("").astype(str)
+    code = labels.get_indexer(pd.Index(text))
+    return np.where(text.isin(UNLABELLED).to_numpy(), -1, code)
+
+
+def label_vocabulary(circuits: Sequence[Circuit]) -> pd.Index:
+    """Every label in any of the circuits, sorted."""
+    found: set[str] = set()
+    for circuit in circuits:
+        found |= set(circuit.nodes["label"].dropna().astype(str))
+    return pd.Index(sorted(found - set(UNLABELLED)), dtype=object)
+
+
+def answer(
+    question: str, definition: str, measures: Sequence[Measure], table: pd.DataFrame, null_model: str, glossary: str
+) -> Result:
+    """A `Result` whose terms are explained in its own words."""
+    frame = pd.DataFrame(measures, columns=list(Measure._fields))
+    return Result(question, definition, frame, table, null_model, glossary)

@@ -1,0 +1,101 @@
+"""Effect sizes: how large the responses are, uncapped, in three units."""
+
+import numpy as np
+import pandas as pd
+
+from scircuit.analysis.nodes import NodeIndex, need_edges, sizes
+from scircuit.analysis.result import Measure, Result
+from scircuit.circuits.circuit import Circuit
+from scircuit.stats.resampling import ratio_interval
+
+QUANTILES = (0.05, 0.25, 0.5, 0.75, 0.95)
+
+
+def effect_sizes(circuit: Circuit, draws: int = 2000, seed: int = 0) -> Result:
+    """Distribution of the responses over all edges, per layer pair.
+
+    Units: |d|; the target's clean standard deviation over cells (|mean_delta| / clean_sd); the share of the
+    target's clean activation that is lost (-mean_delta / clean_mean, supporting edges only).
+
+    Parameters
+    ----------
+    circuit : Circuit
+    draws : int
+        Bootstrap draws over sources.
+    seed : int
+
+    Returns
+    -------
+    Result
+        Measures `mean_abs_d` (null: edges of random directions), `share_abs_d_above_1`,
+        `share_abs_d_above_2`, `mean_in_clean_sd`, `mean_share_lost`. Table: one row per (layer pair, unit):
+        `n, mean, q05 .. q95, max`.
+
+    Raises
+    ------
+    ScircuitError
+        When the circuit has no edges.
+    """
+    need_edges(circuit, "effect sizes")
+    rng = np.random.default_rng(seed)
+    units = effect_units(circuit.edges)
+    control_d = pd.Series(sizes(circuit.controls))
+    _, source = np.unique(NodeIndex.of(circuit.nodes).sources(circuit.edges), return_inverse=True)
+    size = units["abs_d"].to_numpy()
+    quantities = {
+        "mean_abs_d": (size, control_d.mean()),
+        "share_abs_d_above_1": (np.where(np.isfinite(size), size > 1, np.nan), (control_d > 1).mean()),
+        "share_abs_d_above_2": (np.where(np.isfinite(size), size > 2, np.nan), (control_d > 2).mean()),
+        "mean_in_clean_sd": (units["in_clean_sd"].to_numpy(), np.nan),
+        "mean_share_lost": (units["share_lost"].to_numpy(), np.nan),
+    }
+    measures = []
+    for name, (values, null) in quantities.items():
+        known = np.isfinite(values)
+        parts = np.bincount(source, weights=np.where(known, values, 0.0))
+        interval = ratio_interval(parts, np.bincount(source, weights=known), rng, draws)
+        measures.append(Measure.of(name, interval, int(known.sum()), null))
+    return Result.of(
+        "effect_sizes",
+        "effect-sizes/1",
+        measures,
+        _quantile_table(circuit.edges, units),
+        "the edges of norm-matched random directions",
+        ["d", "response", "random direction"],
+    )
+
+
+def effect_units(edges: pd.DataFrame) -> pd.DataFrame:
+    """Each edge's `abs_d`, `in_clean_sd` and `share_lost`; NaN where a unit is not defined."""
+    response = edges["mean_delta"].to_numpy(np.float64)
+    sd, mean = edges["clean_sd"].to_numpy(np.float64), edges["clean_mean"].to_numpy(np.float64)
+    falls = (response < 0) & (mean > 0)
+    return pd.DataFrame(
+        {
+            "abs_d": sizes(edges),
+            "in_clean_sd": np.abs(response) / np.where(sd > 0, sd, np.nan),
+            "share_lost": -response / np.where(falls, mean, np.nan),
+        }
+    )
+
+
+def _quantile_table(edges: pd.DataFrame, units: pd.DataFrame) -> pd.DataFrame:
+    keys = ["source_layer", "target_layer"]
+    pair = edges["source_layer"].to_numpy(np.int64) << 10 | edges["target_layer"].to_numpy(np.int64)
+    order = np.argsort(pair, kind="stable")
+    cells, start = np.unique(pair[order], return_index=True)
+    rows = []
+    for unit in units:
+        values = units[unit].to_numpy()[order]
+        for cell, block in zip(cells, np.split(values, start[1:]), strict=True):
+            known = block[np.isfinite(block)]
+            if not known.size:
+                continue
+            quantiles = dict(zip(QUANTILES, np.quantile(known, QUANTILES), strict=True))
+            rows.append(
+                dict(zip(keys, divmod(int(cell), 1 << 10), strict=True))
+                | {"unit": unit, "n": known.size, "mean": known.mean()}
+                | {f"q{100 * q:02.0f}": value for q, value in quantiles.items()}
+                | {"max": known.max()}
+            )
+    return pd.DataFrame(rows)

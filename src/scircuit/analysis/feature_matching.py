@@ -1,0 +1,293 @@
+"""Consensus without labels: latents of two models matched by the genes they stand for, edges compared through it."""
+
+from dataclasses import dataclass
+from itertools import pairwise
+
+import numpy as np
+import pandas as pd
+from scipy import sparse
+from scipy.stats import rankdata
+
+from scircuit._progress import progress
+from scircuit.analysis.conditions import Condition, answer, check_conditions
+from scircuit.analysis.result import Measure, Result
+from scircuit.errors import ScircuitError
+from scircuit.stats.multiple import benjamini_hochberg
+from scircuit.stats.resampling import cluster_bootstrap, permutation_p, ratio_interval
+
+_BLOCK = 1024
+_GLOSSARY = (
+    "matched latents: mutual nearest neighbours by correlation of their gene profiles over the genes both models read, "
+    "above what shuffled genes give. testable edge: both ends matched, and the partner source was traced into the "
+    "partner target's layer; conserved: the partner edge exists."
+)
+
+
+@dataclass(frozen=True)
+class Matching:
+    """Latents of two models that stand for the same genes.
+
+    Attributes
+    ----------
+    table : DataFrame
+        One row per matched pair: `layer_a, feature_a, layer_b, feature_b, correlation, p_value, q_value`.
+    n_a, n_b : int
+        Latents of each model that could be matched.
+    n_genes : int
+        Genes both models read.
+    null_matches : float64 `[draw]`
+        Mutual nearest neighbours at least as alike as the weakest match, after the genes of the second model were
+        shuffled.
+    """
+
+    table: pd.DataFrame
+    n_a: int
+    n_b: int
+    n_genes: int
+    null_matches: np.ndarray
+
+
+def match_latents(
+    a: Condition, b: Condition, min_genes: int = 5, max_q: float = 0.05, draws: int = 20, seed: int = 0
+) -> Matching:
+    """Match the latents at the ends of edges of two conditions by their gene profiles.
+
+    A profile is the square root of the share of a latent's summed activation at each shared gene, less the mean over
+    the latents of its model: abundant genes, which every latent sees, do not make latents alike. Latents are matched
+    if each is the other's nearest by Pearson correlation and q < `max_q`; p is the share of best correlations at least
+    as high after the genes of `b` were shuffled (one shuffle of all profiles per draw: their dependence stays).
+
+    Parameters
+    ----------
+    a, b : Condition
+        With gene loadings.
+    min_genes : int
+        Latents that load on fewer shared genes take no part.
+    max_q : float
+        Benjamini-Hochberg level over the mutual nearest neighbours.
+    draws, seed : int
+        Shuffles and their seed.
+
+    Raises
+    ------
+    ScircuitError
+        Loadings are missing, or the models share too few genes or have no latent on them.
+    """
+    loadings_a, loadings_b = _loadings(a), _loadings(b)
+    genes = np.intersect1d(loadings_a["gene"].unique(), loadings_b["gene"].unique())
+    if len(genes) < 20:
+        raise ScircuitError(
+            f"{a.name} and {b.name} share {len(genes)} genes; at least 20 are needed: check that both use symbols."
+        )
+    (x, latents_a), (y, latents_b) = (_profiles(c, genes, min_genes) for c in (a, b))
+    best, partner, mutual = _nearest(x, y)
+    rng = np.random.default_rng(seed)
+    null, null_mutual = [], []
+    for _ in progress(range(draws), desc="matching"):
+        drawn, _, drawn_mutual = _nearest(x, y[:, rng.permutation(len(genes))])
+        null.append(drawn)
+        null_mutual.append(drawn[drawn_mutual])
+    pool = np.sort(np.concatenate(null)) if null else np.zeros(0)
+    p_value = (len(pool) - np.searchsorted(pool, best[mutual]) + 1) / (len(pool) + 1)
+    q_value = benjamini_hochberg(p_value)
+    pairs = np.concatenate([latents_a[mutual], latents_b[partner[mutual]]], axis=1)
+    table = pd.DataFrame(pairs, columns=["layer_a", "feature_a", "layer_b", "feature_b"])
+    table = table.assign(correlation=best[mutual], p_value=p_value, q_value=q_value)
+    table = table[table["q_value"] < max_q].reset_index(drop=True)
+    weakest = table["correlation"].min() if len(table) else np.inf
+    null_matches = np.array([(r >= weakest).sum() for r in null_mutual], dtype=np.float64)
+    return Matching(table, len(x), len(y), len(genes), null_matches)
+
+
+def feature_consensus(
+    a: Condition, b: Condition, matching: Matching | None = None, draws: int = 1000, seed: int = 0
+) -> Result:
+    """Edges of one model looked up in another through matched latents.
+
+    Parameters
+    ----------
+    a, b : Condition
+        Traced with the same thresholds in as many cells, with gene loadings.
+    matching : Matching, optional
+        From `match_latents`, made with its defaults where absent.
+    draws, seed : int
+        Exchanges of the partner targets among the testable edges of a layer pair.
+
+    Returns
+    -------
+    Result
+        Measures `matched_share` (of the latents of the smaller side; null: as many as shuffled genes give at the same
+        correlation), `conserved_fold` and `conserved_share` (of testable edges; null: partner targets exchanged within
+        layer pairs), `same_sign` (of conserved edges; null: from both shares of negative effects) and
+        `rank_correlation` (Spearman of d over conserved edges; null 0). Intervals resample sources. What no edge can
+        answer is NaN. Table: one row per testable edge of `a`, with d on both sides (NaN where not conserved).
+
+    Raises
+    ------
+    ScircuitError
+        Conditions that cannot be compared, or loadings that are missing.
+    """
+    check_conditions([a, b], 1 if a.model == b.model else 2)
+    rng = np.random.default_rng(seed)
+    matching = match_latents(a, b, seed=seed) if matching is None else matching
+    smaller = max(min(matching.n_a, matching.n_b), 1)
+    n_matched = len(matching.table)
+    measures = [
+        Measure(
+            "matched_share",
+            n_matched / smaller,
+            null=float(matching.null_matches.mean()) / smaller,
+            p_value=permutation_p(n_matched, matching.null_matches),
+            n=n_matched,
+            unit_of_n="latents",
+        )
+    ]
+    table = _testable(a, b, matching.table)
+    measures += _conserved(table, b, draws, rng) + _agreement(table[table["conserved"]], draws, rng)
+    return answer(
+        "feature_consensus",
+        "feature_consensus/1",
+        measures,
+        table,
+        "genes of one model shuffled (matches); partner targets exchanged within layer pairs (edges)",
+        _GLOSSARY,
+    )
+
+
+def _loadings(condition: Condition) -> pd.DataFrame:
+    if condition.genes is None:
+        raise ScircuitError(
+            f"{condition.name} has no gene loadings; give Condition(genes=...) its features/genes.parquet."
+        )
+    return condition.genes
+
+
+def _profiles(condition: Condition, genes: np.ndarray, min_genes: int) -> tuple[np.ndarray, np.ndarray]:
+    """Centred unit profiles, float32 `[latent, gene]`, and `[latent, (layer, feature)]` of the ends of edges."""
+    edges, loadings = condition.circuit.edges, _loadings(condition)
+    ends = [edges[[f"{end}_layer", f"{end}_feature"]].to_numpy(np.int64) for end in ("source", "target")]
+    latents = np.unique(np.concatenate(ends), axis=0)
+    row = pd.MultiIndex.from_arrays(list(latents.T)).get_indexer(
+        pd.MultiIndex.from_frame(loadings[["layer", "feature"]])
+    )
+    column = pd.Index(genes).get_indexer(pd.Index(loadings["gene"]))
+    mass = loadings["n_firings"].to_numpy(np.float64) * loadings["mean_activation"].to_numpy(np.float64)
+    keep = (row >= 0) & (column >= 0) & (mass > 0)
+    matrix = sparse.csr_array((mass[keep], (row[keep], column[keep])), shape=(len(latents), len(genes)))
+    rich = np.flatnonzero(np.diff(matrix.indptr) >= min_genes)
+    if len(rich) < 2:
+        raise ScircuitError(
+            f"fewer than two latents of {condition.name} load on {min_genes} shared genes; lower min_genes, or give "
+            "the loadings of the run that made the edges."
+        )
+    dense = matrix[rich].toarray()
+    dense = np.sqrt(dense / dense.sum(axis=1, keepdims=True))
+    dense -= dense.mean(axis=0)
+    dense -= dense.mean(axis=1, keepdims=True)
+    norm = np.linalg.norm(dense, axis=1, keepdims=True)
+    return (dense / np.where(norm > 0, norm, 1.0)).astype(np.float32), latents[rich]
+
+
+def _nearest(x: np.ndarray, y: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Best correlation of each row of x with y, the row of y, and whether the choice is mutual."""
+    best, partner = np.empty(len(x), dtype=np.float32), np.empty(len(x), dtype=np.int64)
+    back, back_of = np.full(len(y), -np.inf, dtype=np.float32), np.full(len(y), -1, dtype=np.int64)
+    for start in range(0, len(x), _BLOCK):
+        r = x[start : start + _BLOCK] @ y.T
+        partner[start : start + len(r)] = r.argmax(axis=1)
+        best[start : start + len(r)] = r.max(axis=1)
+        highest, who = r.max(axis=0), r.argmax(axis=0) + start
+        better = highest > back
+        back[better], back_of[better] = highest[better], who[better]
+    return best, partner, back_of[partner] == np.arange(len(x))
+
+
+def _testable(a: Condition, b: Condition, matches: pd.DataFrame) -> pd.DataFrame:
+    """Edges of a whose partner was tested in b, with `d_a`, `d_b`, `conserved`."""
+    edges = a.circuit.edges[["source_layer", "source_feature", "target_layer", "target_feature", "cohens_d"]]
+    edges = edges.rename(columns={"cohens_d": "d_a"})
+    for end in ("source", "target"):
+        partner = matches[["layer_a", "feature_a", "layer_b", "feature_b"]].set_axis(
+            [f"{end}_layer", f"{end}_feature", f"{end}_layer_b", f"{end}_feature_b"], axis=1
+        )
+        edges = edges.merge(partner, on=[f"{end}_layer", f"{end}_feature"])
+    tests = b.circuit.tests
+    tested = tests.loc[tests["kind"] == "latent", ["source_layer", "source_feature", "target_layer"]].drop_duplicates()
+    tested = tested.set_axis(["source_layer_b", "source_feature_b", "target_layer_b"], axis=1)
+    edges = edges.merge(tested, on=list(tested.columns))
+    ends = ["source_layer", "source_feature", "target_layer", "target_feature"]
+    partners = b.circuit.edges[[*ends, "cohens_d"]].set_axis([*(f"{name}_b" for name in ends), "d_b"], axis=1)
+    edges = edges.merge(partners, how="left", on=[f"{name}_b" for name in ends])
+    return edges.assign(conserved=edges["d_b"].notna())
+
+
+def _conserved(table: pd.DataFrame, b: Condition, draws: int, rng: np.random.Generator) -> list[Measure]:
+    if table.empty:
+        return [Measure("conserved_fold", np.nan, null=1.0), Measure("conserved_share", np.nan)]
+    ends = ["source_layer_b", "source_feature_b", "target_layer_b", "target_feature_b"]
+    stratum = table.groupby(["source_layer_b", "target_layer_b"]).ngroup().to_numpy()
+    table = table.iloc[np.argsort(stratum, kind="stable")]
+    bounds = np.r_[0, np.cumsum(np.bincount(stratum))]
+    partners = b.circuit.edges[[name.removesuffix("_b") for name in ends]].to_numpy(np.int64)
+    keys = table[ends].to_numpy(np.int64)
+    width = np.maximum(partners.max(axis=0), keys.max(axis=0)) + 1
+    known = np.unique(np.ravel_multi_index(tuple(partners.T), tuple(width)))
+    source_key = np.ravel_multi_index((*keys[:, :3].T, np.zeros(len(keys), int)), tuple(width))
+    target = keys[:, 3].copy()
+    expected, drawn = np.zeros(len(keys)), np.empty(draws)
+    for draw in range(draws):
+        for begin, end in pairwise(bounds):
+            rng.shuffle(target[begin:end])
+        hit = np.isin(source_key + target, known)
+        expected += hit
+        drawn[draw] = hit.sum()
+    expected /= max(draws, 1)
+    source = pd.factorize(pd.MultiIndex.from_frame(table[["source_layer", "source_feature"]]))[0]
+    own, null, n = (np.bincount(source, weights=w) for w in (table["conserved"], expected, np.ones(len(table))))
+    p = permutation_p(float(own.sum()), drawn)
+    return [
+        Measure.of("conserved_fold", ratio_interval(own, null, rng), len(table), 1.0, p),
+        Measure.of("conserved_share", ratio_interval(own, n, rng), len(table), float(expected.mean()), p),
+    ]
+
+
+def _agreement(edges: pd.DataFrame, draws: int, rng: np.random.Generator) -> list[Measure]:
+    """Sign and rank of d on both sides of the conserved edges."""
+    if len(edges) < 3:
+        return [Measure("same_sign", np.nan), Measure("rank_correlation", np.nan, null=0.0, n=len(edges))]
+    source = pd.factorize(pd.MultiIndex.from_frame(edges[["source_layer", "source_feature"]]))[0]
+    d_a, d_b = edges["d_a"].to_numpy(np.float64), edges["d_b"].to_numpy(np.float64)
+    same = (d_a < 0) == (d_b < 0)
+    falls_a, falls_b = (d_a < 0).mean(), (d_b < 0).mean()
+    null_same = np.array([((d_a < 0) == (rng.permutation(d_b) < 0)).sum() for _ in range(draws)])
+    ranks = np.stack([rankdata(d_a), rankdata(d_b)]) - (len(edges) + 1) / 2
+    null_rank = np.array([ranks[0] @ rng.permutation(ranks[1]) for _ in range(draws)])
+    parts = np.column_stack(
+        [ranks[0] * ranks[1], ranks[0] ** 2, ranks[1] ** 2, ranks[0], ranks[1], np.ones(len(edges))]
+    )
+    sums = np.stack([np.bincount(source, weights=column) for column in parts.T], axis=1)
+    n = np.bincount(source).astype(np.float64)
+    return [
+        Measure.of(
+            "same_sign",
+            ratio_interval(np.bincount(source, weights=same), n, rng),
+            len(edges),
+            float(falls_a * falls_b + (1 - falls_a) * (1 - falls_b)),
+            permutation_p(float(same.sum()), null_same),
+        ),
+        Measure.of(
+            "rank_correlation",
+            cluster_bootstrap(sums, _correlation, rng),
+            len(edges),
+            0.0,
+            permutation_p(float(ranks[0] @ ranks[1]), null_rank),
+        ),
+    ]
+
+
+def _correlation(totals: np.ndarray) -> np.ndarray:
+    """Pearson r from sums of xy, xx, yy, x, y, 1."""
+    xy, xx, yy, x, y, n = np.moveaxis(totals, -1, 0)
+    with np.errstate(divide="ignore", invalid="ignore"):
+        r = (n * xy - x * y) / np.sqrt((n * xx - x**2) * (n * yy - y**2))
+    return np.where(np.isfinite(r), r, np.nan)

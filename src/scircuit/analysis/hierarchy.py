@@ -1,0 +1,236 @@
+"""Hierarchy of processes: who drives whom between labels, in which order, and how much of it is built in."""
+
+from itertools import pairwise
+from typing import NamedTuple
+
+import numpy as np
+import pandas as pd
+from scipy import sparse
+from scipy.sparse.csgraph import connected_components
+
+from scircuit._progress import progress
+from scircuit.analysis.conditions import LabelledEdges, answer, label_codes, label_vocabulary
+from scircuit.analysis.nodes import NodeIndex, n_layers, need_edges, traced_sources
+from scircuit.analysis.result import Measure, Result
+from scircuit.circuits.circuit import Circuit
+from scircuit.errors import ScircuitError
+from scircuit.stats.multiple import benjamini_hochberg
+from scircuit.stats.resampling import permutation_p
+
+EDGE_COLUMNS = ("cohens_d",)
+
+_GLOSSARY = (
+    "depth fraction: layer over the last layer, so that models of different depth compare. reciprocal pair: two labels "
+    "that drive each other, at different layers; component: labels that reach each other in circles. Edges only go "
+    "forward, so order between labels means something only beside labels exchanged within layers."
+)
+
+
+class _Shape(NamedTuple):
+    """Numbers of a graph of labels."""
+
+    n_reciprocal: int
+    largest_component: int
+    n_pairs: int
+
+
+def hierarchy(
+    circuit: Circuit,
+    min_source_layers: int = 3,
+    min_edges: int = 3,
+    min_abs_d: float = 1.0,
+    damping: float = 0.85,
+    draws: int = 1000,
+    seed: int = 0,
+) -> Result:
+    """The graph of labels, its circles, and the depth at which labels act.
+
+    Reciprocal pairs and the largest strongly connected component (of the strong graph: label pairs with at least
+    `min_edges` edges and mean |d| above `min_abs_d`) are compared with targets exchanged among the labelled edges of
+    each layer pair. The depth of a label is the mean depth fraction of its latents, each weighted by its number of
+    edges; it is judged only for labels that were traced as source in at least `min_source_layers` layers, against
+    labels exchanged among the latents of the same layer and role: where a label's latents lie stays, which of them
+    act does not.
+
+    Returns
+    -------
+    Result
+        Measures `n_reciprocal`, `largest_component` (null: mean over draws), `n_labels`, `n_pairs`, and `timed_share`
+        (share of judged labels with q < 0.05, null 0.05). Table: one row per label with `n_as_source, n_as_target,
+        out_labels, in_labels, pagerank, pagerank_null` (over up to 200 exchanges), `component` (of the strong graph, -1
+        alone), `is_source` (any of its latents was traced), `source_layers, depth_fraction, depth_null, depth_p,
+        depth_q` (NaN where not judged).
+
+    Raises
+    ------
+    ScircuitError
+        No edge has a label at both ends.
+    """
+    need_edges(circuit, "hierarchy")
+    rng = np.random.default_rng(seed)
+    labels = label_vocabulary([circuit])
+    edges = LabelledEdges.of(circuit, labels)
+    n = len(labels)
+    if not len(edges.row):
+        raise ScircuitError("no edge has a label at both ends; annotate the latents with more gene sets.")
+    abs_d = np.abs(circuit.edges["cohens_d"].to_numpy(np.float64)[edges.row])
+    observed = _shape(edges.source, edges.target, abs_d, n, min_edges, min_abs_d)
+    drawn = np.empty((draws, len(_Shape._fields)))
+    rank_null, n_ranked = np.zeros(n), min(draws, 200)
+    for draw in progress(range(draws), desc="hierarchy"):
+        target = edges.permuted_targets(rng)
+        drawn[draw] = _shape(edges.source, target, abs_d, n, min_edges, min_abs_d)
+        if draw < n_ranked:
+            rank_null += pagerank(_graph(edges.source, target, n), damping) / n_ranked
+    table = _labels(circuit, edges, labels, abs_d, min_edges, min_abs_d)
+    table["pagerank"] = pagerank(_graph(edges.source, edges.target, n), damping)
+    table["pagerank_null"] = rank_null
+    timing = _timing(circuit, labels, min_source_layers, draws, rng)
+    table = pd.concat([table, timing], axis=1)
+    judged = table["depth_q"].notna()
+    measures = [
+        Measure(
+            name,
+            float(observed[place]),
+            null=float(drawn[:, place].mean()),
+            p_value=permutation_p(observed[place], drawn[:, place], "two-sided"),
+            n=observed.n_pairs,
+            unit_of_n="pairs",
+        )
+        for place, name in enumerate(("n_reciprocal", "largest_component"))
+    ]
+    measures += [
+        Measure("n_labels", float(len(table)), n=len(table), unit_of_n="labels"),
+        Measure("n_pairs", float(observed.n_pairs), null=float(drawn[:, 2].mean()), n=len(edges.row)),
+        Measure(
+            "timed_share",
+            float((table.loc[judged, "depth_q"] < 0.05).mean()) if judged.any() else np.nan,
+            null=0.05,
+            n=int(judged.sum()),
+            unit_of_n="labels",
+        ),
+    ]
+    table = table.sort_values("pagerank", ascending=False).reset_index(drop=True)
+    return answer(
+        "hierarchy",
+        "hierarchy/1",
+        measures,
+        table,
+        "targets exchanged among the labelled edges of each layer pair; labels exchanged within layer and role (depth)",
+        _GLOSSARY,
+    )
+
+
+def pagerank(graph: sparse.csr_array, damping: float = 0.85, tolerance: float = 1e-10) -> np.ndarray:
+    """PageRank of a weighted directed graph `[from, to]` by power iteration (Brin & Page 1998), sums to 1.
+
+    A node without outgoing links spreads evenly.
+    """
+    n = graph.shape[0]
+    out = np.asarray(graph.sum(axis=1)).ravel()
+    step = (sparse.diags_array(1 / np.where(out > 0, out, 1.0)) @ graph).T.tocsr()
+    rank = np.full(n, 1 / n)
+    for _ in range(1000):
+        previous = rank
+        rank = damping * (step @ rank + rank[out == 0].sum() / n) + (1 - damping) / n
+        if np.abs(rank - previous).sum() < tolerance:
+            break
+    return rank
+
+
+def _graph(source: np.ndarray, target: np.ndarray, n: int) -> sparse.csr_array:
+    """Label pairs that have an edge, self pairs left out, unweighted."""
+    pair = np.unique((source * n + target)[source != target])
+    return sparse.csr_array((np.ones(len(pair)), (pair // n, pair % n)), shape=(n, n))
+
+
+def _strong(
+    source: np.ndarray, target: np.ndarray, abs_d: np.ndarray, n: int, min_edges: int, min_abs_d: float
+) -> sparse.csr_array:
+    apart = source != target
+    pair, place, count = np.unique((source * n + target)[apart], return_inverse=True, return_counts=True)
+    mean = np.bincount(place, weights=abs_d[apart], minlength=len(pair)) / count
+    pair = pair[(count >= min_edges) & (mean > min_abs_d)]
+    return sparse.csr_array((np.ones(len(pair)), (pair // n, pair % n)), shape=(n, n))
+
+
+def _shape(
+    source: np.ndarray, target: np.ndarray, abs_d: np.ndarray, n: int, min_edges: int, min_abs_d: float
+) -> _Shape:
+    graph = _graph(source, target, n)
+    _, component = connected_components(_strong(source, target, abs_d, n, min_edges, min_abs_d), connection="strong")
+    return _Shape(int(graph.multiply(graph.T).nnz // 2), int(np.bincount(component).max()), int(graph.nnz))
+
+
+def _labels(
+    circuit: Circuit, edges: LabelledEdges, labels: pd.Index, abs_d: np.ndarray, min_edges: int, min_abs_d: float
+) -> pd.DataFrame:
+    n = len(labels)
+    graph = _graph(edges.source, edges.target, n)
+    strong = _strong(edges.source, edges.target, abs_d, n, min_edges, min_abs_d)
+    _, component = connected_components(strong, connection="strong")
+    alone = np.bincount(component)[component] == 1
+    return pd.DataFrame(
+        {
+            "label": labels.to_numpy(),
+            "n_as_source": np.bincount(edges.source, minlength=n),
+            "n_as_target": np.bincount(edges.target, minlength=n),
+            "out_labels": np.diff(graph.indptr),
+            "in_labels": np.diff(graph.tocsc().indptr),
+            "component": np.where(alone, -1, component),
+        }
+    )
+
+
+def _timing(
+    circuit: Circuit, labels: pd.Index, min_source_layers: int, draws: int, rng: np.random.Generator
+) -> pd.DataFrame:
+    """Edge-weighted depth of each label against labels exchanged within (layer, traced or not)."""
+    index, n = NodeIndex.of(circuit.nodes), len(labels)
+    code = label_codes(circuit, labels)
+    layer = circuit.nodes["layer"].to_numpy(np.int64)
+    degree = np.bincount(index.sources(circuit.edges), minlength=index.n_nodes).astype(np.float64)
+    degree += np.bincount(index.targets(circuit.edges), minlength=index.n_nodes)
+    sources = traced_sources(circuit)
+    traced = np.zeros(index.n_nodes, dtype=bool)
+    traced[index.rows(sources["source_layer"], sources["source_feature"])] = True
+    own = traced & (code >= 0)
+    pairs = np.unique(np.stack([code[own], layer[own]]), axis=1)
+    source_layers = np.bincount(pairs[0], minlength=n)
+    node = np.flatnonzero(code >= 0)
+    stratum = layer[node] * 2 + traced[node]
+    node = node[np.argsort(stratum, kind="stable")]
+    bounds = np.r_[0, np.cumsum(np.bincount(stratum))]
+    depth, weight = layer[node] / max(n_layers(circuit) - 1, 1), degree[node]
+
+    def centre(codes: np.ndarray) -> np.ndarray:
+        total = np.bincount(codes, weights=weight, minlength=n)
+        sums = np.bincount(codes, weights=weight * depth, minlength=n)
+        return np.divide(sums, total, out=np.full(n, np.nan), where=total > 0)
+
+    observed, codes = centre(code[node]), code[node].copy()
+    drawn = np.empty((draws, n))
+    for draw in range(draws):
+        for begin, end in pairwise(bounds):
+            rng.shuffle(codes[begin:end])
+        drawn[draw] = centre(codes)
+    judged = (source_layers >= min_source_layers) & np.isfinite(observed)
+    p = np.full(n, np.nan)
+    for label in np.flatnonzero(judged):
+        null = drawn[np.isfinite(drawn[:, label]), label]
+        p[label] = permutation_p(observed[label], null, "two-sided")
+    q = np.full(n, np.nan)
+    q[judged] = benjamini_hochberg(p[judged])
+    with np.errstate(invalid="ignore"):
+        counts = np.isfinite(drawn).sum(axis=0)
+        null_mean = np.where(judged & (counts > 0), np.nansum(drawn, axis=0) / np.maximum(counts, 1), np.nan)
+    return pd.DataFrame(
+        {
+            "is_source": source_layers > 0,
+            "source_layers": source_layers,
+            "depth_fraction": np.where(judged, observed, np.nan),
+            "depth_null": null_mean,
+            "depth_p": p,
+            "depth_q": q,
+        }
+    )

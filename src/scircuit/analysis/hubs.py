@@ -1,0 +1,133 @@
+"""Hubs: uncapped degree and strength, what firing rate and norm do not explain of them, and the tail."""
+
+import numpy as np
+import pandas as pd
+
+from scircuit.analysis.nodes import NodeIndex, need_edges, sizes, traced_sources
+from scircuit.analysis.result import Measure, Result
+from scircuit.circuits.circuit import Circuit
+from scircuit.errors import ScircuitError
+from scircuit.stats.resampling import percentile_interval
+from scircuit.stats.tails import compare_tails
+
+
+def hubs(circuit: Circuit, draws: int = 1000, seed: int = 0) -> Result:
+    """Out- and in-degree of every latent that was a source or could have been a target.
+
+    The residual degree is what is left of log(1 + degree) after least squares on the logs of firing rate
+    and mean activation, within layers: an ablation that removes more does more, whatever the latent means.
+
+    Parameters
+    ----------
+    circuit : Circuit
+    draws : int
+        Bootstrap draws over latents.
+    seed : int
+
+    Returns
+    -------
+    Result
+        Measures `gini_out` and `gini_in` (0 even, 1 all in one; null: a Poisson of the same mean),
+        `explained_out`, `explained_in` (R2 of that regression), and where the tail of the out-degrees
+        holds at least 50 latents `tail_exponent` and `tail_against_<rival>` (log-likelihood ratio,
+        positive favours the power law; p after Vuong). Table: one row per latent: `layer, feature, label,
+        is_source, out_degree, out_strength, in_degree, in_strength, out_residual, in_residual`, strongest
+        out-degree first.
+
+    Raises
+    ------
+    ScircuitError
+        When the circuit has no edges.
+    """
+    need_edges(circuit, "hubs")
+    rng = np.random.default_rng(seed)
+    table = degrees(circuit)
+    measures = []
+    for end in ("out", "in"):
+        side = table.loc[table["is_source" if end == "out" else "is_target"]]
+        degree = side[f"{end}_degree"].to_numpy(np.float64)
+        residual, explained = _residual(side, degree)
+        table.loc[side.index, f"{end}_residual"] = residual
+        null = gini(rng.poisson(degree.mean(), len(degree)).astype(np.float64))
+        drawn = _gini_draws(degree, rng, draws)
+        interval = percentile_interval(gini(degree), drawn, 0.95, len(degree))
+        measures.append(Measure.of(f"gini_{end}", interval, len(degree), null, unit_of_n="latents"))
+        measures.append(Measure(f"explained_{end}", explained, null=0.0, n=len(side), unit_of_n="latents"))
+    measures += _tail_measures(table.loc[table["is_source"], "out_degree"].to_numpy())
+    order = ["out_degree", "in_degree", "layer", "feature"]
+    return Result.of(
+        "hubs",
+        "hubs/1",
+        measures,
+        table.sort_values(order, ascending=[False, False, True, True], ignore_index=True),
+        "edges thrown at random over the latents (Poisson)",
+        ["degree", "d"],
+    )
+
+
+def degrees(circuit: Circuit) -> pd.DataFrame:
+    """Degree and strength of every latent, one row per node: see `hubs`; `is_target` marks tested layers."""
+    index = NodeIndex.of(circuit.nodes)
+    size = np.nan_to_num(sizes(circuit.edges))
+    table = circuit.nodes[["layer", "feature", "label", "frequency", "mean_activation"]].copy()
+    for end, rows in (("out", index.sources(circuit.edges)), ("in", index.targets(circuit.edges))):
+        table[f"{end}_degree"] = np.bincount(rows, minlength=len(table))
+        table[f"{end}_strength"] = np.bincount(rows, size, minlength=len(table))
+        table[f"{end}_residual"] = np.nan
+    table["is_source"] = False
+    table.loc[index.sources(traced_sources(circuit)), "is_source"] = True
+    table["is_target"] = table["layer"].isin(circuit.tests["target_layer"].unique())
+    return table
+
+
+def gini(values: np.ndarray) -> float:
+    """Gini coefficient of non-negative values, NaN when all are zero."""
+    ordered = np.sort(values)
+    total, n = ordered.sum(), len(ordered)
+    if n == 0 or total == 0:
+        return np.nan
+    return float(2 * (np.arange(1, n + 1) @ ordered) / (n * total) - (n + 1) / n)
+
+
+def _gini_draws(degree: np.ndarray, rng: np.random.Generator, draws: int) -> np.ndarray:
+    """Bootstrap draws from the histogram of degrees, so that their cost does not grow with the latents."""
+    values, inverse = np.unique(degree, return_inverse=True)
+    share = np.bincount(inverse) / len(degree)
+    weights = rng.multinomial(len(degree), share, size=draws).astype(np.float64)
+    upto = np.cumsum(weights, axis=1)
+    rank_sums = weights * (upto - weights + (weights + 1) / 2)
+    n, total = len(degree), weights @ values
+    return 2 * (rank_sums @ values) / (n * np.where(total > 0, total, np.nan)) - (n + 1) / n
+
+
+def _residual(side: pd.DataFrame, degree: np.ndarray) -> tuple[np.ndarray, float]:
+    """Within-layer residual of log(1 + degree) on log firing rate and log activation, and the R2."""
+    usable = ((side["frequency"] > 0) & (side["mean_activation"] > 0)).to_numpy()
+    frame = pd.DataFrame(
+        {
+            "frequency": np.log(side.loc[usable, "frequency"].astype(np.float64)),
+            "mean_activation": np.log(side.loc[usable, "mean_activation"].astype(np.float64)),
+            "y": np.log1p(degree[usable]),
+        }
+    )
+    centred = frame - frame.groupby(side.loc[usable, "layer"]).transform("mean")
+    x, y = centred[["frequency", "mean_activation"]].to_numpy(), centred["y"].to_numpy()
+    slope, *_ = np.linalg.lstsq(x, y, rcond=None)
+    residual = np.full(len(side), np.nan)
+    residual[usable] = y - x @ slope
+    total = float(y @ y)
+    explained = 1 - float(np.nansum(residual**2)) / total if total > 0 else np.nan
+    return residual, explained
+
+
+def _tail_measures(degree: np.ndarray) -> list[Measure]:
+    try:
+        fit = compare_tails(degree)
+    except ScircuitError:
+        return []
+    rows = [Measure("tail_exponent", fit.alpha, n=fit.n_tail, unit_of_n="latents in the tail")]
+    columns = (fit.rivals["rival"], fit.rivals["log_likelihood_ratio"], fit.rivals["p_value"])
+    for rival, ratio, p in zip(*columns, strict=True):
+        name = f"tail_against_{rival}"
+        rows.append(Measure(name, ratio, null=0.0, p_value=p, n=fit.n_tail, unit_of_n="latents in the tail"))
+    return rows

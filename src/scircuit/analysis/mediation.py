@@ -1,0 +1,156 @@
+"""Mediation: which latents between source and target carry an edge, by holding them at their clean value."""
+
+import numpy as np
+import pandas as pd
+
+from scircuit.analysis.result import Measure, Result
+from scircuit.circuits.circuit import Circuit
+from scircuit.circuits.schema import ENDS
+from scircuit.errors import ScircuitError
+from scircuit.stats.multiple import benjamini_hochberg
+from scircuit.stats.resampling import bootstrap_draws, percentile_interval, ratio, ratio_interval
+from scircuit.stats.signflip import signflip_p
+
+MEDIATOR = ["mediator_layer", "mediator_feature"]
+COLUMNS = [*ENDS, *MEDIATOR, "kind", "cell", "delta", "delta_held"]
+KINDS = ("mediator", "random", "joint")
+
+
+def candidate_mediators(
+    circuit: Circuit, edges: pd.DataFrame, top: int = 10, n_random: int = 10, seed: int = 0
+) -> pd.DataFrame:
+    """The latents worth holding for some edges: what a tracer needs to measure `mediation`.
+
+    Candidates m of an edge s -> t are those with edges s -> m and m -> t; they are ranked by
+    |d(s -> m) d(m -> t)|. Random mediators are drawn among the other latents of the candidates' layers.
+
+    Parameters
+    ----------
+    circuit : Circuit
+    edges : DataFrame
+        The ends of the edges in question.
+    top : int
+        Candidates per edge.
+    n_random : int
+        Random mediators per edge.
+    seed : int
+
+    Returns
+    -------
+    DataFrame
+        The ends with `mediator_layer, mediator_feature, kind` (`mediator` or `random`) and `score` (NaN for
+        random). Edges without a candidate do not appear.
+    """
+    rng = np.random.default_rng(seed)
+    known = circuit.edges[[*ENDS, "cohens_d"]]
+    first = edges[ENDS].merge(
+        known.rename(columns=dict(zip(ENDS[2:], MEDIATOR, strict=True)) | {"cohens_d": "d_in"}), on=ENDS[:2]
+    )
+    paths = first.merge(
+        known.rename(columns=dict(zip(ENDS[:2], MEDIATOR, strict=True)) | {"cohens_d": "d_out"}),
+        on=[*MEDIATOR, *ENDS[2:]],
+    )
+    paths = paths.assign(score=(paths["d_in"] * paths["d_out"]).abs(), kind="mediator")
+    paths = paths.sort_values([*ENDS, "score"], ascending=[True] * 4 + [False], kind="stable")
+    chosen = [paths[paths.groupby(ENDS).cumcount() < top]]
+    latents = {layer: rows["feature"].to_numpy() for layer, rows in circuit.nodes.groupby("layer")}
+    for _, group in paths.groupby(ENDS):
+        layers = rng.choice(group["mediator_layer"].to_numpy(), n_random)
+        features = [rng.choice(latents[layer]) for layer in layers]
+        drawn = pd.DataFrame({"mediator_layer": layers, "mediator_feature": features, "kind": "random"})
+        drawn = drawn.merge(group[ENDS].drop_duplicates(), how="cross")
+        taken = pd.MultiIndex.from_frame(group[MEDIATOR])
+        chosen.append(drawn[~pd.MultiIndex.from_frame(drawn[MEDIATOR]).isin(taken)].drop_duplicates())
+    table = pd.concat(chosen, ignore_index=True)
+    return table[[*ENDS, *MEDIATOR, "kind", "score"]].sort_values([*ENDS, "kind"], ignore_index=True)
+
+
+def mediation(effects: pd.DataFrame, draws: int = 2000, seed: int = 0) -> Result:
+    """Share of each edge's response that vanishes when a mediator is held at its clean value.
+
+    Share carried = sum over cells of (delta - delta_held) / sum of delta, `delta` being the response of
+    the target to the ablation of the source, `delta_held` the same with the mediator's clean activation
+    put back.
+
+    Parameters
+    ----------
+    effects : DataFrame
+        `trace/mediation.parquet`: the edge's ends, `mediator_layer, mediator_feature`, `kind` (`mediator`,
+        `random`, or `joint` for all mediators of the edge held at once, whose mediator columns are -1),
+        `cell, delta, delta_held`; one row per cell in which the source fires.
+    draws : int
+        Bootstrap draws (over edges for the headline, over cells for each mediator).
+    seed : int
+
+    Returns
+    -------
+    Result
+        Measures `share_carried` (mean over edges of each edge's strongest mediator; null: its strongest
+        random one; p: sign-flips over edges of the difference), `mean_share_carried` (per mediator;
+        null: random) and, where measured, `joint_share_carried`. Table: one row per (edge, mediator):
+        `kind, share, low, high, p_value, q_value, n_cells` (p: sign-flips over cells of delta -
+        delta_held; q within mediators).
+
+    Raises
+    ------
+    ScircuitError
+        On missing columns, unknown kinds, or a table without any mediator.
+    """
+    _check(effects)
+    rng = np.random.default_rng(seed)
+    rows = []
+    for key, cells in effects.groupby([*ENDS, *MEDIATOR, "kind"], observed=True):
+        carried = (cells["delta"] - cells["delta_held"]).to_numpy(np.float64)
+        sums = np.column_stack([carried, cells["delta"].to_numpy(np.float64)])
+        share = float(ratio(sums.sum(axis=0)))
+        interval = percentile_interval(share, bootstrap_draws(sums, ratio, rng, draws), 0.95, len(sums))
+        p = float(signflip_p(carried[None], rng)[0])
+        rows.append((*key, share, interval.low, interval.high, p, len(cells)))
+    table = pd.DataFrame(rows, columns=[*ENDS, *MEDIATOR, "kind", "share", "low", "high", "p_value", "n_cells"])
+    table["q_value"] = np.nan
+    for kind in KINDS:
+        of_kind = table["kind"] == kind
+        table.loc[of_kind, "q_value"] = benjamini_hochberg(table.loc[of_kind, "p_value"].to_numpy())
+    return Result.of(
+        "mediation",
+        "mediation/1",
+        _measures(table, rng, draws),
+        table.sort_values([*ENDS, "kind", "share"], ascending=[True] * 5 + [False], ignore_index=True),
+        "random latents of the mediators' layers, held in the same way",
+        ["mediator", "response"],
+    )
+
+
+def _check(effects: pd.DataFrame) -> None:
+    missing = [column for column in COLUMNS if column not in effects]
+    if missing:
+        raise ScircuitError(
+            f"the mediation table lacks {', '.join(missing)}; it needs the columns {', '.join(COLUMNS)}."
+        )
+    unknown = sorted(set(effects["kind"]) - set(KINDS))
+    if unknown:
+        raise ScircuitError(f"the mediation table holds kind {unknown[0]!r}; allowed are {', '.join(KINDS)}.")
+    if not (effects["kind"] == "mediator").any():
+        raise ScircuitError("the mediation table holds no row of kind mediator; trace candidate_mediators.")
+
+
+def _measures(table: pd.DataFrame, rng: np.random.Generator, draws: int) -> list[Measure]:
+    shares = {kind: rows.set_index(ENDS)["share"] for kind, rows in table.groupby("kind", observed=True)}
+    best = shares["mediator"].groupby(ENDS).max()
+    every = shares["mediator"].groupby(ENDS).agg(["sum", "size"])
+    random_best, random_mean, p = np.nan, np.nan, np.nan
+    if "random" in shares:
+        drawn = shares["random"].groupby(ENDS).max()
+        both = best.to_frame("own").join(drawn.rename("random"), how="inner")
+        random_best, random_mean = float(both["random"].mean()), float(shares["random"].mean())
+        p = float(signflip_p((both["own"] - both["random"]).to_numpy()[None], rng)[0])
+    n = len(best)
+    measures = [
+        Measure.of("share_carried", ratio_interval(best, np.ones(n), rng, draws), n, random_best, p),
+        Measure.of("mean_share_carried", ratio_interval(every["sum"], every["size"], rng, draws), n, random_mean),
+    ]
+    if "joint" in shares:
+        joint = shares["joint"]
+        interval = ratio_interval(joint, np.ones(len(joint)), rng, draws)
+        measures.append(Measure.of("joint_share_carried", interval, len(joint), 0.0))
+    return measures

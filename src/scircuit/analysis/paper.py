@@ -1,0 +1,166 @@
+"""The published definitions (arXiv 2603.01752), as they were computed, for comparison with ours.
+
+Section numbers are those of the published pipeline's stages; `scircuit.analysis.profiles` puts both side
+by side and says what differs. Edges are those of the rule `scircuit.circuits.build.PAPER`.
+"""
+
+from collections.abc import Iterable, Mapping, Sequence
+from typing import NamedTuple
+
+import numpy as np
+import pandas as pd
+
+from scircuit.circuits.schema import SOURCE
+
+LABEL_ONTOLOGIES = ("GO_BP", "KEGG", "Reactome")
+
+
+def cohens_d(deltas: np.ndarray) -> float:
+    """Mean over max(sd, 1e-10), sd with ddof 1: the standardised effect on one target over cells."""
+    return float(np.mean(deltas) / max(np.std(deltas, ddof=1), 1e-10))
+
+
+def consistency(deltas: np.ndarray) -> float:
+    """max(pos, n - pos) / n, pos counting deltas > 0: a silent cell agrees with a fall."""
+    positive, n = int((deltas > 0).sum()), len(deltas)
+    return max(positive, n - positive) / n
+
+
+def inhibitory_share(edges: pd.DataFrame) -> float:
+    """Share of the (truncated) edges with d < 0; the published word for what we call supporting."""
+    return float((edges["cohens_d"] < 0).mean())
+
+
+def source_label(annotations: pd.DataFrame) -> str:
+    """Term of the first annotation in file order of an allowed ontology, else `unknown`.
+
+    `annotations` has `ontology, term`, in file order, of one latent.
+    """
+    allowed = annotations.loc[annotations["ontology"].isin(LABEL_ONTOLOGIES), "term"]
+    return str(allowed.iloc[0]) if len(allowed) else "unknown"
+
+
+def target_label(annotations: pd.DataFrame) -> str:
+    """GO BP term with the smallest adjusted p, first in file order among equals, else `unannotated`."""
+    go = annotations.loc[annotations["ontology"] == "GO_BP"]
+    return str(go["term"].iloc[int(np.argmin(go["p_adjusted"].to_numpy()))]) if len(go) else "unannotated"
+
+
+def coherence(edges: pd.DataFrame, annotations: pd.DataFrame) -> float:
+    """Edges whose ends share any term over edges with at least one term at both ends; NaN without any.
+
+    `annotations` has `layer, feature, term` and holds every ontology, pseudo-terms (`pairwise_enrichment`,
+    `transcription_factors`) included, as the published rule does.
+    """
+    terms = {key: set(group) for key, group in annotations.groupby(["layer", "feature"])["term"]}
+    ends = edges[["source_layer", "source_feature", "target_layer", "target_feature"]]
+    both = shared = 0
+    for source_layer, source, target_layer, target in ends.itertuples(index=False):
+        first, second = terms.get((source_layer, source)), terms.get((target_layer, target))
+        if first and second:
+            both += 1
+            shared += bool(first & second)
+    return shared / both if both else np.nan
+
+
+def attenuation(edges: pd.DataFrame) -> pd.DataFrame:
+    """Mean number of significant targets by depth distance, over the sources with any edge at all.
+
+    `edges` is the untruncated set. Returns `source_layer, distance, mean_edges, normalised` (over the
+    largest mean of the source layer); a source without edges at a distance counts as 0 there.
+    """
+    table = edges.assign(distance=edges["target_layer"].astype(int) - edges["source_layer"].astype(int))
+    n_sources = table.groupby("source_layer")["source_feature"].nunique()
+    counts = table.groupby(["source_layer", "distance"]).size().rename("n").reset_index()
+    counts["mean_edges"] = counts["n"] / counts["source_layer"].map(n_sources)
+    largest = counts.groupby("source_layer")["mean_edges"].transform("max")
+    return counts.assign(normalised=counts["mean_edges"] / largest).drop(columns="n")
+
+
+def density(edges: pd.DataFrame, tests: pd.DataFrame) -> pd.DataFrame:
+    """Mean number of untruncated edges per traced source, for each layer pair: `..., edges_per_source`."""
+    keys = ["source_layer", "target_layer"]
+    own = tests.loc[tests["kind"] == "latent"]
+    n_sources = own.drop_duplicates([*SOURCE, "target_layer"]).groupby(keys).size()
+    n_edges = edges.groupby(keys).size().reindex(n_sources.index, fill_value=0)
+    return (n_edges / n_sources).rename("edges_per_source").reset_index()
+
+
+class Overlap(NamedTuple):
+    """Causal edges against saved PMI edges: pairs in common, and causal targets that are any PMI target."""
+
+    exact_pairs: int
+    target_overlap: float
+
+
+def pmi_overlap(edges: pd.DataFrame, pmi_edges: pd.DataFrame) -> Overlap:
+    """Number of shared (source, target) pairs, and |causal targets in PMI targets| / |causal targets|."""
+    source, target = ["source_layer", "source_feature"], ["target_layer", "target_feature"]
+
+    def keys(table: pd.DataFrame, columns: list[str]) -> set[tuple[int, ...]]:
+        return set(table[columns].itertuples(index=False, name=None))
+
+    causal = keys(edges, target)
+    known = causal & keys(pmi_edges, target)
+    both = keys(edges, source + target) & keys(pmi_edges, source + target)
+    return Overlap(len(both), len(known) / len(causal) if causal else np.nan)
+
+
+class Consensus(NamedTuple):
+    """Label pairs found in both models, and the published null for their number."""
+
+    observed: int
+    expected: float
+    enrichment: float
+    p_value: float
+
+
+def consensus(
+    first: Iterable[tuple[str, str]],
+    second: Iterable[tuple[str, str]],
+    permutations: Iterable[Sequence[int]],
+) -> Consensus:
+    """Shared label pairs against random bijections of the second model's labels, applied to both ends.
+
+    Labels are sorted before they are permuted (the published order depended on Python's hash seed). p is
+    mean(permuted >= observed), without the + 1; enrichment is observed / max(mean permuted, 1). Pairs of
+    a label with itself count.
+
+    Parameters
+    ----------
+    first, second : pairs of (source label, target label)
+    permutations : iterable of int sequences
+        Each a permutation of range(number of the second model's labels).
+    """
+    own, other = set(first), set(second)
+    labels = sorted({label for pair in other for label in pair})
+    number = {label: i for i, label in enumerate(labels)}
+    observed = len(own & other)
+    counts = [len(own & {(labels[p[number[a]]], labels[p[number[b]]]) for a, b in other}) for p in permutations]
+    mean = float(np.mean(counts))
+    return Consensus(observed, mean, observed / max(mean, 1.0), float(np.mean(np.array(counts) >= observed)))
+
+
+def gene_pairs(edges: pd.DataFrame, genes: Mapping[tuple[int, int], Sequence[str]], n_genes: int = 10) -> pd.DataFrame:
+    """Gene-level predictions: top genes of the source x top genes of the target, weighted by rank.
+
+    w = 1 / ((i + 1)(j + 1)) for ranks i, j from 0; `mean_d` = sum(d w) / number of edges (not of weights),
+    `mean_abs_d` likewise, `max_abs_d` unweighted. Identical genes are skipped. Kept: two edges or more, or
+    max |d| > 2. Sorted by `mean_abs_d`.
+
+    `genes` gives each (layer, feature) its genes, best first.
+    """
+    rows = []
+    columns = ["source_layer", "source_feature", "target_layer", "target_feature", "cohens_d"]
+    for source_layer, source, target_layer, target, d in edges[columns].itertuples(index=False):
+        for i, a in enumerate(genes.get((source_layer, source), ())[:n_genes]):
+            for j, b in enumerate(genes.get((target_layer, target), ())[:n_genes]):
+                if a != b:
+                    weight = 1 / ((i + 1) * (j + 1))
+                    rows.append((a, b, d * weight, abs(d) * weight, abs(d)))
+    table = pd.DataFrame(rows, columns=["source_gene", "target_gene", "d", "abs_d", "largest"])
+    pairs = table.groupby(["source_gene", "target_gene"]).agg(
+        n_edges=("d", "size"), mean_d=("d", "mean"), mean_abs_d=("abs_d", "mean"), max_abs_d=("largest", "max")
+    )
+    kept = pairs[(pairs["n_edges"] >= 2) | (pairs["max_abs_d"] > 2)]
+    return kept.sort_values("mean_abs_d", ascending=False, kind="stable").reset_index()

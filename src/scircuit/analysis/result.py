@@ -1,0 +1,154 @@
+"""`Result`: the answer to one question, with interval, null and definition beside every number."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import pandas as pd
+
+from scircuit._io import atomic, write_json
+from scircuit.errors import ScircuitError
+from scircuit.stats.resampling import Interval
+
+GLOSSARY = {
+    "supporting": "supporting: the target falls when the source is ablated, so the source drives it "
+    "(published as 'inhibitory'); suppressing: the target rises.",
+    "d": "d: mean response over its standard deviation across the cells in which the source fires.",
+    "response": "response: change of the target's activation when the source is ablated, in units of the "
+    "target's activation, averaged over the positions where the source fires.",
+    "random direction": "random direction: a direction of the same norm, at the same positions, in place of "
+    "the source's own; what it does is what any push of that size does.",
+    "coherence": "coherent edge: source and target share a significant gene set; fold: observed over "
+    "expected when targets are redrawn at equal layer, firing rate and number of sets.",
+    "depth": "depth distance: number of layers between source and target.",
+    "degree": "degree: number of edges; strength: sum of |d| over them; none is capped.",
+    "pmi": "PMI: log2 of how much more often two latents fire at the same position than if independent.",
+    "jaccard": "Jaccard: edges found in both over edges found in either.",
+    "mediator": "mediator: a latent between source and target; the share it carries is what vanishes from "
+    "the response when it is held at its clean value.",
+    "interaction": "interaction: response to ablating the set minus what its parts add up to, cell by cell, "
+    "in units of the target's activation.",
+    "co-expression": "co-expression: correlation over cells of what the two latents stand for, without any "
+    "intervention.",
+}
+
+
+class Measure(NamedTuple):
+    """One number: its estimate, interval, null value, p against the null, and n of `unit_of_n`."""
+
+    measure: str
+    estimate: float
+    low: float = np.nan
+    high: float = np.nan
+    null: float = np.nan
+    p_value: float = np.nan
+    n: int = 0
+    unit_of_n: str = "edges"
+
+    @classmethod
+    def of(
+        cls,
+        name: str,
+        interval: Interval,
+        n: int,
+        null: float = np.nan,
+        p_value: float = np.nan,
+        unit_of_n: str = "edges",
+    ) -> "Measure":
+        """A measure from a bootstrap interval."""
+        return cls(name, interval.estimate, interval.low, interval.high, null, p_value, n, unit_of_n)
+
+
+@dataclass(frozen=True)
+class Result:
+    """The answer to one question.
+
+    Attributes
+    ----------
+    question : str
+        Name in the registry.
+    definition : str
+        Identifier of the definition behind the numbers; it changes when the formula does.
+    measures : DataFrame
+        One row per number: `measure, estimate, low, high, null, p_value, n, unit_of_n`; the first is the
+        headline. What has no interval, null or p holds NaN there.
+    table : DataFrame
+        The tidy table behind the figure.
+    null_model : str
+        What the null column compares with, in words.
+    glossary : str
+        The terms a reader needs, one sentence each.
+    """
+
+    question: str
+    definition: str
+    measures: pd.DataFrame
+    table: pd.DataFrame
+    null_model: str
+    glossary: str
+
+    @classmethod
+    def of(
+        cls,
+        question: str,
+        definition: str,
+        measures: Sequence[Measure],
+        table: pd.DataFrame,
+        null_model: str,
+        terms: Sequence[str],
+    ) -> "Result":
+        """Assemble a result; `terms` name entries of the glossary."""
+        frame = pd.DataFrame(measures, columns=list(Measure._fields))
+        words = " ".join(GLOSSARY[term] for term in terms)
+        return cls(question, definition, frame, table, null_model, words)
+
+    def __getitem__(self, measure: str) -> Measure:
+        """The measure of that name."""
+        found = self.measures.loc[self.measures["measure"] == measure]
+        if found.empty:
+            raise ScircuitError(
+                f"{self.question} has no measure {measure!r}; it has {', '.join(self.measures['measure'])}."
+            )
+        return Measure(*next(found.itertuples(index=False, name=None)))
+
+    @property
+    def headline(self) -> Measure:
+        """The first measure."""
+        return Measure(*next(self.measures.itertuples(index=False, name=None)))
+
+    @property
+    def estimate(self) -> float:
+        """The headline number."""
+        return self.headline.estimate
+
+    @property
+    def interval(self) -> tuple[float, float]:
+        """Bounds of the headline number."""
+        return self.headline.low, self.headline.high
+
+    @property
+    def null(self) -> float:
+        """What the headline number would be under the null."""
+        return self.headline.null
+
+    def to_json(self) -> dict[str, Any]:
+        """Everything but the table, with null for what is not defined."""
+        rows = [
+            {k: None if isinstance(v, float) and not np.isfinite(v) else v for k, v in row.items()}
+            for row in self.measures.to_dict("records")
+        ]
+        return {
+            "question": self.question,
+            "definition": self.definition,
+            "null_model": self.null_model,
+            "glossary": self.glossary,
+            "measures": rows,
+        }
+
+    def write(self, folder: str | Path) -> None:
+        """Write `<question>.json` and `<question>.parquet` into the folder."""
+        with atomic(Path(folder) / f"{self.question}.parquet") as temporary:
+            self.table.to_parquet(temporary, index=False)
+        write_json(Path(folder) / f"{self.question}.json", self.to_json())

@@ -1,0 +1,152 @@
+"""Stability over dictionaries: whether the edges of one SAE seed are found with another."""
+
+import numpy as np
+import pandas as pd
+
+from scircuit.analysis.agreement import Agreement, agreement
+from scircuit.analysis.nodes import NodeIndex, need_edges, traced_sources
+from scircuit.analysis.result import Measure, Result
+from scircuit.circuits.circuit import Circuit
+from scircuit.circuits.schema import ENDS
+from scircuit.errors import ScircuitError
+from scircuit.stats.resampling import permutation_p
+
+COLUMNS = ["layer", "feature_first", "feature_second", "similarity"]
+
+
+def seed_stability(
+    first: Circuit,
+    second: Circuit,
+    matches: pd.DataFrame,
+    min_similarity: float = 0.7,
+    draws: int = 200,
+    seed: int = 0,
+) -> Result:
+    """Edges of two circuits whose dictionaries were trained from different seeds.
+
+    Compared are the edges whose ends both have a partner in the other dictionary and whose source both
+    runs traced.
+
+    Parameters
+    ----------
+    first, second : Circuit
+    matches : DataFrame
+        `layer, feature_first, feature_second, similarity`: each latent's best partner (decoder cosine).
+        Of several partners the most similar stands, one to one.
+    min_similarity : float
+        Partners below are no match.
+    draws : int
+        Null draws: partners of the targets permuted within each layer.
+    seed : int
+
+    Returns
+    -------
+    Result
+        Measures `jaccard` (p and null by permuted partners), `r` of d and `sign` agreement over edges
+        found in both (null: permuted), `matched_latents` and `comparable_edges` (shares). Table: one row
+        per edge of either, in the first's numbering: `d_first, d_second` (NaN where it is no edge).
+
+    Raises
+    ------
+    ScircuitError
+        On missing columns, or when no edge can be compared.
+    """
+    need_edges(first, "stability over seeds")
+    missing = [column for column in COLUMNS if column not in matches]
+    if missing:
+        raise ScircuitError(f"the match table lacks {', '.join(missing)}; it needs {', '.join(COLUMNS)}.")
+    rng = np.random.default_rng(seed)
+    partner = _one_to_one(matches, min_similarity)
+    own = _comparable(first.edges, partner, "feature_first", traced_sources(second), "feature_second")
+    other = _comparable(second.edges, partner, "feature_second", traced_sources(first), "feature_first")
+    if own.empty and other.empty:
+        raise ScircuitError(
+            f"no edge of either circuit has matched ends at similarity {min_similarity}; "
+            "lower min_similarity or trace the matched sources in both."
+        )
+    index = NodeIndex.of(first.nodes)
+    observed = _compare(own, other, index)
+    permuted = [_compare(own, _permuted(other, partner, rng), index) for _ in range(draws)]
+    null = np.array([p.jaccard for p in permuted])
+    table = own.merge(other, on=ENDS, how="outer", suffixes=("_first", "_second")).rename(
+        columns={"cohens_d_first": "d_first", "cohens_d_second": "d_second"}
+    )
+    both = table.replace([np.inf, -np.inf], np.nan).dropna()
+    r = float(np.corrcoef(both["d_first"], both["d_second"])[0, 1]) if len(both) > 2 else np.nan
+    sign = float((np.sign(both["d_first"]) == np.sign(both["d_second"])).mean()) if len(both) else np.nan
+    chance = _chance_sign(own, other)
+    n = len(table)
+    return Result.of(
+        "seed_stability",
+        "stability-seeds/1",
+        [
+            Measure(
+                "jaccard",
+                observed.jaccard,
+                null=float(null.mean()),
+                n=n,
+                p_value=permutation_p(observed.jaccard, null),
+            ),
+            Measure("r", r, null=0.0, n=len(both)),
+            Measure("sign", sign, null=chance, n=len(both)),
+            Measure("matched_latents", len(partner) / len(first.nodes), n=len(first.nodes), unit_of_n="latents"),
+            Measure("comparable_edges", len(own) / len(first.edges), n=len(first.edges)),
+        ],
+        table,
+        "partners of the targets permuted within each layer",
+        ["jaccard", "d"],
+    )
+
+
+def _one_to_one(matches: pd.DataFrame, min_similarity: float) -> pd.DataFrame:
+    good = matches.loc[matches["similarity"] >= min_similarity]
+    good = good.sort_values("similarity", ascending=False, kind="stable")
+    good = good.drop_duplicates(["layer", "feature_first"])
+    return good.drop_duplicates(["layer", "feature_second"])[COLUMNS]
+
+
+def _comparable(edges: pd.DataFrame, partner: pd.DataFrame, own: str, traced: pd.DataFrame, other: str) -> pd.DataFrame:
+    """Edges with matched ends whose source the other run traced, in the first dictionary's numbering."""
+    source = partner.merge(
+        traced.rename(columns={"source_layer": "layer", "source_feature": other}), on=["layer", other]
+    )
+    table = edges[[*ENDS, "cohens_d"]]
+    for end, known in (("source", source), ("target", partner)):
+        named = known[["layer", "feature_first", "feature_second"]]
+        table = table.merge(named, left_on=[f"{end}_layer", f"{end}_feature"], right_on=["layer", own], how="inner")
+        table[f"{end}_feature"] = table["feature_first"]
+        table = table[[*ENDS, "cohens_d"]]
+    return table
+
+
+def _compare(own: pd.DataFrame, other: pd.DataFrame, index: NodeIndex) -> Agreement:
+    keys = [index.sources(t) * index.n_nodes + index.targets(t) for t in (own, other)]
+    every = np.union1d(*keys)
+    flags, sizes = [], []
+    for key, table in zip(keys, (own, other), strict=True):
+        position = np.searchsorted(every, key)
+        flag, d = np.zeros(len(every), dtype=bool), np.zeros(len(every))
+        flag[position], d[position] = True, table["cohens_d"]
+        flags.append(flag)
+        sizes.append(d)
+    return agreement(*flags, *sizes)
+
+
+def _permuted(edges: pd.DataFrame, partner: pd.DataFrame, rng: np.random.Generator) -> pd.DataFrame:
+    """The edges with their targets renamed by a random permutation of the matched latents of each layer."""
+    features = partner.sort_values(["layer", "feature_first"])
+    shuffled = features.groupby("layer")["feature_first"].transform(lambda f: rng.permutation(f.to_numpy()))
+    renamed = pd.DataFrame(
+        {
+            "target_layer": features["layer"],
+            "target_feature": features["feature_first"],
+            "new": shuffled,
+        }
+    )
+    table = edges.merge(renamed, on=["target_layer", "target_feature"])
+    return table.assign(target_feature=table["new"]).drop(columns="new")
+
+
+def _chance_sign(own: pd.DataFrame, other: pd.DataFrame) -> float:
+    a, b = (own["cohens_d"] < 0).mean(), (other["cohens_d"] < 0).mean()
+    return float(a * b + (1 - a) * (1 - b))

@@ -1,0 +1,121 @@
+"""Sign balance: how many edges support their target, against random directions and the residual copy."""
+
+import numpy as np
+import pandas as pd
+
+from scircuit.analysis.nodes import NodeIndex, need_edges
+from scircuit.analysis.result import Measure, Result
+from scircuit.circuits.circuit import Circuit
+from scircuit.stats.resampling import cluster_bootstrap, ratio, ratio_interval
+from scircuit.stats.signflip import signflip_p
+
+
+def sign_balance(circuit: Circuit, draws: int = 2000, seed: int = 0) -> Result:
+    """Share of edges whose target falls when the source is ablated.
+
+    The null is the same share among the edges of norm-matched random directions. The residual copy of an
+    edge, -(encoder of the target . decoder of the source) x mean activation of the source, is what the
+    ablation does if every layer passes it on unchanged; scaled by one least-squares factor per layer pair
+    (layer norms rescale it), the remainder is the rest.
+
+    Parameters
+    ----------
+    circuit : Circuit
+        Edges need `mean_delta` and `weight_effect`.
+    draws : int
+        Bootstrap draws over sources.
+    seed : int
+
+    Returns
+    -------
+    Result
+        Measures `supporting_share`, `excess_over_random` (p: sign-flips over sources of the difference
+        between a source's share and that of its random directions), `copy_share` (share of the sum of squared
+        responses that the copy explains), `copy_sign_agreement`, `supporting_share_of_rest`. Table: one row
+        per layer pair.
+
+    Raises
+    ------
+    ScircuitError
+        When the circuit has no edges.
+    """
+    need_edges(circuit, "sign balance")
+    rng = np.random.default_rng(seed)
+    edges, controls = circuit.edges, circuit.controls
+    index = NodeIndex.of(circuit.nodes)
+    source = index.sources(edges)
+    falls = (edges["mean_delta"] < 0).to_numpy()
+    control_falls = (controls["mean_delta"] < 0).to_numpy()
+
+    own = _per_source(source, falls, index.n_nodes)
+    random = _per_source(index.sources(controls), control_falls, index.n_nodes)
+    touched = (own[:, 1] > 0) | (random[:, 1] > 0)
+    own, random = own[touched], random[touched]
+    random_share = float(ratio(random.sum(axis=0)))
+    excess = cluster_bootstrap(np.hstack([own, random]), _excess, rng, draws)
+    both = (own[:, 1] > 0) & (random[:, 1] > 0)
+    difference = ratio(own[both]) - ratio(random[both])
+    p_excess = float(signflip_p(difference[None], rng)[0]) if both.any() else np.nan
+
+    pair = edges["source_layer"].to_numpy(np.int64) * len(index.base) + edges["target_layer"].to_numpy()
+    copy, rest = _decompose(circuit, source, pair)
+    response_sq = edges["mean_delta"].to_numpy(np.float64) ** 2
+    n = len(edges)
+    explained = np.column_stack([response_sq - rest**2, response_sq])
+    agreement = np.column_stack([(np.sign(copy) == np.sign(edges["mean_delta"])), np.ones(n)])
+    measures = [
+        Measure.of("supporting_share", ratio_interval(*_sums(source, falls), rng, draws), n, random_share, p_excess),
+        Measure.of("excess_over_random", excess, n, 0.0, p_excess),
+        Measure.of("copy_share", ratio_interval(*_sums(source, *explained.T), rng, draws), n, 0.0),
+        Measure.of("copy_sign_agreement", ratio_interval(*_sums(source, *agreement.T), rng, draws), n, 0.5),
+        Measure.of("supporting_share_of_rest", ratio_interval(*_sums(source, rest < 0), rng, draws), n),
+    ]
+    return Result.of(
+        "sign_balance",
+        "sign-balance/1",
+        measures,
+        _by_layer_pair(edges, falls, controls, control_falls),
+        "supporting share among the edges of norm-matched random directions",
+        ["supporting", "random direction"],
+    )
+
+
+def _sums(source: np.ndarray, part: np.ndarray, whole: np.ndarray | None = None) -> tuple[np.ndarray, np.ndarray]:
+    """Per-source sums of a part and of the whole (edges by default), for the sources that have edges."""
+    _, code = np.unique(source, return_inverse=True)
+    return np.bincount(code, weights=part), np.bincount(code, weights=whole)
+
+
+def _per_source(source: np.ndarray, falls: np.ndarray, n_nodes: int) -> np.ndarray:
+    """Falling and all edges of every node, float64 `[node, 2]`."""
+    return np.column_stack(
+        [np.bincount(source, weights=falls, minlength=n_nodes), np.bincount(source, minlength=n_nodes)]
+    ).astype(np.float64)
+
+
+def _excess(totals: np.ndarray) -> np.ndarray:
+    return ratio(totals[..., :2]) - ratio(totals[..., 2:])
+
+
+def _decompose(circuit: Circuit, source: np.ndarray, pair: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """The residual copy of each edge and what is left of its response, float64 `[edge]`."""
+    response = circuit.edges["mean_delta"].to_numpy(np.float64)
+    activation = circuit.nodes["mean_activation"].to_numpy(np.float64)[source]
+    copy = -circuit.edges["weight_effect"].to_numpy(np.float64) * activation
+    _, code = np.unique(pair, return_inverse=True)
+    square = np.bincount(code, weights=copy**2)
+    factor = np.bincount(code, weights=copy * response) / np.where(square > 0, square, 1.0)
+    return copy, response - factor[code] * copy
+
+
+def _by_layer_pair(
+    edges: pd.DataFrame, falls: np.ndarray, controls: pd.DataFrame, control_falls: np.ndarray
+) -> pd.DataFrame:
+    keys = ["source_layer", "target_layer"]
+    own = edges[keys].assign(supporting=falls).groupby(keys)["supporting"].agg(["size", "mean"])
+    random = controls[keys].assign(supporting=control_falls).groupby(keys)["supporting"].agg(["size", "mean"])
+    own.columns = ["n_edges", "supporting_share"]
+    random.columns = ["n_random_edges", "random_supporting_share"]
+    table = own.join(random, how="outer").reset_index()
+    counts = ["n_edges", "n_random_edges"]
+    return table.assign(**table[counts].fillna(0).astype("int64"))

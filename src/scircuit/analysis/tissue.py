@@ -1,0 +1,159 @@
+"""Circuits of tissues and cell types: edges whose effect differs inside a group of cells from the rest."""
+
+from collections.abc import Sequence
+
+import numpy as np
+import pandas as pd
+from scipy.stats import t as student
+
+from scircuit.analysis.cell_ontology import CellOntology
+from scircuit.analysis.conditions import answer
+from scircuit.analysis.result import Measure, Result
+from scircuit.circuits.schema import ENDS
+from scircuit.errors import ScircuitError
+from scircuit.stats.multiple import benjamini_hochberg
+
+_COLUMNS = ["group_name", "group", *ENDS, "n_cells", "mean_delta", "sd_delta"]
+_GLOSSARY = (
+    "specific edge: its mean response in the cells of the term differs from that in all other cells (Welch's t on "
+    "stored moments, BH over all edges and terms); the same model, SAE and source throughout, only the cells differ."
+)
+
+
+def tissue(
+    groups: pd.DataFrame,
+    group_name: str,
+    ontology: CellOntology | None = None,
+    terms: Sequence[str] | None = None,
+    min_cells: int = 10,
+    max_q: float = 0.05,
+) -> Result:
+    """Edges specific to a cell type, a tissue, or a branch of the Cell Ontology.
+
+    Moments of groups add up to moments of terms (n, sum, sum of squares), so any union of groups is compared with its
+    complement without another trace. Groups belong to a term through the ontology, never through a part of their name.
+
+    Parameters
+    ----------
+    groups : DataFrame
+        `trace/groups.parquet`: moments of each test per group of cells; a test that is missing in a group counts as no
+        response in its cells.
+    group_name : str
+        The obs column to use.
+    ontology : CellOntology, optional
+        Relates groups, given by identifier or exact name, to terms.
+    terms : sequence of str, optional
+        Terms to compare with the rest; every group by itself where absent.
+    min_cells : int
+        Fewest cells on either side for a test.
+    max_q : float
+
+    Returns
+    -------
+    Result
+        Measures per term: `<term>_specific_share`, n the number of tests made (null 0). Table: one row per (term,
+        test) with q < `max_q`: `term`, the ends, `n_inside, n_outside, mean_inside, mean_outside, difference, low,
+        high` (95 %), `t, p_value, q_value`.
+
+    Raises
+    ------
+    ScircuitError
+        Columns are missing, the group name is unknown, a term has no group or all of them, or no test has enough cells.
+    """
+    missing = [column for column in _COLUMNS if column not in groups]
+    if missing:
+        raise ScircuitError(f"the table groups lacks {', '.join(missing)}; it needs {', '.join(_COLUMNS)}.")
+    rows = groups[groups["group_name"] == group_name]
+    if rows.empty:
+        known = ", ".join(sorted(groups["group_name"].astype(str).unique()))
+        raise ScircuitError(f"the trace was not grouped by {group_name!r}; it has {known}: trace with that obs column.")
+    names = sorted(rows["group"].astype(str).unique())
+    members = _members(names, ontology, terms)
+    n, total, square, tests = _sums(rows, names)
+    parts = []
+    for term, inside in members.items():
+        table = _contrast(n, total, square, np.isin(names, inside), min_cells)
+        parts.append(pd.concat([tests, table], axis=1).assign(term=term).loc[table["p_value"].notna()])
+    every = pd.concat(parts, ignore_index=True)
+    if every.empty:
+        raise ScircuitError(
+            f"no test has {min_cells} cells inside and outside of any term; lower min_cells or trace more cells."
+        )
+    every["q_value"] = benjamini_hochberg(every["p_value"].to_numpy())
+    measures = []
+    for term in members:
+        own = every[every["term"] == term]
+        share = float((own["q_value"] < max_q).mean()) if len(own) else np.nan
+        measures.append(Measure(f"{term}_specific_share", share, null=0.0, n=len(own), unit_of_n="tests"))
+    table = every[every["q_value"] < max_q].sort_values(["term", "q_value"]).reset_index(drop=True)
+    table = table[["term", *table.columns.drop("term")]]
+    return answer(
+        "tissue", "tissue/1", measures, table, "no difference between the cells of the term and the rest", _GLOSSARY
+    )
+
+
+def _members(names: list[str], ontology: CellOntology | None, terms: Sequence[str] | None) -> dict[str, list[str]]:
+    """Groups of each term."""
+    if terms is not None and ontology is None:
+        raise ScircuitError("terms need an ontology that says which groups they cover; read one with read_obo.")
+    members = {}
+    for term in names if terms is None else terms:
+        own = [term] if ontology is None or terms is None else ontology.members(term, names)
+        if not own or len(own) == len(names):
+            amount = "none" if not own else "all"
+            raise ScircuitError(
+                f"the term {term!r} covers {amount} of the groups ({', '.join(names[:6])}); choose terms that divide "
+                "them."
+            )
+        members[term] = own
+    return members
+
+
+def _sums(rows: pd.DataFrame, names: list[str]) -> tuple[np.ndarray, np.ndarray, np.ndarray, pd.DataFrame]:
+    """`n`, sum and sum of squares `[group, test]` of the responses, and the ends of the tests."""
+    tests = rows[ENDS].drop_duplicates().sort_values(ENDS, ignore_index=True)
+    test = pd.MultiIndex.from_frame(tests).get_indexer(pd.MultiIndex.from_frame(rows[ENDS]))
+    group = pd.Index(names).get_indexer(pd.Index(rows["group"].astype(str)))
+    cells, mean, sd = (rows[name].to_numpy(np.float64) for name in ("n_cells", "mean_delta", "sd_delta"))
+    shape = (len(names), len(tests))
+    n, total, square = np.zeros(shape), np.zeros(shape), np.zeros(shape)
+    total[group, test] = cells * mean
+    square[group, test] = np.maximum(cells - 1, 0) * np.nan_to_num(sd) ** 2 + cells * mean**2
+    source = pd.factorize(pd.MultiIndex.from_frame(tests[ENDS[:2]]))[0]
+    per_source = np.zeros((len(names), source.max() + 1))
+    np.maximum.at(per_source, (group, source[test]), cells)
+    n[:] = per_source[:, source]
+    return n, total, square, tests
+
+
+def _contrast(n: np.ndarray, total: np.ndarray, square: np.ndarray, inside: np.ndarray, min_cells: int) -> pd.DataFrame:
+    """Welch's t between the pooled cells of `inside` groups and the others, one row per test."""
+    size, mean, error = [], [], []
+    for side in (inside, ~inside):
+        count = n[side].sum(axis=0)
+        centre = total[side].sum(axis=0) / np.maximum(count, 1)
+        spread = np.maximum(square[side].sum(axis=0) - count * centre**2, 0.0) / np.maximum(count - 1, 1)
+        size.append(count)
+        mean.append(centre)
+        error.append(spread / np.maximum(count, 1))
+    variance = error[0] + error[1]
+    usable = (size[0] >= min_cells) & (size[1] >= min_cells) & (variance > 0)
+    safe = np.where(usable, variance, 1.0)
+    parts = sum(e**2 / np.maximum(c - 1, 1) for e, c in zip(error, size, strict=True))
+    freedom = np.where(usable, safe**2 / np.where(parts > 0, parts, 1.0), 1.0)
+    difference = mean[0] - mean[1]
+    statistic = difference / np.sqrt(safe)
+    reach = student.ppf(0.975, freedom) * np.sqrt(safe)
+    return pd.DataFrame(
+        {
+            "n_inside": size[0].astype(int),
+            "n_outside": size[1].astype(int),
+            "mean_inside": mean[0],
+            "mean_outside": mean[1],
+            "difference": difference,
+            "low": difference - reach,
+            "high": difference + reach,
+            "t": statistic,
+            "p_value": np.where(usable, 2 * student.sf(np.abs(statistic), freedom), np.nan),
+        }
+    )

@@ -1,0 +1,1 @@
+"""From AnnData to token sequences: gene identity, counts, and the two tokenizers."""

@@ -1,0 +1,131 @@
+"""Raw counts out of any AnnData, block by block, checked, the caller's object untouched."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from scipy import sparse
+
+from scircuit.errors import ScircuitError
+
+
+@dataclass(frozen=True)
+class CountSource:
+    """Where the counts of an AnnData lie.
+
+    Attributes
+    ----------
+    adata : AnnData
+        In memory or backed; only read.
+    counts : str
+        `X`, `raw`, or `layer:NAME`.
+    scale : str
+        `counts` for raw counts (checked: finite, non-negative, whole numbers), or `log1p` for values that
+        were normalised per cell and log1p-transformed: `expm1` and division by the cell's smallest value
+        recover the relative counts, which are all that ranks and per-cell bins read.
+    """
+
+    adata: Any
+    counts: str = "X"
+    scale: str = "counts"
+
+    def __post_init__(self) -> None:
+        if self.scale not in ("counts", "log1p"):
+            raise ScircuitError(f"scale={self.scale!r} is unknown; it may be 'counts' or 'log1p'.")
+        if self.counts not in self.choices():
+            raise ScircuitError(
+                f"counts={self.counts!r} is not in the data; it may be one of: {', '.join(self.choices())}."
+            )
+        if self._matrix() is None:
+            raise ScircuitError(
+                f"The AnnData has no values in {self.counts}; pass counts= one of {', '.join(self.choices())}."
+            )
+
+    def choices(self) -> list[str]:
+        """Every place of this AnnData that may hold counts."""
+        names = ["X"] + (["raw"] if self.adata.raw is not None else [])
+        return names + [f"layer:{name}" for name in self.adata.layers]
+
+    @property
+    def var(self) -> pd.DataFrame:
+        """The gene table that belongs to the matrix (`raw` has its own)."""
+        return self.adata.raw.var if self.counts == "raw" else self.adata.var
+
+    def _matrix(self) -> Any:
+        if self.counts == "X":
+            try:
+                return self.adata.X
+            except KeyError:  # a backed file that was written without X
+                return None
+        if self.counts == "raw":
+            return self.adata.raw.X
+        return self.adata.layers[self.counts.removeprefix("layer:")]
+
+    def blocks(self, rows: np.ndarray, size: int = 512) -> Iterator[tuple[np.ndarray, sparse.csr_matrix]]:
+        """Yield `(rows, counts)`: counts is float64 CSR `[cell, var]` of at most `size` cells.
+
+        Raises
+        ------
+        ScircuitError
+            At the first NaN, negative or (for `scale="counts"`) non-integer value.
+        """
+        matrix = self._matrix()
+        for start in range(0, len(rows), size):
+            chosen = rows[start : start + size]
+            # Backed matrices read contiguous or sorted rows; asking sorted keeps one code path for all.
+            order = np.argsort(chosen, kind="stable")
+            values = sparse.csr_matrix(matrix[chosen[order]], dtype=np.float64)
+            inverse = np.empty_like(order)
+            inverse[order] = np.arange(len(order))
+            block = values[inverse]
+            block.sum_duplicates()
+            block.eliminate_zeros()
+            self._check(block, chosen)
+            if self.scale == "log1p":
+                block = _relative_counts(block)
+            yield chosen, block
+
+    def _check(self, block: sparse.csr_matrix, rows: np.ndarray) -> None:
+        data = block.data
+        for what, bad in (("NaN or infinite", ~np.isfinite(data)), ("negative", data < 0)):
+            if bad.any():
+                where = self._name_of(block, rows, int(np.argmax(bad)))
+                fix = "centred or scaled values cannot be tokenised" if what == "negative" else "mend the file"
+                raise ScircuitError(f"{self.counts} holds {what} values ({where}); {fix}: pass raw counts.")
+        fraction = data != np.floor(data)
+        if self.scale == "counts" and fraction.any():
+            where = self._name_of(block, rows, int(np.argmax(fraction)))
+            raise ScircuitError(
+                f"{self.counts} holds non-integer values ({where}), so it looks normalised, but raw counts are "
+                f"needed: {self._advice()}."
+            )
+
+    def _name_of(self, block: sparse.csr_matrix, rows: np.ndarray, entry: int) -> str:
+        cell = int(np.searchsorted(block.indptr, entry, side="right")) - 1
+        gene = self.var.index[block.indices[entry]]
+        return f"{block.data[entry]:.4g} at cell {self.adata.obs_names[rows[cell]]!r}, gene {gene!r}"
+
+    def _advice(self) -> str:
+        others = [name for name in self.choices() if name != self.counts]
+        whole = [name for name in others if CountSource(self.adata, name)._looks_like_counts()]
+        if whole:
+            return f"pass counts={whole[0]!r}, which holds whole numbers"
+        return "no other place of this AnnData holds whole numbers; if the values are log1p, pass scale='log1p'"
+
+    def _looks_like_counts(self) -> bool:
+        head = sparse.csr_matrix(self._matrix()[:20], dtype=np.float64).data
+        return len(head) > 0 and bool((np.isfinite(head) & (head >= 0) & (head == np.floor(head))).all())
+
+
+def _relative_counts(block: sparse.csr_matrix) -> sparse.csr_matrix:
+    block = block.copy()
+    block.data = np.expm1(block.data)
+    for start, stop in zip(block.indptr[:-1], block.indptr[1:], strict=True):
+        cell = block.data[start:stop]
+        if len(cell):
+            cell /= cell.min()
+    # Equal counts come back equal only up to float32 rounding of the log; ranks must see them as ties.
+    block.data = np.round(block.data, 3)
+    return block

@@ -1,0 +1,149 @@
+"""`Vocabulary`: the genes a model knows, by every name under which data may bring them."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+from scircuit._io import read_json, sha256_of, write_json
+from scircuit.cells.pickles import read_plain_pickle
+from scircuit.errors import ScircuitError
+
+
+@dataclass(frozen=True)
+class Vocabulary:
+    """Genes with their tokens, and the special tokens.
+
+    Attributes
+    ----------
+    genes : DataFrame
+        One row per gene, columns `ensembl_id` (empty where unknown), `symbol` (likewise), `token`.
+    special : mapping
+        Name of each special token (`<pad>`, `<mask>`, `<cls>`, `<eos>`, ...) to its id.
+    medians : float64 `[gene]` or None
+        Non-zero median expression of each gene over the model's pre-training corpus (Geneformer).
+    aliases : mapping
+        Further ids or symbols, upper case, to Ensembl ids of the vocabulary (retired ids, synonyms).
+    """
+
+    genes: pd.DataFrame
+    special: Mapping[str, int]
+    medians: np.ndarray | None = None
+    aliases: Mapping[str, str] = field(default_factory=dict)
+
+    @property
+    def size(self) -> int:
+        """Number of token ids, genes and special ones."""
+        return int(max(self.genes["token"].max(), max(self.special.values()))) + 1
+
+    @property
+    def fingerprint(self) -> str:
+        """sha256 of everything that decides how data become tokens."""
+        table = self.genes[["ensembl_id", "symbol", "token"]].to_csv(index=False).encode()
+        medians = b"" if self.medians is None else np.ascontiguousarray(self.medians)
+        return sha256_of(table, dict(self.special), medians, sorted(self.aliases.items()))
+
+    def rows_by_ensembl(self) -> dict[str, int]:
+        """Row of each Ensembl id, retired ids that map to one included; upper case."""
+        rows = {name.upper(): row for row, name in enumerate(self.genes["ensembl_id"]) if name}
+        # Published mappings also list symbols, upper-cased: reading those here would let mouse symbols in.
+        known = {a: rows[target] for a, target in self.aliases.items() if a.startswith("ENSG") and target in rows}
+        return {**known, **rows}
+
+    def rows_by_symbol(self) -> dict[str, int]:
+        """Row of each symbol, case-sensitive: `C1orf112` is human, `Actb` is not."""
+        rows: dict[str, int] = {}
+        by_ensembl = {name: row for row, name in enumerate(self.genes["ensembl_id"]) if name}
+        for alias, target in self.aliases.items():
+            if not alias.startswith("ENSG") and target in by_ensembl:
+                rows[alias] = by_ensembl[target]
+        rows.update({name: row for row, name in enumerate(self.genes["symbol"]) if name})
+        return rows
+
+
+def from_geneformer(folder: str | Path, series: str) -> Vocabulary:
+    """Geneformer's four dictionaries of one series (`gc104M` for V2, `gc30M` for V1).
+
+    A gene's symbol is the one that `gene_name_id_dict` maps to it (the first, where several do; the others
+    stay usable as aliases).
+    """
+    folder = Path(folder)
+    tokens = read_plain_pickle(folder / f"token_dictionary_{series}.pkl")
+    medians = read_plain_pickle(folder / f"gene_median_dictionary_{series}.pkl")
+    names = read_plain_pickle(folder / f"gene_name_id_dict_{series}.pkl")
+    mapping_file = folder / f"ensembl_mapping_dict_{series}.pkl"
+    mapping = read_plain_pickle(mapping_file) if mapping_file.is_file() else {}
+
+    special = {name: int(token) for name, token in tokens.items() if name.startswith("<")}
+    ids = [name for name in tokens if not name.startswith("<")]
+    missing = [name for name in ids if name not in medians]
+    if missing:
+        raise ScircuitError(
+            f"{len(missing)} genes of token_dictionary_{series}.pkl have no median (first: {missing[0]}); "
+            "take both dictionaries from the same release."
+        )
+    known = set(ids)
+    symbol: dict[str, str] = {}
+    for name, ensembl in names.items():
+        if ensembl in known:
+            symbol.setdefault(ensembl, name)
+    aliases = {str(key).upper(): value for key, value in mapping.items() if value in known}
+    aliases |= {name: ensembl for name, ensembl in names.items() if ensembl in known}
+    genes = pd.DataFrame(
+        {
+            "ensembl_id": ids,
+            "symbol": [symbol.get(i, "") for i in ids],
+            "token": [int(tokens[i]) for i in ids],
+        }
+    )
+    return Vocabulary(genes, special, np.array([float(medians[i]) for i in ids]), aliases)
+
+
+def from_scgpt(path: str | Path, gene_table: str | Path | None = None) -> Vocabulary:
+    """scGPT's flat `{symbol: id}` vocabulary; `<...>` entries are the special tokens.
+
+    `gene_table` is an optional tab-separated file with columns `ensembl_id` and `symbol` that lets data with
+    Ensembl ids in; without it they need a symbol column. Symbols that are Ensembl ids count as both.
+    """
+    content = read_json(path)
+    if not isinstance(content, dict) or not all(isinstance(v, int) for v in content.values()):
+        raise ScircuitError(f"{path} is not a vocabulary: a flat JSON object of symbol to token id is needed.")
+    special = {name: token for name, token in content.items() if name.startswith("<")}
+    symbols = [name for name in content if not name.startswith("<")]
+    ensembl = {name: name for name in symbols if name.startswith("ENSG")}
+    if gene_table is not None:
+        table = pd.read_csv(gene_table, sep="\t", dtype=str).fillna("")
+        ensembl = dict(zip(table["symbol"], table["ensembl_id"], strict=True)) | ensembl
+    genes = pd.DataFrame(
+        {
+            "ensembl_id": [ensembl.get(name, "") for name in symbols],
+            "symbol": symbols,
+            "token": [content[name] for name in symbols],
+        }
+    )
+    return Vocabulary(genes, special)
+
+
+def read_vocabulary(path: str | Path) -> Vocabulary:
+    """Read the JSON form in which our own small models ship their vocabulary."""
+    content = read_json(path)
+    first = len(content["special"])
+    genes = pd.DataFrame({"ensembl_id": content["ensembl_id"], "symbol": content["symbol"]})
+    genes["token"] = np.arange(first, first + len(genes))
+    return Vocabulary(genes, content["special"], np.asarray(content["median"], dtype=np.float64))
+
+
+def write_vocabulary(path: str | Path, vocabulary: Vocabulary) -> None:
+    """Write the JSON form; tokens of genes follow the special ones without a gap."""
+    if vocabulary.medians is None:
+        raise ScircuitError("Only a vocabulary with medians is written in this form.")
+    content = {
+        "format_version": 1,
+        "special": dict(vocabulary.special),
+        "ensembl_id": vocabulary.genes["ensembl_id"].tolist(),
+        "symbol": vocabulary.genes["symbol"].tolist(),
+        "median": [float(m) for m in vocabulary.medians],
+    }
+    write_json(path, content)

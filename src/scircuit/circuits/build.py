@@ -1,0 +1,208 @@
+"""From the tests of a trace to the edges of a circuit: one family of tests, one rule."""
+
+import logging
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from scircuit.circuits.circuit import Circuit
+from scircuit.circuits.schema import CONTROLS, EDGES, EFFECTS, NODES, SOURCE, TERMS, TESTS, conform
+from scircuit.errors import ScircuitError
+from scircuit.stats.multiple import benjamini_hochberg
+from scircuit.stats.signflip import screen_p
+
+logger = logging.getLogger(__name__)
+
+RETENTION = 0.05
+"""Largest p-value that a trace keeps unless its `trace.json` says otherwise."""
+
+
+def nonzero_consistency(effects: pd.DataFrame) -> pd.Series:
+    """max(n_pos, n_neg) / n_nonzero: agreement among the cells that responded at all, `[test]`."""
+    return effects[["n_pos", "n_neg"]].max(axis=1) / effects["n_nonzero"]
+
+
+def zero_as_negative_consistency(effects: pd.DataFrame) -> pd.Series:
+    """max(n_pos, n - n_pos) / n: the published rule, in which a cell without response counts as negative."""
+    positive = effects["n_pos"]
+    return np.maximum(positive, effects["n_cells"] - positive) / effects["n_cells"]
+
+
+CONSISTENCY: Mapping[str, Callable[[pd.DataFrame], pd.Series]] = {
+    "nonzero": nonzero_consistency,
+    "zero_as_negative": zero_as_negative_consistency,
+}
+
+
+@dataclass(frozen=True)
+class EdgeRule:
+    """Which tests are edges: |d| > min_abs_d, consistency > min_consistency, q < max_q, all strict.
+
+    Attributes
+    ----------
+    min_abs_d : float
+        Threshold on |Cohen's d| (mean / sd over the cells in which the source fires).
+    min_consistency : float
+        Threshold on the share of cells that agree in sign.
+    max_q : float or None
+        Threshold on the Benjamini-Hochberg q-value; None asks for no significance at all.
+    min_nonzero : int
+        Fewest cells with a non-zero response.
+    consistency : str
+        `nonzero` (zeros abstain) or `zero_as_negative` (the published rule).
+    top_k : int or None
+        Keep only the k largest |d| of each source and target layer; None keeps all.
+    """
+
+    min_abs_d: float = 0.5
+    min_consistency: float = 0.7
+    max_q: float | None = 0.05
+    min_nonzero: int = 10
+    consistency: str = "nonzero"
+    top_k: int | None = None
+
+    def __post_init__(self) -> None:
+        if self.consistency not in CONSISTENCY:
+            raise ScircuitError(f"consistency is {self.consistency!r}; choose one of {', '.join(CONSISTENCY)}.")
+        if self.max_q is not None and not 0 < self.max_q <= 1:
+            raise ScircuitError(f"max_q is {self.max_q}; give a rate in (0, 1], or None for no test.")
+        for name in ("min_abs_d", "min_consistency", "min_nonzero"):
+            if getattr(self, name) < 0:
+                raise ScircuitError(f"{name} is {getattr(self, name)}; give a number of at least 0.")
+        if self.top_k is not None and self.top_k < 1:
+            raise ScircuitError(f"top_k is {self.top_k}; give at least 1, or None to keep every edge.")
+
+
+DEFAULT = EdgeRule()
+PAPER = EdgeRule(max_q=None, min_nonzero=0, consistency="zero_as_negative", top_k=50)
+"""The published rule (arXiv 2603.01752): no test, zeros count as negative, top 50 per source and layer."""
+
+
+def build_circuit(
+    effects: pd.DataFrame,
+    tests: pd.DataFrame,
+    features: pd.DataFrame,
+    terms: pd.DataFrame,
+    rule: EdgeRule = DEFAULT,
+    provenance: Mapping[str, Any] | None = None,
+) -> Circuit:
+    """Assemble a circuit from the artefacts of a trace and of the feature catalogue.
+
+    Benjamini-Hochberg runs over every test with a non-zero response: those retained in `effects` and, through
+    the counts in `tests`, those that were not. Ablations of latents and random directions are two families.
+
+    Parameters
+    ----------
+    effects, tests : DataFrame
+        `trace/effects.parquet` and `trace/tests.parquet`.
+    features, terms : DataFrame
+        `features/features.parquet` and `features/terms.parquet`.
+    rule : EdgeRule
+        Thresholds; `max_q` may not exceed the level up to which the trace kept its tests.
+    provenance : mapping, optional
+        What goes to `run.json`; `retention` in it is the trace's retention level (default 0.05).
+
+    Returns
+    -------
+    Circuit
+        Edges and controls sorted by their ends. Provenance gains `thresholds`, `n_tests`, `n_control_tests`
+        and `n_edges`.
+
+    Raises
+    ------
+    ScircuitError
+        On missing columns, `max_q` above the retention level, or more retained effects than tests.
+    """
+    provenance = dict(provenance or {})
+    retention = float(provenance.get("retention", RETENTION))
+    if rule.max_q is not None and rule.max_q > retention:
+        raise ScircuitError(
+            f"max_q is {rule.max_q} but the trace kept only tests with p <= {retention}; "
+            f"lower max_q to {retention} or trace again with a higher retention level."
+        )
+    effects = conform(effects, EFFECTS, "effects")
+    tests = conform(tests, TESTS, "tests")
+    if rule.max_q is None:
+        _warn_of_lost_tests(tests, rule, retention)
+
+    edges, n_tests = _select(effects, tests, "latent", rule)
+    controls, n_control_tests = _select(effects, tests, "random", rule)
+    provenance |= {
+        "thresholds": asdict(rule),
+        "retention": retention,
+        "n_tests": n_tests,
+        "n_control_tests": n_control_tests,
+        "n_edges": len(edges),
+    }
+    return Circuit(
+        edges=edges[list(EDGES) + _extra(effects)],
+        nodes=_nodes(features, tests),
+        tests=tests,
+        controls=controls[list(CONTROLS) + _extra(effects)],
+        terms=conform(terms, TERMS, "terms"),
+        provenance=provenance,
+    )
+
+
+def _extra(effects: pd.DataFrame) -> list[str]:
+    return [column for column in effects.columns if column not in EFFECTS]
+
+
+def _select(effects: pd.DataFrame, tests: pd.DataFrame, kind: str, rule: EdgeRule) -> tuple[pd.DataFrame, int]:
+    """The rows of one family that pass the rule, with their q-values, and the size of the family."""
+    family = effects.loc[effects["kind"] == kind]
+    n_tests = int(tests.loc[tests["kind"] == kind, "n_tests"].sum())
+    if len(family) > n_tests:
+        raise ScircuitError(
+            f"effects holds {len(family)} tests of kind {kind} but tests counts only {n_tests}; "
+            "the two tables come from different traces."
+        )
+    q = benjamini_hochberg(family["p_value"].to_numpy(), n_tests)
+    consistency = CONSISTENCY[rule.consistency](family)
+    passes = (
+        (family["cohens_d"].abs() > rule.min_abs_d)
+        & (consistency > rule.min_consistency)
+        & (family["n_nonzero"] >= rule.min_nonzero)
+    ).to_numpy()
+    if rule.max_q is not None:
+        passes &= q < rule.max_q
+    chosen = family.loc[passes].assign(q_value=q[passes], consistency=consistency[passes].astype("float32"))
+    if rule.top_k is not None:
+        chosen = _strongest(chosen, rule.top_k)
+    order = ["source_layer", "source_feature", "draw", "target_layer", "target_feature"]
+    return chosen.sort_values(order, ignore_index=True), n_tests
+
+
+def _strongest(edges: pd.DataFrame, k: int) -> pd.DataFrame:
+    ranked = edges.assign(_size=edges["cohens_d"].abs()).sort_values(
+        ["_size", "target_feature"], ascending=[False, True], kind="stable"
+    )
+    rank = ranked.groupby([*SOURCE, "target_layer", "draw"], observed=True).cumcount()
+    return ranked.loc[rank < k].drop(columns="_size")
+
+
+def _nodes(features: pd.DataFrame, tests: pd.DataFrame) -> pd.DataFrame:
+    sources = tests.loc[tests["kind"] == "latent", SOURCE].drop_duplicates()
+    is_source = pd.MultiIndex.from_frame(features[["layer", "feature"]]).isin(pd.MultiIndex.from_frame(sources))
+    nodes = conform(features.assign(is_source=is_source), NODES, "features")
+    return nodes[list(NODES)].sort_values(["layer", "feature"], ignore_index=True)
+
+
+def _warn_of_lost_tests(tests: pd.DataFrame, rule: EdgeRule, retention: float) -> None:
+    """Without a test in the rule, sources that fire in few cells may have edges the trace did not keep."""
+    n = tests["n_cells"].to_numpy(dtype=np.float64)
+    d_sq = rule.min_abs_d**2
+    p_at_threshold = screen_p(n, n * rule.min_abs_d, (n - 1) + n * d_sq)
+    lost = int(((p_at_threshold > retention) & (n > 1)).sum())
+    if lost:
+        logger.warning(
+            "the rule asks for no significance, but the trace kept only p <= %g: %d of %d rows of its test "
+            "table have too few cells for every |d| > %g to have been kept; trace with retention 1 for all.",
+            retention,
+            lost,
+            len(tests),
+            rule.min_abs_d,
+        )

@@ -1,0 +1,139 @@
+"""`Circuit`: what a trace found, as plain tables with their provenance."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from scircuit._io import atomic, read_json, sha256_of, write_json
+from scircuit.circuits.schema import CONTROLS, EDGES, ENDS, NODES, TERMS, TESTS, conform
+from scircuit.errors import ScircuitError
+
+FORMAT_VERSION = 1
+
+_TABLES: Mapping[str, Mapping[str, str]] = {
+    "edges": EDGES,
+    "nodes": NODES,
+    "tests": TESTS,
+    "controls": CONTROLS,
+    "terms": TERMS,
+}
+_VOLATILE = {"run_id", "created", "seconds", "versions", "hardware"}
+
+
+@dataclass(frozen=True)
+class Circuit:
+    """Causal edges between SAE latents, with everything that is needed to judge them.
+
+    The column names, types and units of the tables are in `scircuit.circuits.schema` and in
+    docs/architecture.md; effects are in units of the target latent's activation.
+
+    Attributes
+    ----------
+    edges : DataFrame
+        One row per significant (source latent, target latent).
+    nodes : DataFrame
+        One row per latent of every traced layer, with or without edges.
+    tests : DataFrame
+        How many tests were made, per (source, target layer, kind, draw).
+    controls : DataFrame
+        The edges that norm-matched random directions produced under the same rule.
+    terms : DataFrame
+        Significant gene sets of the latents.
+    provenance : dict
+        JSON-able: model, SAE and cell hashes, config, versions, seed, thresholds, number of tests.
+    """
+
+    edges: pd.DataFrame
+    nodes: pd.DataFrame
+    tests: pd.DataFrame
+    controls: pd.DataFrame
+    terms: pd.DataFrame
+    provenance: dict[str, Any] = field(default_factory=dict)
+
+    @property
+    def run_id(self) -> str:
+        """Hash over the provenance, without what may differ between repeats (times, versions, hardware)."""
+        return sha256_of({k: v for k, v in self.provenance.items() if k not in _VOLATILE})
+
+    def write(self, path: str | Path) -> None:
+        """Write the tables as Parquet and the provenance as `run.json` into the folder `path`.
+
+        `run.json` is written last, so an interrupted write is never mistaken for a circuit.
+
+        Raises
+        ------
+        ScircuitError
+            When the folder holds the circuit of a different run, or the path is a file.
+        """
+        path = Path(path)
+        if path.exists() and not path.is_dir():
+            raise ScircuitError(f"{path} is a file; give a folder for the circuit.")
+        record = path / "run.json"
+        if record.exists():
+            found = read_json(record).get("run_id")
+            if found != self.run_id:
+                raise ScircuitError(
+                    f"{path} holds a different run (id {str(found)[:12]}, this one {self.run_id[:12]}); "
+                    "choose another folder or delete that one."
+                )
+            record.unlink()
+        for name in _TABLES:
+            with atomic(path / f"{name}.parquet") as temporary:
+                getattr(self, name).to_parquet(temporary, index=False)
+        write_json(record, {"format_version": FORMAT_VERSION, "run_id": self.run_id} | self.provenance)
+
+    @classmethod
+    def read(cls, path: str | Path, edge_columns: Sequence[str] | None = None) -> "Circuit":
+        """Read a circuit folder.
+
+        Parameters
+        ----------
+        path : folder written by `write`.
+        edge_columns : list of str, optional
+            Columns of edges and controls to load; the four ends always come. A circuit of 25 million edges
+            takes 2 GB whole and a fraction of that for one question.
+
+        Raises
+        ------
+        ScircuitError
+            On a missing or half-written folder, another `format_version`, or a table that does not fit.
+        """
+        path = Path(path)
+        provenance = read_json(path / "run.json")
+        version = provenance.pop("format_version", None)
+        if version != FORMAT_VERSION:
+            raise ScircuitError(
+                f"{path} has format_version {version}; this scircuit reads {FORMAT_VERSION}: "
+                "build the circuit again or install the version that wrote it."
+            )
+        provenance.pop("run_id", None)
+        tables = {}
+        for name, schema in _TABLES.items():
+            wanted = None
+            if edge_columns is not None and name in ("edges", "controls"):
+                wanted = [*dict.fromkeys([*ENDS, *edge_columns])]
+                schema = {c: t for c, t in schema.items() if c in wanted}
+            tables[name] = conform(_read_table(path / f"{name}.parquet", wanted), schema, name)
+        return cls(**tables, provenance=provenance)
+
+
+def _read_table(path: Path, columns: list[str] | None) -> pd.DataFrame:
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    try:
+        file = pq.ParquetFile(path)
+        unknown = [c for c in columns or [] if c not in file.schema_arrow.names]
+        if unknown:
+            raise ScircuitError(
+                f"{path} has no column {', '.join(unknown)}; its columns are {', '.join(file.schema_arrow.names)}."
+            )
+        # Arrow's copy is released column by column, so that a big table is not held twice.
+        return file.read(columns=columns).to_pandas(split_blocks=True, self_destruct=True)
+    except FileNotFoundError:
+        raise ScircuitError(f"{path} does not exist; point to a whole circuit folder.") from None
+    except (pa.ArrowInvalid, OSError) as error:
+        raise ScircuitError(f"{path} is not a readable Parquet file ({error}); write it again.") from None

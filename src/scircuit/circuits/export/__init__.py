@@ -1,0 +1,15 @@
+"""Circuits in the formats of other tools, and other people's graphs as tables; without torch."""
+
+from scircuit.circuits.export.graphs import decoupler_net, to_networkx, write_cytoscape, write_graphml
+from scircuit.circuits.export.neuronpedia import read_neuronpedia, write_neuronpedia
+from scircuit.circuits.export.published import read_published
+
+__all__ = [
+    "decoupler_net",
+    "read_neuronpedia",
+    "read_published",
+    "to_networkx",
+    "write_cytoscape",
+    "write_graphml",
+    "write_neuronpedia",
+]

@@ -1,0 +1,77 @@
+"""Circuits for graph tools: NetworkX, Cytoscape, GraphML (Gephi, yEd, igraph), and decoupler's nets."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pandas as pd
+
+from scircuit._io import atomic, write_json
+from scircuit.circuits.circuit import Circuit
+from scircuit.circuits.export.parts import described, ends, node_id, statistics, strongest, weights
+
+if TYPE_CHECKING:
+    import networkx
+
+
+def to_networkx(circuit: Circuit, max_edges: int | None = None) -> "networkx.DiGraph":
+    """The circuit as a directed graph.
+
+    Parameters
+    ----------
+    circuit : Circuit
+    max_edges : int or None
+        Keep only the edges of largest |d|.
+
+    Returns
+    -------
+    networkx.DiGraph
+        Nodes `L<layer>_F<feature>` with `layer, feature, label, genes, is_source` and their counts; edges with
+        `weight` (minus the mean response, positive = supporting, in units of the target's activation), `sign`
+        (`supporting` or `suppressing`) and the statistics of the edge table. No attribute is missing or None.
+
+    Raises
+    ------
+    ScircuitError
+        When the circuit has no edges.
+    """
+    import networkx
+
+    edges = strongest(circuit, max_edges)
+    graph = networkx.DiGraph(run_id=circuit.run_id)
+    graph.add_nodes_from((node_id(key), values) for key, values in described(circuit, edges).items())
+    for (source, target), weight, values in zip(ends(edges), weights(edges), statistics(edges), strict=True):
+        sign = "supporting" if weight > 0 else "suppressing"
+        graph.add_edge(node_id(source), node_id(target), weight=weight, sign=sign, **values)
+    return graph
+
+
+def write_cytoscape(circuit: Circuit, path: str | Path, max_edges: int | None = None) -> None:
+    """Write a Cytoscape.js file (`.cyjs`), which Cytoscape opens as a network; see `to_networkx`."""
+    import networkx
+
+    graph = to_networkx(circuit, max_edges)
+    networkx.set_node_attributes(graph, {name: values["label"] for name, values in graph.nodes.items()}, "name")
+    content = networkx.cytoscape_data(graph)
+    for edge in content["elements"]["edges"]:
+        edge["data"]["interaction"] = edge["data"]["sign"]
+    write_json(path, content)
+
+
+def write_graphml(circuit: Circuit, path: str | Path, max_edges: int | None = None) -> None:
+    """Write GraphML; see `to_networkx` for the attributes."""
+    import networkx
+
+    graph = to_networkx(circuit, max_edges)
+    with atomic(path) as temporary:
+        networkx.write_graphml(graph, temporary)
+
+
+def decoupler_net(circuit: Circuit, max_edges: int | None = None) -> pd.DataFrame:
+    """The circuit as a decoupler `net`: `source, target, weight`, one row per edge.
+
+    Latents are named `L<layer>_F<feature>`, so the net fits a table of cells by latents with such columns.
+    Weights are those of `to_networkx`.
+    """
+    edges = strongest(circuit, max_edges)
+    names = [(node_id(source), node_id(target)) for source, target in ends(edges)]
+    return pd.DataFrame(names, columns=["source", "target"]).assign(weight=weights(edges))

@@ -1,0 +1,117 @@
+"""The columns of a circuit's tables, their types, and the refusals when a table does not fit."""
+
+from collections.abc import Mapping
+from typing import Any
+
+import pandas as pd
+
+from scircuit.errors import ScircuitError
+
+SOURCE = ["source_layer", "source_feature"]
+TARGET = ["target_layer", "target_feature"]
+ENDS = SOURCE + TARGET
+
+_MOMENTS = {
+    "source_layer": "int16",
+    "source_feature": "int32",
+    "target_layer": "int16",
+    "target_feature": "int32",
+    "n_cells": "int32",
+    "n_nonzero": "int32",
+    "n_pos": "int32",
+    "n_neg": "int32",
+    "mean_delta": "float32",
+    "sd_delta": "float32",
+    "cohens_d": "float32",
+    "consistency": "float32",
+    "p_value": "float64",
+}
+_CLEAN = {"clean_mean": "float32", "clean_sd": "float32", "weight_effect": "float32"}
+
+EFFECTS: Mapping[str, str] = {**_MOMENTS, **_CLEAN, "kind": "category", "draw": "int32"}
+"""`trace/effects.parquet`: one row per retained test."""
+
+EDGES: Mapping[str, str] = {**_MOMENTS, "q_value": "float64", **_CLEAN}
+"""`circuit/edges.parquet`: one row per edge of the sources' own ablations."""
+
+CONTROLS: Mapping[str, str] = {**EDGES, "draw": "int32"}
+"""`circuit/controls.parquet`: one row per edge of a norm-matched random direction."""
+
+TESTS: Mapping[str, str] = {
+    "source_layer": "int16",
+    "source_feature": "int32",
+    "target_layer": "int16",
+    "kind": "category",
+    "draw": "int32",
+    "n_cells": "int32",
+    "n_targets": "int32",
+    "n_tests": "int64",
+    "n_retained": "int64",
+}
+"""`tests.parquet`: one row per (source, target layer, kind, draw)."""
+
+NODES: Mapping[str, str] = {
+    "layer": "int16",
+    "feature": "int32",
+    "label": "object",
+    "frequency": "float32",
+    "mean_activation": "float32",
+    "top_genes": "object",
+    "n_terms": "int32",
+    "n_firings": "int64",
+    "is_source": "bool",
+}
+"""`circuit/nodes.parquet`: one row per latent of every traced layer, edges or not."""
+
+TERMS: Mapping[str, str] = {
+    "layer": "int16",
+    "feature": "int32",
+    "term": "object",
+    "n_overlap": "int32",
+    "set_size": "int32",
+    "query_size": "int32",
+    "fold": "float32",
+    "p_value": "float64",
+    "q_value": "float64",
+    "information_content": "float32",
+}
+"""`circuit/terms.parquet`: one row per significant (latent, gene set)."""
+
+
+def conform(table: pd.DataFrame, schema: Mapping[str, str], name: str) -> pd.DataFrame:
+    """The table with the schema's columns first and in its types; further columns follow untouched.
+
+    Raises
+    ------
+    ScircuitError
+        Naming the table and the columns that are missing, or that do not hold what they should.
+    """
+    missing = [column for column in schema if column not in table.columns]
+    if missing:
+        raise ScircuitError(f"the table {name} lacks {', '.join(missing)}; it needs the columns {', '.join(schema)}.")
+    extra = [column for column in table.columns if column not in schema]
+    typed = {}
+    for column, dtype in schema.items():
+        values = table[column]
+        if str(values.dtype) == dtype:
+            continue
+        try:
+            typed[column] = _cast(values, dtype)
+        except (TypeError, ValueError, OverflowError) as error:
+            raise ScircuitError(
+                f"column {column} of the table {name} cannot be read as {dtype} ({error}); "
+                "write it again with the types of docs/architecture.md."
+            ) from None
+    ordered = table[[*schema, *extra]]
+    return ordered.assign(**typed) if typed else ordered
+
+
+def _cast(values: pd.Series, dtype: Any) -> pd.Series:
+    if not str(dtype).startswith("int"):
+        return values.astype(dtype)
+    if values.isna().any():
+        raise ValueError("values are missing")
+    cast = values.astype(dtype)
+    if not (cast == values).all():
+        raise ValueError("values are not whole numbers of that size")
+    return cast

@@ -1,0 +1,358 @@
+"""A run as data: one TOML file, validated; every field's comment is its documentation and its help."""
+
+import tomllib
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field, fields, is_dataclass
+from difflib import get_close_matches
+from pathlib import Path
+from types import UnionType
+from typing import Any, Union, get_args, get_origin, get_type_hints
+
+from scircuit.errors import ScircuitError
+
+
+@dataclass(frozen=True)
+class ModelSection:
+    """The foundation model."""
+
+    source: str = "geneformer-mini"
+    """geneformer-mini, scgpt-mini, or the folder of a Geneformer or scGPT checkpoint."""
+    protocol: str = "official"
+    """How cells become tokens: official, or paper (arXiv 2603.01752)."""
+    dictionaries: str | None = None
+    """Folder of Geneformer's token dictionaries, when they are not beside the checkpoint."""
+    device: str = "auto"
+    """auto, cpu, cuda, cuda:1, mps."""
+    dtype: str = "float32"
+    """float32, bfloat16 or float16; responses are exact to float32 only in float32."""
+    options: dict[str, Any] = field(default_factory=dict)
+    """Options of the tokenizer (scGPT: binning = "sampled" | "midpoint", seed)."""
+
+
+@dataclass(frozen=True)
+class CellsSection:
+    """The cells, and how they are split."""
+
+    path: str = ""
+    """An .h5ad file (read backed), or scanpy:NAME for a data set that scanpy ships."""
+    counts: str = "X"
+    """Where raw counts lie: X, raw, or layer:NAME."""
+    scale: str = "counts"
+    """counts, or log1p for values normalised per cell and log1p-transformed."""
+    gene_column: str | None = None
+    """Column of var with Ensembl ids or symbols; by default the index and the usual columns are tried."""
+    min_match: float = 0.2
+    """Refuse when fewer of the genes are in the model's vocabulary."""
+    where: dict[str, Any] = field(default_factory=dict)
+    """Keep cells whose obs columns have these values, for example {cell_line = "K562"}."""
+    n: int | None = None
+    """Cells drawn at random (seeded); by default all."""
+    train_share: float = 0.6
+    """Share of the cells on which dictionaries are trained and features described; the rest is traced."""
+    obs: tuple[str, ...] = ()
+    """Categorical obs columns among which a feature's top cells are tested."""
+
+
+@dataclass(frozen=True)
+class SaeSection:
+    """The dictionaries: trained here, or read from a folder."""
+
+    path: str | None = None
+    """Folder of trained dictionaries (with manifest.json); by default they are trained."""
+    layers: tuple[int, ...] = ()
+    """Layers to train or load; by default all."""
+    architecture: str = "topk"
+    """topk, batchtopk or jumprelu."""
+    expansion: int = 4
+    """Latents per dimension of the residual stream."""
+    k: int = 32
+    """Active latents per position."""
+    n_steps: int = 2000
+    """Optimiser steps."""
+    batch_rows: int = 2048
+    """Positions per step."""
+    buffer_rows: int = 65_536
+    """Positions per layer that are shuffled together; decides the memory of training."""
+    lr: float | None = None
+    """Learning rate; by default by the size of the dictionary."""
+    quality_cells: int = 64
+    """Held-out cells on which the dictionaries are measured."""
+    stability_seeds: int = 0
+    """Further dictionaries trained with other seeds, to see which latents are the data's; each costs a training."""
+
+
+@dataclass(frozen=True)
+class FeaturesSection:
+    """What latents respond to."""
+
+    gene_sets: tuple[str, ...] = ("programs",)
+    """GMT files, programs (they ship with the package), or sources of `scircuit knowledge list` in the cache."""
+    min_firings: int = 5
+    """A gene counts among a latent's top genes only when it fired on it so often."""
+    n_top_genes: int = 20
+    """Length of a latent's gene list."""
+    alpha: float = 0.05
+    """A gene set annotates a latent below this q value."""
+    min_overlap: int = 3
+    """Fewest genes shared by a latent's list and a set."""
+    control_draws: int = 20
+    """Times that random genes are annotated as the latents were, to tell the rate of chance; 0 for never."""
+    coactivation: bool = True
+    """Count which latents of a layer fire together, and find the modules they form."""
+    min_cosine: float | None = 0.7
+    """Least |cosine| of decoder directions for latents of two layers to be matched; null for no matching."""
+    pair_cells: int = 200
+    """Training cells over which sources and later latents are correlated without intervention; 0 for none."""
+
+
+@dataclass(frozen=True)
+class SourcesSection:
+    """Which latents are ablated."""
+
+    rule: str = "annotated"
+    """annotated (best-annotated, the published score), random (stratified by firing rate), random_annotated, all."""
+    n: int = 30
+    """Sources per layer."""
+    layers: tuple[int, ...] = ()
+    """Source layers; by default every layer but the last."""
+    min_frequency: float = 0.01
+    """Least firing rate of a source (annotated rules)."""
+    min_top_genes: int = 10
+    """Fewest top genes of a source (annotated rules)."""
+
+
+@dataclass(frozen=True)
+class TraceSection:
+    """How effects are measured."""
+
+    n_cells: int | None = 200
+    """Cells traced, drawn from those not used for training; null for all of them."""
+    engine: str = "auto"
+    """exact (the rest of the model runs again for every ablation), local (edited rows only), or auto (by size)."""
+    targets: tuple[int, ...] = ()
+    """Target layers; by default every later layer."""
+    n_random: int = 1
+    """Random directions of the same norm per source, as controls."""
+    groups: tuple[str, ...] = ()
+    """obs columns (cell type, donor) whose groups of cells get effects of their own, in the same pass."""
+    units: str | None = None
+    """obs column (donor, batch) whose cells share their noise: p by flipping whole units instead of cells."""
+    context_rows: float | None = None
+    """local: rows propagated beside each firing position; by default the least that meets the floors below."""
+    check_sources: int = 8
+    """local: sources per layer that are also measured exactly, before anything else."""
+    check_cells: int = 16
+    """local: cells in which they are."""
+    min_r: float = 0.995
+    """local: floor for the correlation of d with the exact one, at every layer distance."""
+    min_sign: float = 0.995
+    """local: floor for the share of effects of the same sign as the exact ones."""
+    accept_approximation: bool = False
+    """local: go on below the floors; the result says so."""
+    confirm: str = "borderline"
+    """local: edges measured again exactly: borderline (those the measured error could flip), all or none."""
+    cells_per_block: int = 25
+    """Cells between two checkpoints."""
+    sources_per_block: int = 512
+    """Sources whose sums are held in memory at once."""
+    tokens: int = 16_384
+    """Positions propagated at once; lower it when memory is short."""
+    memory: str | None = None
+    """Budget such as "8GB", from which tokens and sources_per_block follow; may change between calls."""
+
+
+@dataclass(frozen=True)
+class EdgesSection:
+    """When a tested effect is an edge."""
+
+    min_abs_d: float = 0.5
+    """|Cohen's d| must exceed this."""
+    min_consistency: float = 0.7
+    """Share of responding cells that agree in sign must exceed this."""
+    max_q: float | None = 0.05
+    """Benjamini-Hochberg q over all tests must be below this; null for no test."""
+    min_nonzero: int = 10
+    """Fewest cells that respond."""
+    consistency: str = "nonzero"
+    """nonzero (cells without response abstain) or zero_as_negative (the published rule)."""
+    top_k: int | None = None
+    """Keep the k strongest per source and layer; null keeps all."""
+
+
+@dataclass(frozen=True)
+class RunConfig:
+    """A whole run."""
+
+    name: str = "run"
+    """Name in the report."""
+    out: str = "run"
+    """Folder of the artefacts."""
+    seed: int = 0
+    """Seeds every draw: cells, splits, dictionaries, controls."""
+    profile: str = "default"
+    """default (corrected science) or paper (the published rules); explicit values win over a profile's."""
+    model: ModelSection = field(default_factory=ModelSection)
+    cells: CellsSection = field(default_factory=CellsSection)
+    sae: SaeSection = field(default_factory=SaeSection)
+    features: FeaturesSection = field(default_factory=FeaturesSection)
+    sources: SourcesSection = field(default_factory=SourcesSection)
+    trace: TraceSection = field(default_factory=TraceSection)
+    edges: EdgesSection = field(default_factory=EdgesSection)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain nested dict, JSON-able."""
+        return asdict(self)
+
+
+PROFILES: Mapping[str, Mapping[str, Any]] = {
+    "default": {},
+    "paper": {
+        "model": {"protocol": "paper"},
+        "edges": {"max_q": None, "min_nonzero": 0, "consistency": "zero_as_negative", "top_k": 50},
+    },
+}
+"""Named sets of values (METHOD 4.6); nothing in the science asks for a profile's name."""
+
+
+def load_config(path: str | Path) -> RunConfig:
+    """Read and validate a TOML file; relative paths in it are relative to the file."""
+    path = Path(path)
+    if not path.is_file():
+        raise ScircuitError(f"The config {path} does not exist; `scircuit init {path}` writes a commented one.")
+    try:
+        content = tomllib.loads(path.read_text(encoding="utf-8"))
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise ScircuitError(f"{path} is not valid TOML: {error}.") from None
+    config = parse_config(content, where=str(path))
+    return _relative_to(config, path.parent)
+
+
+def parse_config(content: Mapping[str, Any], where: str = "config") -> RunConfig:
+    """A validated `RunConfig` from nested values.
+
+    Raises
+    ------
+    ScircuitError
+        On an unknown key (with the nearest known one), a wrong type, or an unknown profile.
+    """
+    profile = content.get("profile", "default")
+    if profile not in PROFILES:
+        raise ScircuitError(f"{where}: profile = {profile!r} is unknown; it may be {', '.join(PROFILES)}.")
+    merged: dict[str, Any] = {}
+    for layer in (PROFILES[profile], content):
+        for key, value in layer.items():
+            both = isinstance(value, Mapping) and isinstance(merged.get(key), Mapping)
+            merged[key] = {**merged[key], **value} if both else value
+    return _build(RunConfig, merged, where)
+
+
+def _build(kind: Any, content: Any, where: str) -> Any:
+    if not isinstance(content, Mapping):
+        raise ScircuitError(f"{where} must be a table of values, not {content!r}.")
+    known = {f.name: f for f in fields(kind)}
+    for key in content:
+        if key not in known:
+            near = get_close_matches(key, known, n=1, cutoff=0.5)
+            hint = f"did you mean {near[0]!r}? " if near else ""
+            raise ScircuitError(f"{where}: unknown key {key!r}; {hint}Allowed are {', '.join(known)}.")
+    hints = get_type_hints(kind)
+    values = {}
+    for key, value in content.items():
+        inner = f"{where}: {key}"
+        values[key] = _build(hints[key], value, inner) if is_dataclass(hints[key]) else _cast(hints[key], value, inner)
+    return kind(**values)
+
+
+def _cast(hint: Any, value: Any, where: str) -> Any:
+    """The value as its field's type, or a refusal; lists become tuples, integers floats."""
+    options = get_args(hint) if get_origin(hint) in (Union, UnionType) else (hint,)
+    if value is None or value == "null":
+        if type(None) in options:
+            return None
+        raise ScircuitError(f"{where} cannot be null.")
+    for option in options:
+        origin = get_origin(option) or option
+        if origin is tuple and isinstance(value, (list, tuple)):
+            inner = get_args(option)[0]
+            return tuple(_cast(inner, v, where) for v in value)
+        if origin is float and isinstance(value, (int, float)) and not isinstance(value, bool):
+            return float(value)
+        if origin is int and isinstance(value, int) and not isinstance(value, bool):
+            return value
+        if origin in (str, bool, dict) and isinstance(value, origin):
+            return value
+    names = " or ".join(getattr(get_origin(o) or o, "__name__", str(o)) for o in options if o is not type(None))
+    raise ScircuitError(f"{where} = {value!r} is of the wrong type; {names} is needed.")
+
+
+def _relative_to(config: RunConfig, folder: Path) -> RunConfig:
+    """Paths of the file, seen from the file's folder."""
+    from dataclasses import replace
+
+    def place(value: str | None) -> str | None:
+        if not value or ":" in value:
+            return value
+        candidate = folder / value
+        return str(candidate) if candidate.exists() else value
+
+    sets = tuple(str(place(s)) for s in config.features.gene_sets)
+    return replace(
+        config,
+        out=str(folder / config.out),
+        model=replace(
+            config.model, source=str(place(config.model.source)), dictionaries=place(config.model.dictionaries)
+        ),
+        cells=replace(config.cells, path=str(place(config.cells.path))),
+        sae=replace(config.sae, path=place(config.sae.path)),
+        features=replace(config.features, gene_sets=sets),
+    )
+
+
+def template() -> str:
+    """A TOML file with every field, its default and its documentation; what `scircuit init` writes."""
+    lines: list[str] = []
+    docs = _field_docs()
+    top = RunConfig()
+    for f in fields(RunConfig):
+        value = getattr(top, f.name)
+        if not is_dataclass(value):
+            lines += [f"# {docs[RunConfig][f.name]}", f"{f.name} = {_toml(value)}", ""]
+    for f in fields(RunConfig):
+        section = getattr(top, f.name)
+        if is_dataclass(section):
+            lines += [f"[{f.name}]  # {(type(section).__doc__ or '').strip()}"]
+            for inner in fields(section):
+                value = getattr(section, inner.name)
+                shown = f"{inner.name} = {_toml(value)}"
+                lines += [f"# {docs[type(section)][inner.name]}", shown if value is not None else f"# {inner.name} = "]
+            lines.append("")
+    return "\n".join(lines)
+
+
+def _toml(value: Any) -> str:
+    if isinstance(value, bool):
+        return str(value).lower()
+    if isinstance(value, str):
+        return '"' + value.replace("\\", "\\\\").replace('"', '\\"') + '"'
+    if isinstance(value, tuple):
+        return "[" + ", ".join(_toml(v) for v in value) + "]"
+    if isinstance(value, dict):
+        return "{" + ", ".join(f"{k} = {_toml(v)}" for k, v in value.items()) + "}"
+    return str(value)
+
+
+def _field_docs() -> dict[type, dict[str, str]]:
+    """Docstrings that follow each field in this file, per class."""
+    import ast
+    import inspect
+
+    tree = ast.parse(inspect.getsource(inspect.getmodule(RunConfig)))  # type: ignore[arg-type]
+    out: dict[type, dict[str, str]] = {}
+    for node in tree.body:
+        if isinstance(node, ast.ClassDef):
+            found = {}
+            for name, text in zip(node.body, node.body[1:], strict=False):
+                if isinstance(name, ast.AnnAssign) and isinstance(text, ast.Expr):
+                    found[name.target.id] = " ".join(ast.literal_eval(text.value).split())  # type: ignore[union-attr]
+            out[globals()[node.name]] = found
+    return out

@@ -1,0 +1,1 @@
+"""What latents respond to: catalogue, enrichment, labels, and which of them to ablate."""

@@ -1,0 +1,206 @@
+"""The feature catalogue: one streaming pass over cells describes every latent of every layer.
+
+Phases: 1. each batch goes through the model once; 2. the residuals at gene positions of each layer are encoded;
+3. firings are added to per-latent and per-(latent, gene) sums; 4. the sums become tables. Nothing that grows with
+the number of cells is kept.
+"""
+
+import tempfile
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import torch
+
+from scircuit._io import atomic, read_json, write_json
+from scircuit._progress import progress
+from scircuit.cells.batch import TokenBatch
+from scircuit.errors import ScircuitError
+from scircuit.features.cells import CellProfile, enrich_obs
+from scircuit.features.coactivation import Limits
+from scircuit.features.sums import Encoder, LayerSums
+from scircuit.models.base import FoundationModel
+from scircuit.models.stream import residuals
+
+FORMAT_VERSION = 1
+
+_OPTIONAL = ("obs", "coactivation")
+
+
+@dataclass(frozen=True)
+class Catalogue:
+    """What was seen of each latent.
+
+    Attributes
+    ----------
+    features : DataFrame
+        One row per latent, live or dead: `layer, feature, frequency` (firings / gene positions),
+        `mean_activation` (over firings; 0 where dead), `n_firings, n_cells` (cells in which it fires),
+        `top_genes` (symbols, by mean activation over at least `min_firings` firings), `q25, q50, q75, q95,
+        max_activation` (over firings; quantiles from logarithmic bins, within 2.2 %), and once annotated
+        `label, label_term_id, runner_up, n_terms, n_libraries, best_q`.
+    genes : DataFrame
+        The sparse loading profile, one row per (latent, gene) with a firing: `layer, feature, gene, ensembl_id,
+        n_firings, mean_activation`.
+    background : DataFrame
+        `symbol, ensembl_id, n_positions` of the genes that were tokenised in the run.
+    cells : DataFrame
+        `layer, feature, rank, cell, activation`: the cells in which a latent is most active (mean activation over
+        the cell's gene positions).
+    obs : DataFrame or None
+        Categories of cells among which a latent's top cells are over-represented (`features.cells.enrich_obs`).
+    coactivation : DataFrame or None
+        Latents of a layer that fire together (`features.coactivation.coactivation_table`), when asked for.
+    meta : mapping
+        `n_cells, n_positions`, the options, and the model's fingerprint.
+    """
+
+    features: pd.DataFrame
+    genes: pd.DataFrame
+    background: pd.DataFrame
+    cells: pd.DataFrame
+    obs: pd.DataFrame | None
+    coactivation: pd.DataFrame | None
+    meta: Mapping[str, Any]
+
+    def with_features(self, features: pd.DataFrame) -> "Catalogue":
+        """The same catalogue with an annotated feature table."""
+        return replace(self, features=features)
+
+    def write(self, folder: str | Path) -> None:
+        """Write every table as Parquet and `features.json` last; each file whole or not at all."""
+        folder = Path(folder)
+        tables = {"features": self.features, "genes": self.genes, "background": self.background, "cells": self.cells}
+        tables |= {name: table for name in _OPTIONAL if (table := getattr(self, name)) is not None}
+        for name, table in tables.items():
+            with atomic(folder / f"{name}.parquet") as path:
+                table.to_parquet(path, index=False)
+        write_json(folder / "features.json", {"format_version": FORMAT_VERSION, **self.meta})
+
+    @classmethod
+    def read(cls, folder: str | Path) -> "Catalogue":
+        """Read what `write` wrote; a missing or newer artefact raises `ScircuitError`."""
+        folder = Path(folder)
+        meta = read_json(folder / "features.json")
+        if meta.get("format_version") != FORMAT_VERSION:
+            raise ScircuitError(
+                f"{folder / 'features.json'} has format version {meta.get('format_version')}, this scircuit reads "
+                f"{FORMAT_VERSION}; describe the features again or install the version that wrote it."
+            )
+        tables: dict[str, pd.DataFrame] = {}
+        for name in ("features", "genes", "background", "cells"):
+            if not (folder / f"{name}.parquet").is_file():
+                raise ScircuitError(f"{folder} lacks {name}.parquet; describe the features again.")
+            tables[name] = pd.read_parquet(folder / f"{name}.parquet")
+        files = {name: folder / f"{name}.parquet" for name in _OPTIONAL}
+        optional = {name: pd.read_parquet(file) if file.is_file() else None for name, file in files.items()}
+        return cls(
+            **tables,
+            obs=optional["obs"],
+            coactivation=optional["coactivation"],
+            meta={k: v for k, v in meta.items() if k != "format_version"},
+        )
+
+
+def build_catalogue(
+    model: FoundationModel,
+    batches: Iterable[TokenBatch],
+    saes: Mapping[int, Encoder],
+    *,
+    min_firings: int = 5,
+    n_top_genes: int = 20,
+    n_top_cells: int = 50,
+    obs: pd.DataFrame | None = None,
+    coactivation: Limits | None = None,
+    rows_per_block: int = 8192,
+) -> Catalogue:
+    """Describe every latent of `saes` on the cells of `batches`, in one pass.
+
+    Parameters
+    ----------
+    model : FoundationModel
+        The model the SAEs were trained on.
+    batches : iterable of TokenBatch
+        Each cell once. An iterator over a backed AnnData is fine: nothing is kept per cell.
+    saes : mapping
+        Layer to SAE (`encode(h [row, d_model]) -> Latents`, `W_dec [latent, d_model]`).
+    min_firings : int
+        A gene counts among a latent's top genes only when the latent fired on it at least so often.
+    n_top_genes, n_top_cells : int
+        Length of the lists.
+    obs : DataFrame, optional
+        Categorical columns describing the cells, in the rows that `TokenBatch.cell` counts; latents are tested
+        for over-represented categories.
+    coactivation : Limits, optional
+        Count which latents of a layer fire together, and keep the pairs within these limits. Costs about as much time
+        as the rest of the pass on a GPU.
+    rows_per_block : int
+        Positions encoded at a time; bounds the memory of the encoder.
+
+    Raises
+    ------
+    ScircuitError
+        Without layers or cells, on an SAE whose width is not the model's, or on a numeric `obs` column.
+    """
+    _check(model, saes, obs)
+    n_genes = len(model.genes)
+    positions_per_gene = np.zeros(n_genes, dtype=np.int64)
+    profile = CellProfile(obs)
+    with tempfile.TemporaryDirectory(prefix="scircuit_catalogue_") as scratch:
+        sums = {
+            layer: LayerSums(layer, sae.W_dec.shape[0], n_genes, n_top_cells, Path(scratch), coactivation)
+            for layer, sae in sorted(saes.items())
+        }
+        for batch in progress(batches, desc="features", unit="batch"):
+            at = batch.is_gene
+            gene, row = batch.gene[at], np.nonzero(at)[0]
+            positions_per_gene += np.bincount(gene, minlength=n_genes)
+            profile.add(batch.cell)
+            length = at.sum(axis=1)
+            states = residuals(model, batch, list(saes))
+            index = torch.from_numpy(at).to(model.device)
+            for layer, sae in saes.items():
+                sums[layer].add(sae, states.pop(layer)[index], gene, row, batch.cell, length, rows_per_block)
+        if profile.n_cells == 0:
+            raise ScircuitError("There is no cell to describe features on; pass at least one batch of tokens.")
+        names = _gene_names(model.genes)
+        n_positions = int(positions_per_gene.sum())
+        parts = [s.tables(names, n_positions, min_firings, n_top_genes) for s in sums.values()]
+    features, genes, cells, together = (pd.concat(tables, ignore_index=True) for tables in zip(*parts, strict=True))
+    meta = {
+        "n_cells": profile.n_cells,
+        "n_positions": n_positions,
+        "layers": sorted(saes),
+        "min_firings": min_firings,
+        "n_top_genes": n_top_genes,
+        "n_top_cells": n_top_cells,
+        "model": model.fingerprint,
+    }
+    seen = positions_per_gene > 0
+    background = names[seen].assign(n_positions=positions_per_gene[seen]).reset_index(drop=True)
+    tested = enrich_obs(cells, profile) if profile.columns else None
+    return Catalogue(features, genes, background, cells, tested, together if coactivation else None, meta)
+
+
+def _check(model: FoundationModel, saes: Mapping[int, Encoder], obs: pd.DataFrame | None) -> None:
+    if not saes:
+        raise ScircuitError("No SAE was given; pass a mapping from layer to SAE with at least one layer.")
+    for layer, sae in saes.items():
+        if not 0 <= layer < model.n_layers:
+            raise ScircuitError(f"{model.name} has no layer {layer}; layers are 0 to {model.n_layers - 1}.")
+        if sae.W_dec.shape[1] != model.d_model:
+            raise ScircuitError(
+                f"The SAE of layer {layer} reads {sae.W_dec.shape[1]} dimensions but {model.name} has "
+                f"{model.d_model}; take the SAEs trained on this model."
+            )
+    if obs is not None:
+        CellProfile(obs)  # refuses numeric columns before any work is done
+
+
+def _gene_names(genes: pd.DataFrame) -> pd.DataFrame:
+    """`symbol` (the Ensembl id where a gene has none) and `ensembl_id` of the model's gene table."""
+    symbol = genes["symbol"].where(genes["symbol"] != "", genes["ensembl_id"])
+    return pd.DataFrame({"symbol": symbol.to_numpy(), "ensembl_id": genes["ensembl_id"].to_numpy()})

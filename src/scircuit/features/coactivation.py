@@ -1,0 +1,213 @@
+"""Which latents of a layer fire together, and the modules they form."""
+
+from collections.abc import Callable, Mapping
+from importlib import import_module
+from typing import Any, NamedTuple
+
+import numpy as np
+import pandas as pd
+import torch
+from scipy import sparse
+
+from scircuit.errors import ScircuitError
+from scircuit.features.accumulate import Pairs
+
+METHODS = ("louvain", "leiden")
+
+
+class Limits(NamedTuple):
+    """Which pairs of latents are kept: the defaults are those of the published atlas (arXiv 2603.11940)."""
+
+    min_both: int = 50
+    """Least common firings."""
+    min_pmi: float = 2.0
+    """Least pointwise mutual information, in bits."""
+
+
+def count_together(row: np.ndarray, latent: np.ndarray, n_latents: int) -> Pairs:
+    """Positions at which two latents both fire.
+
+    Parameters
+    ----------
+    row, latent : int64 `[firing]`
+        Position and latent of each firing.
+    n_latents : int
+        Latents of the layer.
+
+    Returns
+    -------
+    Pairs
+        Key `a * n_latents + b` with a < b, and the number of positions.
+    """
+    if len(row) == 0:
+        return Pairs(np.empty(0, np.int64), np.empty(0, np.int64), np.empty(0))
+    fires = sparse.csr_matrix((np.ones(len(row), np.int32), (row, latent)), shape=(int(row.max()) + 1, n_latents))
+    together = sparse.triu(fires.T @ fires, k=1).tocoo()
+    key = together.row.astype(np.int64) * n_latents + together.col
+    order = np.argsort(key)
+    return Pairs(key[order], together.data[order].astype(np.int64), together.data[order].astype(np.float64))
+
+
+def coactivation_table(
+    together: Pairs, n_firings: np.ndarray, n_positions: int, layer: int, limits: Limits
+) -> pd.DataFrame:
+    """Pairs of latents that fire together more often than their rates explain.
+
+    PMI = log2(p_ab / (p_a p_b)) over gene positions; NPMI = PMI / -log2(p_ab), in [-1, 1] (Bouma 2009).
+
+    Parameters
+    ----------
+    together : Pairs
+        Summed results of `count_together`.
+    n_firings : int64 `[latent]`
+        Firings of each latent.
+    n_positions : int
+        Gene positions of the run.
+    layer : int
+        Written into the table.
+    limits : Limits
+        Which pairs are kept.
+
+    Returns
+    -------
+    DataFrame
+        `layer, feature_a, feature_b, n_both, n_a, n_b, pmi, npmi`, by feature_a and feature_b.
+    """
+    enough = together.n >= limits.min_both
+    a, b = np.divmod(together.key[enough], len(n_firings))
+    n_both = together.n[enough]
+    share = n_both / max(n_positions, 1)
+    pmi = np.log2(n_both * n_positions / (n_firings[a] * n_firings[b].astype(np.float64)))
+    # Two latents that fire together at every position have share 1, PMI 0 and no NPMI of their own.
+    npmi = np.divide(pmi, -np.log2(share), out=np.ones(len(pmi)), where=share < 1)
+    table = pd.DataFrame(
+        {
+            "layer": np.full(len(a), layer, dtype=np.int32),
+            "feature_a": a.astype(np.int32),
+            "feature_b": b.astype(np.int32),
+            "n_both": n_both,
+            "n_a": n_firings[a],
+            "n_b": n_firings[b],
+            "pmi": pmi,
+            "npmi": npmi,
+        }
+    )
+    return table[table["pmi"] >= limits.min_pmi].reset_index(drop=True)
+
+
+def find_modules(
+    pairs: pd.DataFrame, *, method: str = "louvain", resolution: float = 1.0, min_size: int = 3, seed: int = 42
+) -> pd.DataFrame:
+    """Groups of latents that fire together, per layer, on the NPMI-weighted graph of `coactivation_table`.
+
+    Parameters
+    ----------
+    pairs : DataFrame
+        Rows of one or several layers; pairs with NPMI <= 0 carry no weight and are left out.
+    method : str
+        `louvain` (Blondel et al. 2008, NetworkX), or `leiden` (Traag et al. 2019, RB configuration model), which
+        needs the extra `scircuit[cluster]` (leidenalg and igraph are GPL-licensed and therefore no requirement).
+    resolution, seed : float, int
+        Of the method.
+    min_size : int
+        Smaller groups are no modules.
+
+    Returns
+    -------
+    DataFrame
+        `layer, feature, module, module_size`; modules of a layer are numbered from the largest.
+
+    Raises
+    ------
+    ScircuitError
+        On an unknown method, or when `leiden` is asked for and not installed.
+    """
+    if method not in METHODS:
+        raise ScircuitError(f"The clustering method {method!r} is unknown; it may be {' or '.join(METHODS)}.")
+    partition = _louvain if method == "louvain" else _leiden()
+    rows = []
+    for layer, part in pairs[pairs["npmi"] > 0].groupby("layer"):
+        groups = [sorted(g) for g in partition(part, resolution, seed) if len(g) >= min_size]
+        for module, members in enumerate(sorted(groups, key=lambda g: (-len(g), g[0]))):
+            rows += [(layer, feature, module, len(members)) for feature in members]
+    table = pd.DataFrame(rows, columns=["layer", "feature", "module", "module_size"]).astype(np.int32)
+    return table.sort_values(["layer", "feature"], ignore_index=True)
+
+
+def match_layers(decoders: Mapping[int, torch.Tensor], *, min_cosine: float = 0.7, block: int = 1024) -> pd.DataFrame:
+    """Latents of different layers that write the same direction.
+
+    For every pair of layers a < b, each latent of a is matched with the latent of b whose decoder direction has the
+    largest absolute cosine; pairs of at least `min_cosine` are kept (0.7 is the published threshold).
+
+    Parameters
+    ----------
+    decoders : mapping
+        Layer to `W_dec [latent, d_model]`.
+    min_cosine : float
+        Least |cosine|.
+    block : int
+        Latents compared at a time; bounds the memory.
+
+    Returns
+    -------
+    DataFrame
+        `layer_a, feature_a, layer_b, feature_b, cosine, mutual` (each is the other's best match).
+    """
+    unit = {layer: torch.nn.functional.normalize(w.detach().float(), dim=1) for layer, w in sorted(decoders.items())}
+    rows: list[pd.DataFrame] = []
+    for a in unit:
+        for b in (layer for layer in unit if layer > a):
+            forward, backward = _best_cosine(unit[a], unit[b], block), _best_cosine(unit[b], unit[a], block)
+            best = forward[1].cpu().numpy()
+            cosine = forward[0].cpu().numpy()
+            mutual = backward[1].cpu().numpy()[best] == np.arange(len(best))
+            table = pd.DataFrame(
+                {
+                    "layer_a": np.int32(a),
+                    "feature_a": np.arange(len(best), dtype=np.int32),
+                    "layer_b": np.int32(b),
+                    "feature_b": best.astype(np.int32),
+                    "cosine": cosine,
+                    "mutual": mutual,
+                }
+            )
+            rows.append(table[table["cosine"].abs() >= min_cosine])
+    columns = ["layer_a", "feature_a", "layer_b", "feature_b", "cosine", "mutual"]
+    return pd.concat(rows, ignore_index=True) if rows else pd.DataFrame(columns=columns)
+
+
+def _best_cosine(left: torch.Tensor, right: torch.Tensor, block: int) -> tuple[torch.Tensor, torch.Tensor]:
+    """Signed cosine and index of the row of `right` with the largest |cosine|, for each row of `left`."""
+    index = torch.cat([(part @ right.T).abs().argmax(dim=1) for part in left.split(block)])
+    return (left * right[index]).sum(dim=1), index
+
+
+def _louvain(pairs: pd.DataFrame, resolution: float, seed: int) -> list[set[int]]:
+    import networkx as nx
+
+    graph = nx.Graph()
+    graph.add_weighted_edges_from(pairs[["feature_a", "feature_b", "npmi"]].itertuples(index=False, name=None))
+    return nx.community.louvain_communities(graph, resolution=resolution, seed=seed)
+
+
+def _leiden() -> Callable[[pd.DataFrame, float, int], list[set[int]]]:
+    try:
+        igraph: Any = import_module("igraph")
+        leidenalg: Any = import_module("leidenalg")
+    except ImportError:
+        raise ScircuitError(
+            "Leiden needs leidenalg and igraph; install them with `pip install 'scircuit[cluster]'` or use "
+            "method='louvain'."
+        ) from None
+
+    def partition(pairs: pd.DataFrame, resolution: float, seed: int) -> list[set[int]]:
+        nodes, ends = np.unique(pairs[["feature_a", "feature_b"]].to_numpy(), return_inverse=True)
+        graph = igraph.Graph(n=len(nodes), edges=ends.reshape(-1, 2).tolist())
+        found = leidenalg.find_partition(
+            graph, leidenalg.RBConfigurationVertexPartition, weights=pairs["npmi"].tolist(),
+            resolution_parameter=resolution, seed=seed, n_iterations=-1,
+        )  # fmt: skip
+        return [{int(nodes[i]) for i in members} for members in found]
+
+    return partition

@@ -1,0 +1,178 @@
+"""Annotation, labels and scores as the published pipeline computes them, for comparison beside the corrected rules.
+
+Known to be permissive (arXiv 2603.01752): two common genes suffice, the background are the top genes of the layer, the
+sets are not cut to it, tests with fewer than two common genes are left out of the BH family, a single network link
+counts as an annotation, and a latent is labelled by one rule as a source and by another as a target.
+"""
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from typing import NamedTuple
+
+import numpy as np
+import pandas as pd
+
+from scircuit.errors import ScircuitError
+from scircuit.features.hypergeometric import overlap_p_each
+from scircuit.knowledge.gmt import GeneSets
+from scircuit.knowledge.networks import Network
+from scircuit.stats.multiple import benjamini_hochberg
+
+SOURCE_LIBRARIES = ("GO_BP", "KEGG", "Reactome")
+TARGET_LIBRARY = "GO_BP"
+N_TOP, MIN_SIZE, MAX_SIZE, MIN_OVERLAP = 20, 5, 500, 2
+UNKNOWN_SOURCE, UNKNOWN_TARGET = "unknown", "unannotated"
+
+
+class Row(NamedTuple):
+    """One annotation as the published files list it; `None` where a rule has no such number."""
+
+    layer: int
+    feature: int
+    library: str
+    term: str
+    n_overlap: int
+    set_size: int
+    odds_ratio: float | None
+    p_value: float | None
+    q_value: float | None
+    n_links: int
+    density: float | None
+
+
+class Table(NamedTuple):
+    """The 2 x 2 counts of one published test: in both, query only, set only, neither (never below 0)."""
+
+    both: int
+    query_only: int
+    set_only: int
+    neither: int
+
+
+def annotate_as_published(
+    features: pd.DataFrame,
+    libraries: Sequence[GeneSets],
+    *,
+    trrust: Network | None = None,
+    string: Network | None = None,
+    alpha: float = 0.05,
+) -> pd.DataFrame:
+    """Annotations of every latent by the published rules (annotation step of the study's atlas).
+
+    Per layer: query = the first 20 top genes; N = size of the union of all queries; sets of 5 to 500 genes; one-sided
+    Fisher tests of (a, b, c, max(N - a - b - c, 0)) where a >= 2; BH over these tests of all libraries. With
+    `trrust`, one more set, `transcription_factors` (library `TRRUST_TF`). A network with a link inside the query adds
+    `pairwise_enrichment` (`TRRUST_edges`, `STRING_edges`) without a test; the published program looks TRRUST pairs up
+    in alphabetical order, so only links whose regulator comes first are found, and that is kept.
+
+    Parameters
+    ----------
+    features : DataFrame
+        Columns `layer, feature, top_genes`.
+    libraries : sequence of GeneSets
+        Named `GO_BP`, `KEGG`, `Reactome` where the published label rules shall find them.
+    trrust, string : Network, optional
+        Networks as published.
+    alpha : float
+        Of the BH call.
+
+    Returns
+    -------
+    DataFrame
+        `layer, feature, library, term, n_overlap, set_size, odds_ratio, p_value, q_value, n_links, density`, in the
+        order in which the published files list them: library by library, then the links.
+    """
+    sets = list(libraries)
+    if trrust is not None:
+        factors = {"transcription_factors": sorted(set(trrust.edges["source"]))}
+        sets.append(GeneSets.from_dict("TRRUST_TF", factors))
+    if features.empty:
+        raise ScircuitError("The feature table is empty; describe features first.")
+    rows: list[Row] = []
+    for number, part in features.groupby("layer", sort=True):
+        layer = int(str(number))
+        queries = {int(f): list(genes)[:N_TOP] for f, genes in zip(part["feature"], part["top_genes"], strict=True)}
+        rows += _tests(layer, queries, sets, alpha)
+        for name, network in (("STRING_edges", string), ("TRRUST_edges", trrust)):
+            if network is not None:
+                rows += _links(layer, queries, name, network)
+    table = pd.DataFrame(rows, columns=list(Row._fields))
+    numbers = ["odds_ratio", "p_value", "q_value", "density"]
+    table[numbers] = table[numbers].astype(float)
+    order = {name: i for i, name in enumerate([s.name for s in sets] + ["STRING_edges", "TRRUST_edges"])}
+    table["place"] = table["library"].map(order)
+    table = table.sort_values(["layer", "feature", "place"], kind="stable", ignore_index=True)
+    return table.drop(columns="place")
+
+
+def label_as_published(features: pd.DataFrame, annotations: pd.DataFrame) -> pd.DataFrame:
+    """The two published labels and the score of each latent.
+
+    `source_label`: the first annotation in file order from GO_BP, KEGG or Reactome, else `unknown`. `target_label`:
+    the GO_BP term with the smallest q, else `unannotated`. `score`: 10 * libraries + annotations - log10(max(min q,
+    1e-30)), link annotations counted with q = 1.
+    """
+    key = ["layer", "feature"]
+    tested = annotations[annotations["library"].isin(SOURCE_LIBRARIES)]
+    source = tested.groupby(key, sort=False)["term"].first()
+    go = annotations[annotations["library"] == TARGET_LIBRARY]
+    target = go.sort_values("q_value", kind="stable").groupby(key, sort=False)["term"].first()
+    groups = annotations.groupby(key)
+    best = groups["q_value"].agg(lambda q: q.fillna(1.0).min()).clip(lower=1e-30).astype(float)
+    score = 10 * groups["library"].nunique() + groups.size() - np.log10(best)
+    out = features[key].copy()
+    index = pd.MultiIndex.from_frame(out)
+    out["source_label"] = source.reindex(index).fillna(UNKNOWN_SOURCE).to_numpy()
+    out["target_label"] = target.reindex(index).fillna(UNKNOWN_TARGET).to_numpy()
+    out["score"] = score.reindex(index).fillna(0.0).to_numpy()
+    return out
+
+
+def _tests(layer: int, queries: Mapping[int, list[str]], libraries: Sequence[GeneSets], alpha: float) -> list[Row]:
+    background = len({gene for genes in queries.values() for gene in genes})
+    holders: dict[str, list[int]] = {}
+    terms: list[tuple[str, str, int]] = []
+    for library in libraries:
+        for term, genes in library.genes.items():
+            if library.name == "TRRUST_TF" or MIN_SIZE <= len(genes) <= MAX_SIZE:
+                for gene in genes:
+                    holders.setdefault(gene, []).append(len(terms))
+                terms.append((library.name, term, len(genes)))
+    found: list[tuple[int, int]] = []
+    tables: list[Table] = []
+    for feature, query in queries.items():
+        overlap = Counter(term for gene in set(query) for term in holders.get(gene, ()))
+        for term_index, both in sorted(overlap.items()):
+            if both >= MIN_OVERLAP:
+                found.append((feature, term_index))
+                tables.append(_counts(both, len(set(query)), terms[term_index][2], background))
+    a, b, c, d = np.array(tables, dtype=np.int64).reshape(-1, 4).T
+    p = overlap_p_each(a, a + c, a + b, a + b + c + d)
+    q = benjamini_hochberg(p)
+    with np.errstate(divide="ignore", invalid="ignore"):
+        odds = a * d / (b * c)
+    rows = []
+    for i in np.flatnonzero(q < alpha):
+        feature, term_index = found[i]
+        library_name, name, size = terms[term_index]
+        rows.append(
+            Row(layer, feature, library_name, name, int(a[i]), size, float(odds[i]), float(p[i]), float(q[i]), 0, None)
+        )
+    return rows
+
+
+def _counts(both: int, n_query: int, n_set: int, background: int) -> Table:
+    query_only, set_only = n_query - both, n_set - both
+    return Table(both, query_only, set_only, max(background - both - query_only - set_only, 0))
+
+
+def _links(layer: int, queries: Mapping[int, list[str]], name: str, network: Network) -> list[Row]:
+    pairs = set(zip(network.edges["source"], network.edges["target"], strict=True))
+    rows = []
+    for feature, genes in queries.items():
+        members = sorted(set(genes))
+        n = sum((x, y) in pairs for i, x in enumerate(members) for y in members[i + 1 :])
+        if n:
+            density = n / (len(members) * (len(members) - 1) / 2)
+            rows.append(Row(layer, feature, name, "pairwise_enrichment", 0, 0, None, None, None, n, density))
+    return rows

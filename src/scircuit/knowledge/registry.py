@@ -1,0 +1,265 @@
+"""The local library of databases: list, fetch, add, show, load.
+
+One folder per source in the cache: its files, and `source.json` with version, licence, address and checksums. A folder
+appears whole or not at all, and a file whose checksum has changed is refused when it is read.
+"""
+
+import difflib
+import os
+import shutil
+import tempfile
+import zipfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from importlib import import_module
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from scircuit._io import read_json, sha256_file, write_json
+from scircuit.errors import ScircuitError
+from scircuit.knowledge.gmt import GeneSets, packaged_programs, read_gmt
+from scircuit.knowledge.sources import KNOWN, READERS, Remote, Source
+
+PROGRAMS = "programs"
+
+
+def cache_folder(cache: str | Path | None = None) -> Path:
+    """`cache`, else the environment's SCIRCUIT_CACHE, else the user's cache folder."""
+    if cache is not None:
+        return Path(cache) / "knowledge"
+    if os.environ.get("SCIRCUIT_CACHE"):
+        return Path(os.environ["SCIRCUIT_CACHE"]) / "knowledge"
+    return Path(_pooch().os_cache("scircuit")) / "knowledge"
+
+
+def list_sources(cache: str | Path | None = None) -> pd.DataFrame:
+    """Every known and added source: `name, title, version, licence, kind, state, note`.
+
+    `state` is `packaged`, `cached`, `to fetch`, or `bring a file`.
+    """
+    rows = [(PROGRAMS, "Gene programs compiled by the developers", "1", "MIT", "gene sets", "packaged", "")]
+    folder = cache_folder(cache)
+    added = sorted(p.parent.name for p in folder.glob("*/source.json")) if folder.is_dir() else []
+    for name in sorted({*KNOWN, *added}):
+        cached = name in added
+        source = _cached(folder / name) if cached else KNOWN[name]
+        state = "cached" if cached else "to fetch" if source.files else "bring a file"
+        rows.append((name, source.title, source.version, source.licence, source.reader, state, source.note))
+    return pd.DataFrame(rows, columns=["name", "title", "version", "licence", "kind", "state", "note"])
+
+
+def fetch(name: str, *, cache: str | Path | None = None, again: bool = False) -> Path:
+    """Download a known source once; returns its folder in the cache.
+
+    Raises
+    ------
+    ScircuitError
+        On an unknown name (with the nearest ones), a source without an address, a failed download, a checksum that is
+        not the pinned one, or a file that its reader refuses; nothing is left behind.
+    """
+    source = _known(name)
+    target = cache_folder(cache) / name
+    if (target / "source.json").is_file() and not again:
+        return target
+    if not source.files:
+        raise ScircuitError(f"{source.title} cannot be downloaded ({source.licence}); {source.note}.")
+    with _staged(target) as folder:
+        files = tuple(_download(remote, folder, source) for remote in source.files)
+        fetched = replace(source, files=files)
+        fetched.read(folder)
+        _describe(folder, fetched)
+    return target
+
+
+def add(
+    name: str,
+    path: str | Path,
+    *,
+    kind: str = "gene sets",
+    title: str = "",
+    version: str = "",
+    licence: str = "",
+    cache: str | Path | None = None,
+) -> Path:
+    """Put a file of the user's into the cache under a name; returns its folder.
+
+    The name of a known source takes that source's kind and title. The file is read before it is accepted.
+
+    Raises
+    ------
+    ScircuitError
+        On a missing file, an unknown kind, a name that is no plain word, or a file that the reader refuses.
+    """
+    path = Path(path)
+    if not name.replace("_", "").replace("-", "").isalnum() or name == PROGRAMS:
+        raise ScircuitError(f"{name!r} cannot name a source; use letters, digits, - and _ (and not {PROGRAMS!r}).")
+    if not path.is_file():
+        raise ScircuitError(f"{path} does not exist; give the path of the file to add.")
+    base = KNOWN.get(name, Source(name, title or path.name, version, licence, kind))
+    if base.reader not in READERS:
+        raise ScircuitError(f"The kind {kind!r} is unknown; it may be {', '.join(READERS)}.")
+    target = cache_folder(cache) / name
+    with _staged(target) as folder:
+        shutil.copyfile(path, folder / path.name)
+        remote = Remote(str(path), path.name, sha256_file(folder / path.name))
+        source = replace(
+            base,
+            title=title or base.title,
+            version=version or base.version,
+            licence=licence or base.licence,
+            files=(remote,),
+            note="added from a file",
+        )
+        source.read(folder)
+        _describe(folder, source)
+    return target
+
+
+def show(name: str, *, cache: str | Path | None = None) -> dict[str, Any]:
+    """Everything known about a source: version, licence, addresses, checksums, state, and how much it holds."""
+    if name == PROGRAMS:
+        sets = packaged_programs()
+        return {"name": name, "state": "packaged", "sha256": sets.sha256, "n_sets": len(sets), "version": sets.version}
+    target = cache_folder(cache) / name
+    cached = (target / "source.json").is_file()
+    source = _cached(target) if cached else _known(name)
+    about: dict[str, Any] = {
+        "name": name,
+        "title": source.title,
+        "version": source.version,
+        "licence": source.licence,
+        "kind": source.reader,
+        "note": source.note,
+        "files": [{"file": r.file, "url": r.url, "sha256": r.sha256} for r in source.files],
+        "state": "cached" if cached else "to fetch" if source.files else "bring a file",
+    }
+    return {**about, "n_entries": len(load(name, cache=cache))} if cached else about
+
+
+def load(name: str, *, cache: str | Path | None = None, **options: Any) -> Any:
+    """Read a source from the cache, never from the network: `GeneSets`, `Network`, `DiseaseGenes` or an alias table.
+
+    `options` go to the reader (`min_score`, `levels`, ...).
+
+    Raises
+    ------
+    ScircuitError
+        On an unknown name, a source that is not in the cache, or a file that is no longer what was fetched.
+    """
+    if name == PROGRAMS:
+        return packaged_programs()
+    target = cache_folder(cache) / name
+    if not (target / "source.json").is_file():
+        source = _known(name)
+        how = f"run `scircuit knowledge fetch {name}`" if source.files else source.note
+        raise ScircuitError(f"{source.title} is not in the cache; {how}.")
+    source = _cached(target)
+    for remote in source.files:
+        file = target / remote.file
+        if not file.is_file() or sha256_file(file) != remote.sha256:
+            raise ScircuitError(f"{file} is missing or no longer what was stored; fetch or add {name} again.")
+    return source.read(target, **options)
+
+
+def load_gene_sets(name_or_path: str | Path, *, cache: str | Path | None = None) -> GeneSets:
+    """Gene sets by the name of a source, or from a GMT file."""
+    text = str(name_or_path)
+    if Path(text).is_file() or text.endswith((".gmt", ".gmt.gz", ".txt")):
+        return read_gmt(text)
+    found = load(text, cache=cache)
+    if not isinstance(found, GeneSets):
+        raise ScircuitError(f"{text} holds no gene sets; take one of kind 'gene sets', or its regulons or diseases.")
+    return found
+
+
+def _known(name: str) -> Source:
+    if name in KNOWN:
+        return KNOWN[name]
+    folded = {n.lower(): n for n in (PROGRAMS, *KNOWN)}
+    near = difflib.get_close_matches(name.lower(), folded, n=3, cutoff=0.5)
+    near = near or [n for n in folded if name.lower() in n or n in name.lower()]
+    hint = f"did you mean {' or '.join(folded[n] for n in near)}?" if near else f"known are {', '.join(KNOWN)}."
+    raise ScircuitError(f"There is no source called {name!r}; {hint}")
+
+
+@contextmanager
+def _staged(target: Path) -> Iterator[Path]:
+    """A folder beside the target that takes its place when the block succeeds, and vanishes when it fails."""
+    target.parent.mkdir(parents=True, exist_ok=True)
+    folder = Path(tempfile.mkdtemp(prefix=f".{target.name}.", dir=target.parent))
+    try:
+        yield folder
+        if target.exists():
+            shutil.rmtree(target)
+        folder.chmod(0o755)
+        folder.rename(target)
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def _download(remote: Remote, folder: Path, source: Source) -> Remote:
+    """Fetch one file and pin its checksum (for an archive, that of the member)."""
+    pooch = _pooch()
+    pinned = f"sha256:{remote.sha256}" if remote.sha256 else None
+    advice = f"try again, or download it by hand and run `scircuit knowledge add {source.name} FILE`"
+    try:
+        found = Path(pooch.retrieve(remote.url, pinned, fname="download", path=folder))
+    except ValueError:
+        raise ScircuitError(
+            f"The file at {remote.url} does not have the checksum of {source.title} {source.version}; {advice}."
+        ) from None
+    except OSError as error:  # requests' errors are OSErrors
+        reason = str(error).splitlines()[0][:200]
+        raise ScircuitError(f"{source.title} could not be downloaded ({reason}); {advice}.") from None
+    if remote.member is None:
+        found.rename(folder / remote.file)
+    else:
+        _unpack(found, remote, folder, source)
+    return replace(remote, sha256=sha256_file(folder / remote.file))
+
+
+def _unpack(archive: Path, remote: Remote, folder: Path, source: Source) -> None:
+    try:
+        with zipfile.ZipFile(archive) as packed:
+            names = [n for n in packed.namelist() if n.rsplit("/", 1)[-1] == remote.member]
+            if len(names) != 1:
+                raise ScircuitError(
+                    f"The archive of {source.title} has no file {remote.member}; its layout has changed."
+                )
+            (folder / remote.file).write_bytes(packed.read(names[0]))
+    except zipfile.BadZipFile:
+        raise ScircuitError(f"What {remote.url} sent is no zip archive; try again later.") from None
+    archive.unlink()
+
+
+def _describe(folder: Path, source: Source) -> None:
+    content = {
+        "format_version": 1,
+        "name": source.name,
+        "title": source.title,
+        "version": source.version,
+        "licence": source.licence,
+        "reader": source.reader,
+        "note": source.note,
+        "files": [{"url": r.url, "file": r.file, "sha256": r.sha256} for r in source.files],
+    }
+    write_json(folder / "source.json", content)
+
+
+def _cached(folder: Path) -> Source:
+    content = read_json(folder / "source.json")
+    files = tuple(Remote(f["url"], f["file"], f["sha256"]) for f in content["files"])
+    fields = {key: content[key] for key in ("name", "title", "version", "licence", "reader", "note")}
+    return Source(**fields, files=files)
+
+
+def _pooch() -> Any:
+    try:
+        pooch: Any = import_module("pooch")
+    except ImportError:
+        raise ScircuitError("Downloading needs pooch; install it with `pip install pooch`.") from None
+    pooch.get_logger().setLevel("WARNING")
+    return pooch

@@ -1,0 +1,1 @@
+"""Foundation models as stacks of residual layers."""

@@ -1,0 +1,141 @@
+"""`BlockStack`: what Geneformer and scGPT share as `FoundationModel`s."""
+
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import torch
+from torch import Tensor, nn
+
+from scircuit._io import sha256_file, sha256_of
+from scircuit.cells.batch import Role, TokenBatch
+from scircuit.cells.tokens import Tokenizer, tokenize
+from scircuit.errors import ScircuitError
+from scircuit.models.block import PostNormBlock
+
+DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
+
+
+def choose_device(device: str | torch.device) -> torch.device:
+    """`auto` takes CUDA, then Apple MPS, then the CPU; anything else is a torch device name."""
+    if device != "auto":
+        return torch.device(device)
+    if torch.cuda.is_available():
+        return torch.device("cuda")
+    return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
+
+
+def choose_dtype(dtype: str) -> torch.dtype:
+    """Name of a dtype to the dtype; refused unless one of `DTYPES`."""
+    if dtype not in DTYPES:
+        raise ScircuitError(f"dtype={dtype!r} is unknown; it may be {', '.join(DTYPES)}.")
+    return DTYPES[dtype]
+
+
+class ReadsCells:
+    """What follows from a model having a tokenizer."""
+
+    tokenizer: Tokenizer
+
+    @property
+    def genes(self) -> pd.DataFrame:
+        """The gene table of the vocabulary."""
+        return self.tokenizer.vocabulary.genes
+
+    @property
+    def protocol(self) -> str:
+        """The tokenisation protocol."""
+        return self.tokenizer.protocol
+
+    def batches(self, adata: Any, *, batch_size: int = 8, **options: Any) -> Iterator[TokenBatch]:
+        """Tokenise cells (options of `cells.tokens.tokenize`) and batch them in the order given."""
+        yield from tokenize(adata, self.tokenizer, **options).batches(batch_size, by_length=False)
+
+
+class BlockStack(ReadsCells, nn.Module):
+    """A tokenizer, embeddings (the subclass's) and post-norm blocks; inference only, no dropout."""
+
+    name: str
+    blocks: nn.ModuleList
+    fingerprint: str
+
+    def __init__(self, *, n_layers: int, d_model: int, n_heads: int, d_mlp: int, activation: str, eps: float) -> None:
+        super().__init__()
+        self.n_layers, self.d_model = n_layers, d_model
+        self.blocks = nn.ModuleList(
+            PostNormBlock(d_model, n_heads, d_mlp, activation=activation, eps=eps) for _ in range(n_layers)
+        )
+
+    @property
+    def device(self) -> torch.device:
+        """Where the weights are."""
+        return next(self.parameters()).device
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """What the weights are."""
+        return next(self.parameters()).dtype
+
+    def tensor(self, array: np.ndarray) -> Tensor:
+        """A numpy array on the model's device; floats in the model's dtype."""
+        tensor = torch.from_numpy(np.ascontiguousarray(array)).to(self.device)
+        return tensor.to(self.dtype) if tensor.is_floating_point() else tensor
+
+    def key_mask(self, batch: TokenBatch) -> Tensor | None:
+        """bool `[cell, 1, 1, position]`, or None when nothing is padded (the faster kernels)."""
+        keep = batch.role != Role.PAD
+        return None if keep.all() else self.tensor(keep)[:, None, None, :]
+
+    def block(self, i: int) -> PostNormBlock:
+        """Block i itself, for engines that need its keys and values."""
+        if not 0 <= i < self.n_layers:
+            raise ScircuitError(f"{self.name} has no layer {i}; layers are 0 to {self.n_layers - 1}.")
+        block = self.blocks[i]
+        assert isinstance(block, PostNormBlock)
+        return block
+
+    def layer(self, i: int, h: Tensor, batch: TokenBatch) -> Tensor:
+        """The residual stream after block i."""
+        return self.block(i)(h, self.key_mask(batch))
+
+    def seal(self, weights: str) -> None:
+        """Freeze, and set the fingerprint from the weights' hash, tokenizer and dtype."""
+        self.requires_grad_(False)
+        self.eval()
+        self.fingerprint = sha256_of(self.name, weights, self.tokenizer.fingerprint, str(self.dtype))
+
+
+def hash_weights(source: Path | Mapping[str, Tensor]) -> str:
+    """sha256 of a weights file, or of tensors in name order."""
+    if isinstance(source, Path):
+        return sha256_file(source)
+    return sha256_of(*(x for name in sorted(source) for x in (name, source[name].float().cpu().numpy())))
+
+
+def assign(model: nn.Module, weights: Mapping[str, Tensor], path: Path, unused: frozenset[str]) -> None:
+    """Load `weights` (our names) strictly.
+
+    Raises
+    ------
+    ScircuitError
+        When a parameter is missing, has another shape, or a tensor is left that is not listed in `unused`.
+    """
+    expected = model.state_dict()
+    missing = sorted(set(expected) - set(weights))
+    extra = sorted(set(weights) - set(expected) - unused)
+    if missing:
+        raise ScircuitError(f"{path} lacks the weight {missing[0]} ({len(missing)} in all); take a complete file.")
+    if extra:
+        raise ScircuitError(
+            f"{path} holds an unexpected weight {extra[0]} ({len(extra)} in all), so it is another architecture; "
+            "take the published checkpoint."
+        )
+    for name, tensor in expected.items():
+        if tensor.shape != weights[name].shape:
+            raise ScircuitError(
+                f"{path}: {name} has shape {tuple(weights[name].shape)}, the config asks for "
+                f"{tuple(tensor.shape)}; weights and config belong to different models."
+            )
+    model.load_state_dict({name: weights[name] for name in expected}, assign=True)

@@ -1,0 +1,149 @@
+"""From metrics per knock-down to intervals, to a comparison with the best baseline, to sentences."""
+
+from collections.abc import Mapping
+
+import numpy as np
+import pandas as pd
+
+from scircuit.perturbation.metrics import METRICS
+from scircuit.stats.resampling import Interval, permutation_p, ratio_interval
+
+CIRCUIT = "circuit"
+PERMUTED = "permuted sources"
+MIN_GENES = 5
+_NAMES = {
+    "direction": "directional accuracy",
+    "auroc": "AUROC of who responds",
+    "auprc": "AUPRC of who responds",
+    "auroc_direction": "AUROC of who rises among those that respond",
+    "spearman": "Spearman correlation with the measured change",
+}
+_STRATA = {"all": "", "direct": " among direct targets", "indirect": " among indirect targets"}
+
+
+def summarise(knockdowns: pd.DataFrame, draws: int, rng: np.random.Generator) -> pd.DataFrame:
+    """Macro-average of every (stratum, method, metric) with its interval over knocked-down genes."""
+    rows = []
+    for (stratum, method), table in knockdowns.groupby(["stratum", "method"], sort=False):
+        for metric in METRICS:
+            interval = _interval(table["gene"], table[metric].to_numpy(), draws, rng)
+            rows.append(
+                (stratum, method, metric, interval.estimate, interval.low, interval.high,
+                 int(table[metric].notna().sum()))
+            )  # fmt: skip
+    columns = ["stratum", "method", "metric", "estimate", "low", "high", "n_knockdowns"]
+    return pd.DataFrame(rows, columns=columns)
+
+
+def compare(
+    knockdowns: pd.DataFrame,
+    summary: pd.DataFrame,
+    nulls: Mapping[str, np.ndarray],
+    draws: int,
+    rng: np.random.Generator,
+) -> pd.DataFrame:
+    """The circuit beside the best baseline of each metric, difference paired by knock-down.
+
+    The best baseline is the one with the highest macro-average, chosen on the same knock-downs: that favours it.
+    `p_permuted` is (b + 1) / (m + 1) over 1,000 draws in which every knock-down is judged by another gene's prediction,
+    and no less than 1 over the number of such assignments. `verdict` is `better`, `worse` or `no difference` as the
+    interval of the difference lies above, below or across 0; `too few` below five knocked-down genes, of which a
+    bootstrap knows nothing.
+    """
+    rows = []
+    for stratum, table in knockdowns.groupby("stratum", sort=False):
+        wide = {method: part.set_index("label") for method, part in table.groupby("method", sort=False)}
+        own = wide[CIRCUIT]
+        for place, metric in enumerate(METRICS):
+            values = summary[(summary["stratum"] == stratum) & (summary["metric"] == metric)].set_index("method")
+            baselines = values["estimate"].drop(CIRCUIT).dropna()
+            if not np.isfinite(values["estimate"][CIRCUIT]) or baselines.empty:
+                continue
+            best = str(baselines.idxmax())
+            difference = (own[metric] - wide[best][metric]).to_numpy()
+            interval = _interval(own["gene"], difference, draws, rng)
+            rows.append(
+                {
+                    "stratum": stratum,
+                    "metric": metric,
+                    "n_knockdowns": int(values["n_knockdowns"][CIRCUIT]),
+                    **values.loc[CIRCUIT, ["estimate", "low", "high"]].to_dict(),
+                    "chance": _chance(metric, own),
+                    "best_baseline": best,
+                    "baseline": float(baselines[best]),
+                    "difference": interval.estimate,
+                    "difference_low": interval.low,
+                    "difference_high": interval.high,
+                    "p_permuted": _p_permuted(own[metric].to_numpy(), nulls[str(stratum)][..., place], rng),
+                    "verdict": _verdict(interval),
+                }
+            )
+    return pd.DataFrame(rows)
+
+
+def sentences(comparison: pd.DataFrame) -> tuple[str, ...]:
+    """One sentence per (stratum, metric): estimate, interval, chance, and the comparison with the best baseline."""
+    return tuple(_sentence(row) for row in comparison.to_dict("records"))
+
+
+def _sentence(row: dict) -> str:
+    covers = not (row["low"] > row["chance"] or row["high"] < row["chance"])
+    chance = f"{row['chance']:.2g}"
+    if np.isnan(row["low"]):
+        bounds = f"one knocked-down gene gives no interval; without skill: {chance}"
+    else:
+        position = f"which covers {chance}, the value without skill" if covers else f"without skill: {chance}"
+        bounds = f"95 % interval {row['low']:.3f} to {row['high']:.3f}, {position}"
+    ending = {
+        "better": "the circuit does better by {d}: skill beyond every baseline tried.",
+        "worse": "the circuit does worse by {d}: no skill.",
+        "too few": "the difference is {d}: too few knocked-down genes to say more.",
+        "no difference": "the difference of {d} covers 0: no skill beyond that baseline is shown.",
+    }[row["verdict"]]
+    sign = -1 if row["verdict"] == "worse" else 1
+    low, high = sorted((sign * row["difference_low"], sign * row["difference_high"]))
+    difference = f"{sign * row['difference']:.3f}" + ("" if np.isnan(low) else f" ({low:.3f} to {high:.3f})")
+    name = _NAMES[row["metric"]]
+    return (
+        f"{name[0].upper()}{name[1:]}{_STRATA[row['stratum']]} over {row['n_knockdowns']} "
+        f"knock-down{'s' * (row['n_knockdowns'] != 1)} is "
+        f"{row['estimate']:.3f} ({bounds}); the best baseline, "
+        f"{row['best_baseline']}, reaches {row['baseline']:.3f}, and {ending.format(d=difference)}"
+    )
+
+
+def _interval(gene: pd.Series, values: np.ndarray, draws: int, rng: np.random.Generator) -> Interval:
+    """Mean over knock-downs; guides of one gene are drawn together."""
+    finite = np.isfinite(values)
+    group, _ = pd.factorize(gene.to_numpy()[finite])
+    n = np.bincount(group).astype(np.float64)
+    return ratio_interval(np.bincount(group, weights=values[finite]), n, rng, draws)
+
+
+def _chance(metric: str, table: pd.DataFrame) -> float:
+    if metric == "auprc":
+        return float((table["n_responding"] / table["n_genes"]).mean())
+    return 0.0 if metric == "spearman" else 0.5
+
+
+def _p_permuted(observed: np.ndarray, null: np.ndarray, rng: np.random.Generator, draws: int = 1000) -> float:
+    """p of the macro-average when each knock-down is judged by another gene; `null` is `[knockdown, other]`."""
+    usable = np.isfinite(observed) & np.isfinite(null).any(axis=1)
+    if not usable.any():
+        return np.nan
+    picks = rng.integers(null.shape[1], size=(draws, int(usable.sum())))
+    drawn = null[usable][np.arange(int(usable.sum())), picks]
+    count = np.isfinite(drawn).sum(axis=1)
+    means = np.nansum(drawn, axis=1) / np.maximum(count, 1)
+    log_assignments = np.log(np.isfinite(null[usable]).sum(axis=1)).sum()
+    return max(
+        permutation_p(float(observed[usable].mean()), means[count > 0]), 1 / (np.exp(min(log_assignments, 50)) + 1)
+    )
+
+
+def _verdict(difference: Interval) -> str:
+    if difference.n_clusters < MIN_GENES:
+        return "too few"
+    if difference.low > 0:
+        return "better"
+    return "worse" if difference.high < 0 else "no difference"

@@ -1,0 +1,1 @@
+"""The road from cells to a report, stage by stage; thin, no science inside."""

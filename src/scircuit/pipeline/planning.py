@@ -1,0 +1,29 @@
+"""What the trace of a run will take, before it runs."""
+
+from scircuit.cells.tokens import TokenStore
+from scircuit.config import RunConfig
+from scircuit.features.catalogue import Catalogue
+from scircuit.pipeline.folder import RunFolder
+from scircuit.pipeline.opening import check_inputs, open_model, open_saes, trace_settings
+from scircuit.pipeline.stages import source_latents, traced_cells
+from scircuit.tracing.plan import Plan, plan_trace
+
+
+def plan(config: RunConfig) -> Plan:
+    """Forwards, multiply-adds, memory, disk and time of the run's trace; nothing is written.
+
+    Raises
+    ------
+    ScircuitError
+        When tokens, dictionaries or features are not there yet (the sources are chosen from them), or as the trace.
+    """
+    folder = RunFolder.open(config)
+    for name in ("tokens", "saes", "features"):
+        folder.need(name)
+    model = open_model(config)
+    check_inputs(config, model)
+    store = TokenStore.read(folder.stage("tokens"))
+    saes = open_saes(folder.stage("saes"), model)
+    sources = source_latents(config, Catalogue.read(folder.stage("features")).features, sorted(saes))
+    cells = traced_cells(store, config.trace.n_cells, config.seed)
+    return plan_trace(model, saes, cells, sources, settings=trace_settings(config))

@@ -1,0 +1,158 @@
+"""Stage `analysis`: what a traced run answers, and the summary of its answers. No torch."""
+
+import logging
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from scircuit._io import atomic
+from scircuit._progress import progress
+from scircuit.analysis.profiles import compare_profiles, profile
+from scircuit.analysis.registry import QUESTIONS, analyze, answerable, question
+from scircuit.analysis.result import Measure, Result
+from scircuit.circuits.circuit import Circuit
+from scircuit.errors import ScircuitError
+
+log = logging.getLogger(__name__)
+ANSWERS = "answers.parquet"
+LONG = ("coherence", "stability", "group_stability")
+"""Questions whose nulls or bootstraps redraw every edge."""
+BRIEF: Mapping[str, Mapping[str, Any]] = {"stability": {"n_draws": 10}}
+"""Options with which a run asks by itself, so that answers take seconds; `scircuit analyze` uses the full ones."""
+LONG_EDGES = 200_000
+"""Edges up to which a run asks those by itself; beyond, `scircuit analyze` does when told to."""
+
+
+def ask_run(run: str | Path) -> pd.DataFrame:
+    """Every question the run answers in little time and has not been asked; writes `analysis/`, returns the summary."""
+    run = Path(run)
+    known = answers_of(run / "analysis")
+    names = [name for name in answerable(run) if name not in set(known["question"])]
+    left_out = [name for name in names if name in LONG and _n_edges(run) > LONG_EDGES]
+    for name in left_out:
+        log.info("%s takes long on %s edges; ask `scircuit analyze %s %s`", name, f"{_n_edges(run):,}", name, run)
+    todo = [name for name in names if name not in left_out]
+    if not todo:
+        return known
+    summary = ask(run, todo, options=BRIEF)
+    _log(summary)
+    return summary
+
+
+def answers_of(folder: str | Path) -> pd.DataFrame:
+    """The summary in a folder of answers; empty where there is none yet."""
+    file = Path(folder) / ANSWERS
+    return pd.read_parquet(file) if file.is_file() else pd.DataFrame({"question": pd.Series(dtype=object)})
+
+
+def ask(
+    run: str | Path,
+    names: Sequence[str],
+    profile_name: str = "default",
+    options: Mapping[str, Mapping[str, Any]] | None = None,
+) -> pd.DataFrame:
+    """Ask questions of a run folder and write the answers beside its circuit.
+
+    Parameters
+    ----------
+    run : folder
+    names : list of str
+        Questions; a single one that cannot be answered raises, one of several is recorded as refused.
+    profile_name : str
+        `default` writes `analysis/<question>.json` and `.parquet`; `paper` the published definitions, under
+        `analysis/paper/`.
+    options : mapping, optional
+        Keywords of a question's function, by question.
+
+    Returns
+    -------
+    DataFrame
+        Also written as `answers.parquet`: one row per measure, `question, measure, estimate, low, high, null,
+        p_value, n, unit_of_n, refused`; a refused question has one row with the reason. Answers to other questions
+        that were there stay.
+    """
+    run = Path(run)
+    if not (run / "circuit" / "run.json").is_file():
+        raise ScircuitError(f"{run} holds no circuit; give the folder of a run that `scircuit trace` has finished.")
+    names = [question(name).name for name in names]
+    folder = run / "analysis"
+    if profile(profile_name).name != "default":
+        folder = folder / profile_name
+    rows = []
+    for name in progress(names, desc="analysis", unit="question"):
+        try:
+            result = analyze(name, run, profile_name, **(options or {}).get(name, {}))
+        except ScircuitError as error:
+            if len(names) == 1:
+                raise
+            rows.append(_refused(name, str(error)))
+            continue
+        result.write(folder)
+        rows.append(_measures(result))
+    before = answers_of(folder)
+    kept = before[~before["question"].isin(names)]
+    summary = pd.concat([part for part in (kept, *rows) if len(part)], ignore_index=True)
+    order = summary["question"].map({name: i for i, name in enumerate(QUESTIONS)})
+    summary = summary.iloc[order.argsort(kind="stable")].reset_index(drop=True)
+    with atomic(folder / ANSWERS) as path:
+        summary.to_parquet(path, index=False)
+    return summary
+
+
+def questions_of(run: str | Path, name: str, profile_name: str = "default") -> list[str]:
+    """`all` as the questions that the run's tables answer under a profile; any other name as itself."""
+    if name != "all":
+        return [question(name).name]
+    found = answerable(run)
+    return [q for q in found if QUESTIONS[q].published] if profile(profile_name).name == "paper" else found
+
+
+def both_profiles(run: str | Path) -> pd.DataFrame:
+    """The corrected and the published numbers of one run side by side; see `analysis.profiles.compare_profiles`."""
+    run = Path(run)
+    circuit = Circuit.read(run / "circuit")
+    effects, tests = (pd.read_parquet(run / "trace" / f"{name}.parquet") for name in ("effects", "tests"))
+    table = compare_profiles(effects, tests, circuit.nodes, circuit.terms, circuit.provenance)
+    with atomic(run / "analysis" / "profiles.parquet") as path:
+        table.to_parquet(path, index=False)
+    return table
+
+
+def sentences(summary: pd.DataFrame) -> list[str]:
+    """One line per question: its headline number with interval and null, or why there is none."""
+    lines = []
+    for name, rows in summary.groupby("question", sort=False):
+        first = rows.iloc[0]
+        if isinstance(first["refused"], str):
+            lines.append(f"{name}: not answered; {first['refused']}")
+            continue
+        around = [f"{first['low']:.3g} to {first['high']:.3g}"] if pd.notna(first["low"]) else []
+        around += [f"null {first['null']:.3g}"] if pd.notna(first["null"]) else []
+        beside = f" ({', '.join(around)})" if around else ""
+        lines.append(f"{name}: {first['measure']} {first['estimate']:.3g}{beside}, n = {first['n']:,}")
+    return lines
+
+
+def _log(summary: pd.DataFrame) -> None:
+    for line in sentences(summary):
+        log.info(line)
+
+
+def _n_edges(run: Path) -> int:
+    import pyarrow.parquet as pq
+
+    return int(pq.read_metadata(run / "circuit" / "edges.parquet").num_rows)
+
+
+def _measures(result: Result) -> pd.DataFrame:
+    table = result.measures.assign(refused=None)
+    table.insert(0, "question", result.question)
+    return table
+
+
+def _refused(name: str, why: str) -> pd.DataFrame:
+    table = pd.DataFrame([Measure("", float("nan"))]).assign(refused=why)
+    table.insert(0, "question", name)
+    return table

@@ -1,0 +1,146 @@
+"""What every figure shares: size, type, colours that survive colour blindness, and inline SVG for the page."""
+
+import io
+import re
+from collections.abc import Iterator
+from contextlib import contextmanager
+from html import escape
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from scircuit._io import atomic
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
+COLUMN_INCHES = 85 / 25.4
+"""Width of one journal column."""
+
+# Okabe and Ito's palette: told apart with every common colour vision and in grey.
+SUPPORTING = "#0072B2"
+SUPPRESSING = "#D55E00"
+RANDOM = "#767676"
+INK = "#1f2328"
+SERIES = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")
+
+STYLE: Any = {
+    # DejaVu ships with matplotlib, so that sizes are measured alike everywhere.
+    "font.family": "DejaVu Sans",
+    "font.size": 7,
+    "axes.labelsize": 7,
+    "axes.titlesize": 7.5,
+    "xtick.labelsize": 6.5,
+    "ytick.labelsize": 6.5,
+    "legend.fontsize": 6.5,
+    "legend.frameon": False,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.linewidth": 0.6,
+    "xtick.major.width": 0.6,
+    "ytick.major.width": 0.6,
+    "axes.edgecolor": INK,
+    "axes.labelcolor": INK,
+    "text.color": INK,
+    "xtick.color": INK,
+    "ytick.color": INK,
+    "lines.linewidth": 1.1,
+    "lines.markersize": 3.5,
+    # Names come from user files: a dollar sign is a dollar sign.
+    "text.parse_math": False,
+    "axes.formatter.use_mathtext": False,
+    "svg.fonttype": "none",
+    "svg.hashsalt": "scircuit",
+}
+
+Save = str | Path | None
+
+
+@contextmanager
+def canvas(ax: "Axes | None", height: float, show: bool | None, save: Save) -> "Iterator[Axes]":
+    """Axes to draw on, in the report's style; shown or saved when the block ends.
+
+    Parameters
+    ----------
+    ax
+        Axes to draw on; None makes a figure one column (85 mm) wide, outside pyplot unless `show` is true.
+    height
+        Height of a figure made here, as a share of its width.
+    show
+        Call `matplotlib.pyplot.show` at the end.
+    save
+        Path to write the figure to; its suffix names the format.
+    """
+    import matplotlib
+
+    with matplotlib.rc_context(STYLE):
+        drawn = _new_axes((COLUMN_INCHES, COLUMN_INCHES * height), bool(show)) if ax is None else ax
+        yield drawn
+        if save is not None:
+            _save(drawn, Path(save))
+        if show:
+            import matplotlib.pyplot
+
+            matplotlib.pyplot.show()
+
+
+def _new_axes(size: tuple[float, float], show: bool) -> "Axes":
+    if show:
+        import matplotlib.pyplot
+
+        return matplotlib.pyplot.figure(figsize=size, layout="constrained").subplots()
+    from matplotlib.figure import Figure
+
+    return Figure(figsize=size, layout="constrained").subplots()
+
+
+def _save(ax: "Axes", path: Path) -> None:
+    kind = path.suffix.lstrip(".") or "pdf"
+    with atomic(path) as temporary:
+        ax.get_figure(root=True).savefig(temporary, format=kind, dpi=300, metadata=_undated(kind))  # type: ignore[union-attr]
+
+
+def _undated(kind: str) -> dict[str, None] | None:
+    return {"svg": {"Date": None}, "pdf": {"CreationDate": None}}.get(kind)
+
+
+def inline_svg(ax: "Axes", name: str, title: str) -> str:
+    """SVG markup of the figure of `ax`, ready to stand inside an HTML page.
+
+    Ids get the prefix `name` (one page holds many figures), the style sheet that matplotlib would apply to
+    the whole page becomes attributes of this picture alone, dates and metadata are left out so that the same
+    table gives the same bytes, and text takes the page's font.
+    """
+    import matplotlib
+
+    buffer = io.StringIO()
+    with matplotlib.rc_context(STYLE):
+        ax.get_figure(root=True).savefig(buffer, format="svg", metadata={"Date": None}, transparent=True)  # type: ignore[union-attr]
+    svg = buffer.getvalue()
+    svg = svg[svg.index("<svg") :]
+    svg = re.sub(r"<metadata>.*?</metadata>", "", svg, flags=re.DOTALL)
+    svg = re.sub(r"<style[^>]*>.*?</style>", "", svg, flags=re.DOTALL)
+    svg = re.sub(r'\bid="([^"]*)"', rf'id="{name}-\1"', svg)
+    svg = re.sub(r"url\(#([^)]*)\)", rf"url(#{name}-\1)", svg)
+    svg = re.sub(r'href="#([^"]*)"', rf'href="#{name}-\1"', svg)
+    svg = svg.replace("'DejaVu Sans'", "inherit")
+    svg = re.sub(r"font: ([0-9.]+px) inherit", r"font-size: \1", svg)
+    width, height = re.search(r'viewBox="0 0 ([0-9.]+) ([0-9.]+)"', svg).groups()  # type: ignore[union-attr]
+    body = svg[svg.index(">") + 1 :]
+    return (
+        f'<svg class="figure" role="img" aria-label="{escape(title)}" viewBox="0 0 {width} {height}" '
+        f'style="stroke-linejoin:round;stroke-linecap:butt" xmlns="http://www.w3.org/2000/svg" '
+        f'xmlns:xlink="http://www.w3.org/1999/xlink">{body}'
+    )
+
+
+def sparse_ticks(values: list[int]) -> list[int]:
+    """At most ten ticks, always with the first."""
+    return values[:: max(1, -(-len(values) // 10))]
+
+
+def plain_log(axis: Any) -> None:
+    """Write 0.01 and 100 instead of powers, which need the mathematical type that labels must not have."""
+    from matplotlib.ticker import FuncFormatter, NullFormatter
+
+    axis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+    axis.set_minor_formatter(NullFormatter())

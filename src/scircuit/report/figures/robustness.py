@@ -1,0 +1,181 @@
+"""Figures of how far the answers hold: other cells, thresholds, sources, explanations."""
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from scircuit.report.canvas import INK, RANDOM, SERIES, SUPPORTING, SUPPRESSING, Save, canvas, plain_log
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
+    from scircuit.analysis.result import Result
+
+DASHED = (0, (2, 2))
+MAX_POINTS = 3000
+"""Points of a scatter; beyond, every n-th row of the table is drawn."""
+
+
+def stability(result: "Result", *, ax: "Axes | None" = None, show: bool | None = None, save: Save = None) -> "Axes":
+    """Agreement of a subset of the cells with all of them, against the size of the subset.
+
+    `result` is the answer of `scircuit.analysis.stability`.
+    """
+    table = result.table[result.table["comparison"] == "subset"].sort_values("n_cells")
+    half = result.table[result.table["comparison"] == "split_half"]
+    with canvas(ax, 0.68, show, save) as ax:
+        for field, name, colour in (("jaccard", "Jaccard of edges", SERIES[0]), ("r", "r of d", SERIES[2])):
+            ax.plot(table["n_cells"], table[field], "o-", color=colour, label=name)
+            ax.plot(half["n_cells"], half[field], "s", color=colour, fillstyle="none")
+        chance = result["split_half_jaccard"].null
+        if np.isfinite(chance):
+            ax.axhline(chance, color=RANDOM, linestyle="--", linewidth=0.8, label="Jaccard of halves by chance")
+        ax.set_ylim(min(0, ax.get_ylim()[0]), 1.04)
+        ax.set(xlabel="cells", ylabel="agreement with all cells")
+        ax.legend(loc="lower right")
+    return ax
+
+
+def group_stability(
+    result: "Result", *, ax: "Axes | None" = None, show: bool | None = None, save: Save = None
+) -> "Axes":
+    """Agreement of pairs of groups of cells: Jaccard of the edges and r of d, beside chance.
+
+    `result` is the answer of `scircuit.analysis.group_stability`.
+    """
+    names = result.table["group_name"].astype(str)
+    order = list(dict.fromkeys(names))
+    y = names.map({name: row for row, name in enumerate(order)}).to_numpy(dtype=float)
+    with canvas(ax, 0.34 + 0.16 * len(order), show, save) as ax:
+        for shift, field, label, marker, colour in (
+            (-0.2, "r", "r of d", "s", SERIES[2]),
+            (0.0, "jaccard", "Jaccard", "o", SERIES[0]),
+            (0.2, "expected_jaccard", "by chance", "D", RANDOM),
+        ):
+            ax.plot(result.table[field], y + shift, marker, color=colour, alpha=0.7, label=label)
+        ax.set_yticks(range(len(order)), order)
+        ax.set_ylim(len(order) - 0.5, -0.5)
+        ax.set(xlabel="agreement of two groups: r of d, Jaccard of edges")
+        ax.legend(loc="lower left", bbox_to_anchor=(0, 1), ncols=3, borderaxespad=0, columnspacing=1, handlelength=1)
+    return ax
+
+
+def threshold_sweep(
+    result: "Result", *, ax: "Axes | None" = None, show: bool | None = None, save: Save = None
+) -> "Axes":
+    """Number of edges over thresholds on |d|, one line per threshold on q, beside random directions.
+
+    `result` is the answer of `scircuit.analysis.threshold_sweep`.
+    """
+    from matplotlib import colormaps
+
+    levels = sorted(result.table["max_q"].unique())
+    with canvas(ax, 0.68, show, save) as ax:
+        for row, level in enumerate(levels):
+            part = result.table[result.table["max_q"] == level].sort_values("min_abs_d")
+            shade = colormaps["viridis"](0.8 * row / max(len(levels) - 1, 1))
+            own = part["n_edges"].where(part["n_edges"] > 0)
+            chance = (part["random_per_edge"] * part["n_edges"]).where(part["n_random_edges"] > 0)
+            ax.plot(part["min_abs_d"], own, "o-", color=shade, label=f"q < {level:g}")
+            ax.plot(part["min_abs_d"], chance, "--", color=shade, linewidth=0.7)
+        ax.set_yscale("log")
+        plain_log(ax.yaxis)
+        ax.set(xlabel="threshold on |d|", ylabel="edges")
+        ax.legend()
+    return ax
+
+
+def selection(result: "Result", *, ax: "Axes | None" = None, show: bool | None = None, save: Save = None) -> "Axes":
+    """Edges per 1,000 tests of every source against its firing rate, annotated beside random sources.
+
+    `result` is the answer of `scircuit.analysis.selection`.
+    """
+    with canvas(ax, 0.72, show, save) as ax:
+        for group, colour, marker in (("random", RANDOM, "D"), ("annotated", SUPPORTING, "o")):
+            part = result.table[result.table["group"] == group]
+            rate = 1000 * part["n_edges"] / part["n_tests"].where(part["n_tests"] > 0)
+            ax.plot(part["frequency"], rate, marker, color=colour, alpha=0.6, label=f"{group} ({len(part):,})")
+        ax.set_xscale("log")
+        plain_log(ax.xaxis)
+        ax.set_ylim(bottom=0)
+        ax.set(xlabel="firing rate of the source", ylabel="edges per 1,000 tests")
+        ax.legend()
+    return ax
+
+
+def coexpression(result: "Result", *, ax: "Axes | None" = None, show: bool | None = None, save: Save = None) -> "Axes":
+    """|d| of the edges against the correlation of their ends' genes, and of the latents themselves.
+
+    `result` is the answer of `scircuit.analysis.coexpression`.
+    """
+    table = result.table.iloc[:: max(1, len(result.table) // MAX_POINTS)]
+    with canvas(ax, 0.72, show, save) as ax:
+        for field, name, colour, marker in (
+            ("gene_r", "genes", SUPPORTING, "o"),
+            ("latent_r", "latents", SERIES[3], "s"),
+        ):
+            if table[field].notna().any():
+                ax.plot(table[field], table["abs_d"], marker, color=colour, alpha=0.4, markersize=2.4, label=name)
+        ax.set(xlabel="correlation over cells", ylabel="|d|")
+        ax.legend(title="correlation of", title_fontsize=6.5)
+    return ax
+
+
+def mediation(result: "Result", *, ax: "Axes | None" = None, show: bool | None = None, save: Save = None) -> "Axes":
+    """Shares of the response that mediators carry, as cumulative curves, beside random latents.
+
+    `result` is the answer of `scircuit.analysis.mediation`.
+    """
+    looks = {"mediator": (SUPPORTING, "-"), "random": (RANDOM, "--"), "joint": (SERIES[2], "-")}
+    with canvas(ax, 0.68, show, save) as ax:
+        ax.axvline(0, color=INK, linewidth=0.6, linestyle=DASHED)
+        for kind, (colour, line) in looks.items():
+            share = np.sort(result.table.loc[result.table["kind"] == kind, "share"].dropna().to_numpy())
+            if share.size:
+                height = np.arange(1, share.size + 1) / share.size
+                ax.step(share, height, where="post", color=colour, linestyle=line, label=f"{kind} ({share.size:,})")
+        ax.set(xlabel="share of the response carried", ylabel="cumulative share", ylim=(0, 1.02))
+        ax.legend(loc="lower right")
+    return ax
+
+
+def interactions(result: "Result", *, ax: "Axes | None" = None, show: bool | None = None, save: Save = None) -> "Axes":
+    """Response to ablating a set against the sum of its parts; on the diagonal, effects add up.
+
+    `result` is the answer of `scircuit.analysis.interactions`.
+    """
+    looks = {"additive": (RANDOM, "."), "redundant": (SUPPORTING, "o"), "synergistic": (SUPPRESSING, "^")}
+    table = result.table.iloc[:: max(1, len(result.table) // MAX_POINTS)]
+    both = table[["mean_sum", "mean_response"]].to_numpy(dtype=float)
+    ends = [np.nanmin(both, initial=0.0), np.nanmax(both, initial=0.0)]
+    with canvas(ax, 0.85, show, save) as ax:
+        ax.plot(ends, ends, color=INK, linewidth=0.6, linestyle=DASHED)
+        counts = result.table["effect"].value_counts()
+        for effect, (colour, marker) in looks.items():
+            part = table[table["effect"] == effect]
+            label = f"{effect} ({counts.get(effect, 0):,})"
+            ax.plot(
+                part["mean_sum"], part["mean_response"], marker, color=colour, alpha=0.6, markersize=2.8, label=label
+            )
+        ax.set(xlabel="sum of the single responses", ylabel="response to the set")
+        ax.legend(loc="upper left")
+    return ax
+
+
+def compare_effect_sizes(
+    result: "Result", *, ax: "Axes | None" = None, show: bool | None = None, save: Save = None
+) -> "Axes":
+    """Mean |d| of two circuits over the strata that both reach, and their difference, with intervals.
+
+    `result` is the answer of `scircuit.analysis.effect_comparison`.
+    """
+    rows = [result[name] for name in ("first", "second", "difference")]
+    with canvas(ax, 0.4, show, save) as ax:
+        ax.axvline(0, color=INK, linewidth=0.6, linestyle=DASHED)
+        for y, measure in enumerate(rows):
+            ax.hlines(y, measure.low, measure.high, color=SUPPORTING, linewidth=1.6)
+            ax.plot(measure.estimate, y, "o", color=SUPPORTING)
+        ax.set_yticks(range(3), ["first", "second", "difference"])
+        ax.set_ylim(2.5, -0.5)
+        ax.set(xlabel="mean |d| at equal cells, depth and firing rate")
+    return ax

@@ -1,0 +1,87 @@
+"""The report: one HTML file that opens from disk, with its figures, its data and its script inside."""
+
+from collections.abc import Sequence
+from importlib.resources import files
+from pathlib import Path
+from typing import Any
+
+from scircuit import __version__
+from scircuit._io import atomic
+from scircuit.report import provenance, sections
+from scircuit.report.answers import answers, between
+from scircuit.report.blocks import Section
+from scircuit.report.picture import payload
+from scircuit.report.runs import ReportRun, RunTables, load
+
+TEMPLATES = files("scircuit.report") / "templates"
+
+
+def write_report(out: str | Path, runs: Sequence[ReportRun]) -> Path:
+    """Write `index.html` into the folder `out`: one run, or several side by side.
+
+    Parameters
+    ----------
+    out
+        Folder of the report; made when it is not there. An `index.html` in it is replaced.
+    runs
+        The runs, in the order in which they stand on the page.
+
+    Returns
+    -------
+    Path
+        The file written. The same artefacts give the same bytes.
+
+    Raises
+    ------
+    ScircuitError
+        When there is no run, two runs share a name, or an artefact is missing or does not fit.
+    """
+    tables = load(list(runs))
+    path = Path(out) / "index.html"
+    page = _render(tables)
+    with atomic(path) as temporary:
+        temporary.write_text(page, encoding="utf-8")
+    return path
+
+
+def page_sections(runs: Sequence[RunTables]) -> list[Section]:
+    """The sections of the page in their order."""
+    return [
+        sections.picture(runs),
+        sections.strongest_edges(runs),
+        sections.layer_pairs(runs),
+        *answers(runs),
+        *between(runs),
+        sections.sae_quality(runs),
+    ]
+
+
+def _render(runs: Sequence[RunTables]) -> str:
+    from jinja2 import Environment, FunctionLoader, StrictUndefined
+
+    environment = Environment(
+        loader=FunctionLoader(lambda name: (TEMPLATES / name).read_text(encoding="utf-8")),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.policies["json.dumps_kwargs"] = {"allow_nan": False, "separators": (",", ":")}
+    return environment.get_template("page.html").render(
+        version=__version__,
+        runs=[_summary(run) for run in runs],
+        overview=provenance.overview_table(runs),
+        record=provenance.record_table(runs),
+        sections=page_sections(runs),
+        data={run.slug: _payload(run) for run in runs},
+        style=(TEMPLATES / "style.css").read_text(encoding="utf-8"),
+        script=(TEMPLATES / "circuit.js").read_text(encoding="utf-8"),
+    )
+
+
+def _summary(run: RunTables) -> dict[str, Any]:
+    return {"name": run.name, "slug": run.slug, "facts": provenance.headline(run)}
+
+
+def _payload(run: RunTables) -> dict[str, Any]:
+    return {"name": run.name, **payload(run.circuit.edges, run.circuit.nodes, run.circuit.terms)}

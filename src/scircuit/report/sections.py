@@ -1,0 +1,203 @@
+"""The sections of the report that need nothing but a run's own artefacts."""
+
+from collections.abc import Sequence
+
+import numpy as np
+import pandas as pd
+
+from scircuit.analysis.nodes import NodeIndex
+from scircuit.analysis.summary import layer_pairs as count_pairs
+from scircuit.report import figures, numbers
+from scircuit.report.blocks import Block, Column, Section, Table
+from scircuit.report.canvas import inline_svg
+from scircuit.report.picture import SHOWN_EDGES, described, has_label
+from scircuit.report.runs import RunTables
+from scircuit.report.tables import iterate, records
+
+TOP_EDGES = 25
+"""Rows of the table of strongest edges."""
+
+QUALITY_COLUMNS = {
+    "n_latents": (Column("latents", "width of the SAE"), 0),
+    "k": (Column("k", "latents kept per position"), 0),
+    "l0": (Column("L0", "latents that fire at a position, mean over held-out positions"), 1),
+    "fvu": (Column("FVU", "fraction of variance unexplained on held-out positions"), 3),
+    "explained_variance": (Column("variance explained", "1 − FVU"), 3),
+    "cossim": (Column("cosine", "mean cosine between residual and reconstruction"), 3),
+    "frac_alive": (Column("alive", "share of latents that fire at least once on held-out positions"), 3),
+    "loss_recovered": (
+        Column(
+            "loss recovered",
+            "share of the model's masked-token loss kept when the reconstruction is spliced in: 1 as good as the "
+            "residual itself, 0 as bad as its ablation",
+        ),
+        3,
+    ),
+    "one_gene_share": (
+        Column("one gene", "share of live latents with more than half of their activation on a single gene"),
+        3,
+    ),
+    "seed_stability": (
+        Column("seed stability", "mean cosine of a latent's direction with its nearest under another seed"),
+        3,
+    ),
+    "seed_stability_random": (Column("by chance", "the same with random directions in place of another seed's"), 3),
+    "n_labelled": (Column("labelled", "latents that a gene set names"), 0),
+    "n_rows": (Column("positions", "held-out positions measured"), 0),
+}
+"""Per-layer SAE measures by their name, and their decimals."""
+
+
+def sae_quality(runs: Sequence[RunTables]) -> Section:
+    """How faithful the sparse autoencoders are, layer by layer."""
+    blocks = []
+    for run in runs:
+        layers = run.layers
+        if layers.empty:
+            blocks.append(Block(run.name, run.slug, note="No SAE manifest was given for this run."))
+            continue
+        drawable = [name for name in figures.QUALITY if name in layers]
+        svg = inline_svg(figures.sae_quality(layers), f"{run.slug}-sae", "SAE quality per layer") if drawable else ""
+        measured = {name: shown for name, shown in QUALITY_COLUMNS.items() if name in layers}
+        rows = [
+            [str(int(row["layer"])), *(numbers.decimal(row[name], digits) for name, (_, digits) in measured.items())]
+            for row in records(layers)
+        ]
+        table = Table([Column("layer"), *(column for column, _ in measured.values())], rows, len(rows))
+        caption = (
+            f"n = {len(layers)} SAEs, one per layer, each measured on held-out cells. No null applies: 1 would be "
+            "a perfect reconstruction."
+        )
+        blocks.append(Block(run.name, run.slug, svg, caption, tables=[table]))
+    lead = (
+        "Every edge on this page is read through sparse autoencoders, so none can be better than they are: a low "
+        "variance explained or a low loss recovered means that part of the model's state is outside the circuit."
+    )
+    return Section("sae", "Quality of the sparse autoencoders", lead, blocks)
+
+
+def picture(runs: Sequence[RunTables]) -> Section:
+    """The circuit itself."""
+    blocks = []
+    for run in runs:
+        if run.circuit.edges.empty:
+            note = "No test passed the thresholds, so there is no edge to draw. The tests made are counted below."
+            blocks.append(Block(run.name, run.slug, note=note))
+            continue
+        shown = min(SHOWN_EDGES, len(run.circuit.edges))
+        ax = figures.circuit(run.circuit.edges, run.circuit.nodes, n=shown)
+        caption = (
+            f"The {shown:,} strongest of {len(run.circuit.edges):,} edges. Columns are layers; a feature stands once. "
+            "Filled: a source that was ablated. Width grows with |d|."
+        )
+        svg = inline_svg(ax, f"{run.slug}-picture", f"Circuit of {run.name}")
+        blocks.append(Block(run.name, run.slug, svg, caption, picture=True))
+    lead = (
+        "Each point is a latent of a sparse autoencoder, each line the effect of silencing one latent on a later "
+        "one. Blue, solid: supporting, the target falls when the source is silenced. Orange, dashed: suppressing, "
+        "the target rises."
+    )
+    return Section("circuit", "The circuit", lead, blocks)
+
+
+def strongest_edges(runs: Sequence[RunTables]) -> Section:
+    """The strongest edges whose ends both carry a label, with their genes."""
+    columns = [
+        Column("source", "layer · latent, label, top genes", numeric=False),
+        Column("target", "layer · latent, label, top genes", numeric=False),
+        Column("sign", numeric=False),
+        Column("n", "cells in which the source fires"),
+        Column("d", "mean change of the target over cells / its standard deviation"),
+        Column("mean change", "in units of the target's activation"),
+        Column("consistency", "share of the changed cells that change in the main direction"),
+        Column("q", "Benjamini-Hochberg over all tests with a non-zero response"),
+    ]
+    blocks = []
+    for run in runs:
+        nodes = {(row["layer"], row["feature"]): row for row in records(run.circuit.nodes)}
+        named = np.array([has_label(node) for node in records(run.circuit.nodes)], dtype=bool)
+        index = NodeIndex.of(run.circuit.nodes)
+        both = run.circuit.edges[named[index.sources(run.circuit.edges)] & named[index.targets(run.circuit.edges)]]
+        order = both["cohens_d"].abs().sort_values(ascending=False, kind="stable").index[:TOP_EDGES]
+        rows = [_edge_row(row, nodes) for row in records(both.loc[order])]
+        if not rows:
+            blocks.append(Block(run.name, run.slug, note="No edge has a label at both of its ends."))
+            continue
+        caption = (
+            f"Showing {len(rows):,} of {len(both):,} edges with a label at both ends "
+            f"({len(run.circuit.edges):,} edges in all), largest |d| first."
+        )
+        blocks.append(Block(run.name, run.slug, caption=caption, tables=[Table(columns, rows, len(both))]))
+    lead = (
+        "A label is the gene set most enriched among a latent's top genes: a description, not a function. "
+        "Effects are measured, labels are not."
+    )
+    return Section("edges", "Strongest labelled edges", lead, blocks)
+
+
+def _edge_row(edge: dict[str, float], nodes: dict[tuple[int, int], dict[str, object]]) -> list[str]:
+    ends = [
+        described(nodes[edge[f"{end}_layer"], edge[f"{end}_feature"]])  # type: ignore[index]
+        for end in ("source", "target")
+    ]
+    return [
+        *ends,
+        "supporting" if edge["cohens_d"] < 0 else "suppressing",
+        numbers.count(edge["n_cells"]),
+        numbers.decimal(edge["cohens_d"]),
+        numbers.decimal(edge["mean_delta"], 3),
+        numbers.percent(edge["consistency"]),
+        numbers.probability(edge["q_value"]),
+    ]
+
+
+def layer_pairs(runs: Sequence[RunTables]) -> Section:
+    """Where the edges are, and how many tests were made to find them."""
+    columns = [
+        Column("source layer"),
+        Column("target layer"),
+        Column("sources", "latents ablated"),
+        Column("tests", "source-target pairs with a non-zero response"),
+        Column("edges", "tests that passed the thresholds"),
+        Column("per 1,000 tests"),
+        Column("random directions, per 1,000 tests", "the same with norm-matched random directions"),
+    ]
+    blocks = []
+    for run in runs:
+        pairs = pair_counts(run)
+        rows = [
+            [
+                str(row.source_layer),
+                str(row.target_layer),
+                numbers.count(row.n_sources),
+                numbers.count(row.n_tests),
+                numbers.count(row.n_edges),
+                numbers.decimal(1000 * row.n_edges / row.n_tests if row.n_tests else None),
+                numbers.decimal(1000 * row.n_random_edges / row.n_random_tests if row.n_random_tests else None),
+            ]
+            for row in iterate(pairs)
+        ]
+        if not rows:
+            blocks.append(Block(run.name, run.slug, note="No test was recorded."))
+            continue
+        caption = (
+            f"n = {pairs['n_tests'].sum():,} tests, {pairs['n_edges'].sum():,} edges; numbers in the cells are "
+            f"edges. Null: {pairs['n_random_tests'].sum():,} tests of norm-matched random directions at the same "
+            f"positions gave {pairs['n_random_edges'].sum():,} edges under the same thresholds."
+        )
+        svg = inline_svg(figures.layer_pairs(pairs), f"{run.slug}-pairs", "Edges per 1,000 tests for each layer pair")
+        blocks.append(Block(run.name, run.slug, svg, caption, tables=[Table(columns, rows, len(rows), folded=True)]))
+    lead = (
+        "A test is one ablated source and one later latent whose activation changed in at least one cell. Only "
+        "edges divided by tests can be compared between layers and models."
+    )
+    return Section("pairs", "Edges and tests per layer pair", lead, blocks)
+
+
+def pair_counts(run: RunTables) -> pd.DataFrame:
+    """The analysis' counts per layer pair, with the tests made of random directions."""
+    pairs = count_pairs(run.circuit)
+    random = run.circuit.tests[run.circuit.tests["kind"] == "random"]
+    made = random.groupby(["source_layer", "target_layer"])["n_tests"].sum().rename("n_random_tests").reset_index()
+    joined = pairs.merge(made, how="left", on=["source_layer", "target_layer"])
+    return joined.assign(n_random_tests=joined["n_random_tests"].fillna(0).astype(int))

@@ -1,0 +1,34 @@
+"""`Latents`: sparse feature activations, the only form in which they travel."""
+
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+
+class Latents(NamedTuple):
+    """The active latents of each row, at most `k` of them.
+
+    Attributes
+    ----------
+    values : float `[row, k]`
+        Activations, zero where fewer than `k` latents are active. A latent fires iff its value is > 0.
+    indices : int64 `[row, k]`
+        Latent of each value; arbitrary but valid where the value is zero.
+    """
+
+    values: Tensor
+    indices: Tensor
+
+    def dense(self, n_latents: int) -> Tensor:
+        """`[row, n_latents]`; for small reads and tests, never for whole data sets."""
+        out = self.values.new_zeros(self.values.shape[0], n_latents)
+        return out.scatter_add_(1, self.indices, self.values)
+
+    def rows(self, index: Tensor) -> "Latents":
+        """The same latents at fewer rows."""
+        return Latents(self.values[index], self.indices[index])
+
+    def column(self, latent: int) -> Tensor:
+        """Activation of one latent at every row, `[row]`."""
+        return torch.where(self.indices == latent, self.values, 0).sum(dim=1)

@@ -1,0 +1,213 @@
+"""Dictionaries of all layers trained in one pass over a stream of activations; nothing is stored on disk.
+
+One buffer of shuffled rows feeds any number of settings, and each of them trains all its layers in step. A
+checkpoint holds parameters, optimiser and the position in the stream, never an activation: on resuming, the
+stream is run again from the start of its epoch up to the rows that were in the buffer.
+"""
+
+import json
+import logging
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor
+
+from scircuit._io import atomic
+from scircuit._progress import progress
+from scircuit.errors import ScircuitError
+from scircuit.sae.base import LinearSAE
+from scircuit.sae.buffer import Position, ShuffleBuffer, Stream
+from scircuit.sae.settings import SaeTraining
+from scircuit.sae.stack import Stack, StepReport
+
+logger = logging.getLogger(__name__)
+
+_GROUP_ELEMENTS = 1 << 28
+"""Pre-activations of one stack and batch; 1 GB in float32. More layers than fit are trained as several stacks."""
+
+_SHARED = ("n_steps", "batch_rows", "buffer_rows", "order_seed")
+
+
+def train_saes(
+    stream: Stream,
+    d_in: int,
+    layers: Sequence[int],
+    config: SaeTraining | None = None,
+    device: torch.device | str = "cpu",
+    *,
+    checkpoint: str | Path | None = None,
+    checkpoint_every: int = 500,
+) -> dict[int, LinearSAE]:
+    """Train one dictionary per layer on the activations of `stream`.
+
+    Parameters
+    ----------
+    stream
+        `stream(epoch)` yields `{layer: [row, d_in]}`, the same rows at every layer. It must give the same chunks
+        whenever it is called with the same epoch, and should bring its cells in random order.
+    d_in
+        Width of the residual stream.
+    layers
+        Layers to train on, all or some of those in the stream.
+    checkpoint
+        File to resume from if it exists, and to write every `checkpoint_every` steps and at the end. A resumed
+        training gives the same dictionaries, bit for bit, as one that was never interrupted.
+
+    Returns
+    -------
+    layer -> dictionary, in the units of the stream. The mean that is subtracted before encoding, and the scale
+    used in training, are those of the first block of `buffer_rows` rows.
+
+    Raises
+    ------
+    ScircuitError
+        If the stream lacks a layer, has another width, holds NaN, or gives less than one batch; if the checkpoint
+        belongs to another training.
+    """
+    configs = {"sae": config or SaeTraining()}
+    return train_many(stream, d_in, layers, configs, device, checkpoint=checkpoint, checkpoint_every=checkpoint_every)[
+        "sae"
+    ]
+
+
+def train_many(
+    stream: Stream,
+    d_in: int,
+    layers: Sequence[int],
+    configs: Mapping[str, SaeTraining],
+    device: torch.device | str = "cpu",
+    *,
+    checkpoint: str | Path | None = None,
+    checkpoint_every: int = 500,
+) -> dict[str, dict[int, LinearSAE]]:
+    """Train several settings side by side in one pass over the stream: name -> layer -> dictionary.
+
+    Each gives what `train_saes` gives for it alone. They must agree in what decides which rows come when:
+    n_steps, batch_rows, buffer_rows and order_seed. Otherwise as `train_saes`.
+    """
+    if not layers or len(set(layers)) != len(layers):
+        raise ScircuitError(f"SAE training: layers are {list(layers)}; name each layer once, and at least one.")
+    first = _shared_settings(configs)
+    saved = _Saved.read(Path(checkpoint), _identity(d_in, layers, configs)) if checkpoint else None
+    buffer = ShuffleBuffer(
+        stream,
+        layers,
+        d_in,
+        buffer_rows=first.buffer_rows,
+        batch_rows=first.batch_rows,
+        seed=first.order_seed,
+        device=device,
+        position=saved.position if saved else None,
+    )
+    groups = list(_groups(configs, layers, buffer.rows))
+    if saved:
+        for group in groups:
+            group.stack.restore(saved.of(group))
+        saved = None
+    n_done = groups[0].stack.n_done
+    with progress(total=first.n_steps, initial=n_done, desc="SAEs", unit="step") as bar:
+        while n_done < first.n_steps:
+            batch = buffer.next_batch()
+            reports = [group.stack.step(batch[group.start : group.end]) for group in groups]
+            n_done += 1
+            bar.update(1)
+            if n_done % max(1, first.n_steps // 50) == 0:
+                bar.set_postfix_str(_describe(n_done, reports))
+            if checkpoint and (n_done % checkpoint_every == 0 or n_done == first.n_steps):
+                _Saved.write(Path(checkpoint), _identity(d_in, layers, configs), buffer.position, groups)
+    trained: dict[str, dict[int, LinearSAE]] = {name: {} for name in configs}
+    for group in groups:
+        trained[group.name] |= group.stack.export()
+    return trained
+
+
+def _shared_settings(configs: Mapping[str, SaeTraining]) -> SaeTraining:
+    if not configs:
+        raise ScircuitError("SAE training needs at least one set of settings; none was given.")
+    name, first = next(iter(configs.items()))
+    for other_name, other in configs.items():
+        for field in _SHARED:
+            if getattr(other, field) != getattr(first, field):
+                raise ScircuitError(
+                    f"settings {other_name!r} have {field} = {getattr(other, field)}, {name!r} have "
+                    f"{getattr(first, field)}; settings trained in one pass must share {', '.join(_SHARED)}."
+                )
+    return first
+
+
+class _Group(NamedTuple):
+    """The layers `start` to `end` (in the order asked for) under the settings `name`, as one stack."""
+
+    name: str
+    start: int
+    end: int
+    stack: Stack
+
+    @property
+    def prefix(self) -> str:
+        return f"{self.name}/{self.start}/"
+
+
+def _groups(configs: Mapping[str, SaeTraining], layers: Sequence[int], rows: Tensor) -> Iterator[_Group]:
+    """Layers in groups whose pre-activations fit in memory together."""
+    for name, config in configs.items():
+        size = max(1, _GROUP_ELEMENTS // (config.batch_rows * config.n_latents(rows.shape[2])))
+        for start in range(0, len(layers), size):
+            end = min(start + size, len(layers))
+            yield _Group(name, start, end, Stack(config, layers[start:end], rows[start:end]))
+
+
+def _describe(n_done: int, reports: Sequence[StepReport]) -> str:
+    unexplained, l0, dead = (float(torch.cat(parts).mean()) for parts in zip(*reports, strict=True))
+    logger.info("step %d: unexplained %.4f, L0 %.1f, dead %.1f%%", n_done, unexplained, l0, 100 * dead)
+    return f"unexplained {unexplained:.3f}, L0 {l0:.1f}, dead {dead:.1%}"
+
+
+def _identity(d_in: int, layers: Sequence[int], configs: Mapping[str, SaeTraining]) -> dict[str, Any]:
+    settings = {name: json.loads(json.dumps(asdict(config))) for name, config in configs.items()}
+    return {"d_in": d_in, "layers": list(layers), "settings": settings}
+
+
+class _Saved(NamedTuple):
+    """A training checkpoint: one safetensors file, replaced whole."""
+
+    position: Position
+    tensors: dict[str, Tensor]
+
+    @classmethod
+    def read(cls, path: Path, identity: dict[str, Any]) -> "_Saved | None":
+        if not path.exists():
+            return None
+        try:
+            with safe_open(path, framework="pt") as file:
+                header = json.loads((file.metadata() or {}).get("scircuit", "{}"))
+                tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
+        except SafetensorError as error:
+            raise ScircuitError(
+                f"{path} is no readable training checkpoint ({error}); delete it to start anew."
+            ) from None
+        if header.get("identity") != identity:
+            raise ScircuitError(
+                f"{path} is the checkpoint of another training (other settings, layers or width); "
+                "name another file, or delete it to start anew."
+            )
+        return cls(Position(*header["position"]), tensors)
+
+    def of(self, group: _Group) -> dict[str, Tensor]:
+        """The state of one group."""
+        prefix = group.prefix
+        return {key.removeprefix(prefix): t for key, t in self.tensors.items() if key.startswith(prefix)}
+
+    @staticmethod
+    def write(path: Path, identity: dict[str, Any], position: Position, groups: Sequence[_Group]) -> None:
+        tensors = {
+            group.prefix + key: tensor.contiguous() for group in groups for key, tensor in group.stack.state().items()
+        }
+        header = json.dumps({"identity": identity, "position": list(position)})
+        with atomic(path) as temporary:
+            save_file(tensors, temporary, metadata={"scircuit": header})

@@ -1,0 +1,1 @@
+"""Multiple testing, sign-flip tests and resampling intervals: numpy in, numpy out."""

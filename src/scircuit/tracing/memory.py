@@ -1,0 +1,221 @@
+"""Memory of a trace: how much each part of it takes, batches sized to a budget, halved where it did not suffice."""
+
+import logging
+import re
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import TypeVar
+
+import torch
+
+from scircuit.errors import ScircuitError
+from scircuit.models.base import FoundationModel
+from scircuit.models.stack import BlockStack
+from scircuit.sae.base import SparseAutoencoder
+from scircuit.tracing.settings import TraceSettings
+
+log = logging.getLogger(__name__)
+T = TypeVar("T")
+
+_UNITS = {"": 1, "B": 1, "KB": 10**3, "MB": 10**6, "GB": 10**9, "TB": 10**12}
+_UNITS |= {"KIB": 2**10, "MIB": 2**20, "GIB": 2**30, "TIB": 2**40}
+_OUT_OF_MEMORY = ("out of memory", "can't allocate memory", "not enough memory")
+_LEAST_TOKENS, _LEAST_SCORES = 16, 1 << 12
+_MOMENT_BYTES = 40
+"""Two int32 and four float64 per (intervention, latent)."""
+_RESPONSE_BYTES = 32
+"""Change, clean value, square and comparison per (job, latent) of a chunk, float64."""
+
+
+def parse_memory(text: str) -> int:
+    """Bytes of `8GB`, `512 MiB` or `1.5e9`.
+
+    Raises
+    ------
+    ScircuitError
+        When it is no positive amount in B, KB, MB, GB, TB or KiB, MiB, GiB, TiB.
+    """
+    match = re.fullmatch(r"\s*([0-9.]+(?:[eE][0-9]+)?)\s*([A-Za-z]*)\s*", text)
+    try:
+        amount = float(match[1]) * _UNITS[match[2].upper()] if match else 0.0
+    except (KeyError, ValueError):
+        amount = 0.0
+    if amount < 1:
+        raise ScircuitError(f"memory={text!r} is no amount of memory; write for example '8GB' or '512MiB'.")
+    return int(amount)
+
+
+@dataclass
+class BatchSize:
+    """How much is computed at once; shrinks when memory is short and stays small.
+
+    `tokens` bounds the positions that the exact engine propagates together, `score_bytes` the attention scores
+    that the local engine holds.
+    """
+
+    tokens: int
+    score_bytes: int
+
+    def halving(self, compute: Callable[[], T]) -> T:
+        """`compute()`, which reads this size; again with half of it for as long as memory runs out.
+
+        Raises
+        ------
+        ScircuitError
+            When memory runs out with the smallest batch as well.
+        """
+        while True:
+            try:
+                return compute()
+            except (RuntimeError, MemoryError) as error:
+                if not is_out_of_memory(error):
+                    raise
+                if self.tokens <= _LEAST_TOKENS and self.score_bytes <= _LEAST_SCORES:
+                    raise ScircuitError(
+                        "Memory runs out even one sequence at a time; lower sources_per_block or use a larger device."
+                    ) from error
+            # Outside the handler: the error's traceback holds on to the tensors that filled the memory.
+            self.tokens = max(self.tokens // 2, _LEAST_TOKENS)
+            self.score_bytes = max(self.score_bytes // 2, _LEAST_SCORES)
+            if torch.cuda.is_available():
+                torch.cuda.empty_cache()
+            log.warning("out of memory: going on with at most %d positions at once", self.tokens)
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Whether torch, on any device, or Python ran out of memory."""
+    if isinstance(error, (torch.cuda.OutOfMemoryError, MemoryError)):
+        return True
+    return isinstance(error, RuntimeError) and any(sign in str(error).lower() for sign in _OUT_OF_MEMORY)
+
+
+@dataclass(frozen=True)
+class MemoryPlan:
+    """Bytes on the device at the peak of a trace: what is there throughout, and what the settings decide."""
+
+    weights: int
+    """Model and dictionaries."""
+    moments: int
+    """Sums of one block of sources at all target layers, those read back while they are summed included."""
+    batch: int
+    """One batch: residuals, attention, MLP, pre-activations, responses."""
+
+    @property
+    def peak(self) -> int:
+        """All of it."""
+        return self.weights + self.moments + self.batch
+
+
+def plan_memory(
+    model: FoundationModel,
+    saes: Mapping[int, SparseAutoencoder],
+    settings: TraceSettings,
+    *,
+    engine: str,
+    length: int,
+    n_rows: int,
+    n_targets: int,
+) -> MemoryPlan:
+    """What a trace takes.
+
+    Parameters
+    ----------
+    engine
+        `exact` or `local`.
+    length
+        Positions of the longest cell.
+    n_rows
+        Interventions of the largest source layer.
+    n_targets
+        Most target layers of any source layer.
+    """
+    d, item = model.d_model, torch.finfo(model.dtype).bits // 8
+    widest = max(sae.n_latents for sae in saes.values())
+    rows = min(n_rows, settings.sources_per_block)
+    moments = 3 * rows * n_targets * widest * _MOMENT_BYTES
+    d_mlp, n_heads = _block_sizes(model) if isinstance(model, BlockStack) else (4 * d, 1)
+    # Residual before and after, queries, keys, values, context, output, and the MLP on both sides of its activation.
+    per_position = (8 * d + 2 * d_mlp) * item
+    clean = max(1, settings.tokens // (8 * length)) * length * per_position
+    if engine == "exact":
+        sequences = max(2, settings.tokens // length)
+        batch = sequences * length * per_position + sequences * widest * _RESPONSE_BYTES
+    else:
+        chunk = max(1, settings.score_bytes // (4 * n_heads * length))
+        # Scores, weights and the product that is overwritten; all rows of all chunks of a cell are kept between layers.
+        batch = 3 * settings.score_bytes + chunk * (per_position + widest * _RESPONSE_BYTES)
+        batch += rows * length * d * item // 8
+    return MemoryPlan(_weights(model, saes), moments, clean + batch + _encode_bytes(widest))
+
+
+def _encode_bytes(widest: int) -> int:
+    """Pre-activations of one chunk of rows in `LinearSAE.encode`, and their sorted copy."""
+    return 2 * max(1 << 24, widest) * 4
+
+
+def _block_sizes(model: BlockStack) -> tuple[int, int]:
+    block = model.block(0)
+    return block.up.out_features, block.n_heads
+
+
+def _weights(model: FoundationModel, saes: Mapping[int, SparseAutoencoder]) -> int:
+    modules = [m for m in (model, getattr(model, "module", None)) if isinstance(m, torch.nn.Module)]
+    weights = [p for m in modules for p in m.parameters()]
+    dictionaries = [getattr(sae, name) for sae in saes.values() for name in ("W_enc", "b_enc", "W_dec", "b_dec")]
+    return sum(t.numel() * t.element_size() for t in (*weights, *dictionaries))
+
+
+def fit(
+    model: FoundationModel,
+    saes: Mapping[int, SparseAutoencoder],
+    settings: TraceSettings,
+    *,
+    engine: str,
+    length: int,
+    sources: Mapping[int, Sequence[int]],
+    targets: Mapping[int, Sequence[int]],
+) -> TraceSettings:
+    """The settings with `sources_per_block`, `tokens` and `score_bytes` as large as `settings.memory` allows.
+
+    Half of what the weights leave goes to the sums of a block of sources, the rest to the batch. Without a
+    budget the settings stay as they are.
+
+    Raises
+    ------
+    ScircuitError
+        When the weights and one sequence do not fit.
+    """
+    if settings.memory is None:
+        return settings
+    budget = parse_memory(settings.memory)
+    n_rows = max(len(s) for s in sources.values()) * (1 + settings.n_random)
+    n_targets = max(len(t) for t in targets.values())
+
+    def peak(candidate: TraceSettings) -> MemoryPlan:
+        return plan_memory(model, saes, candidate, engine=engine, length=length, n_rows=n_rows, n_targets=n_targets)
+
+    least = replace(settings, sources_per_block=1, tokens=length, score_bytes=_LEAST_SCORES)
+    if peak(least).peak > budget:
+        raise ScircuitError(
+            f"memory={settings.memory!r} is too little: weights, sums of one source and one sequence of {length} take "
+            f"{peak(least).peak / 1e9:.3g} GB."
+        )
+    free = budget - peak(least).peak
+    sums = _largest(n_rows, lambda n: peak(replace(least, sources_per_block=n)).peak <= peak(least).peak + free / 2)
+    least = replace(least, sources_per_block=sums)
+    if engine == "exact":
+        sequences = _largest(1 << 20, lambda n: peak(replace(least, tokens=n * length)).peak <= budget)
+        return replace(least, tokens=sequences * length)
+    tokens = min(settings.tokens, 8 * length)
+    least = replace(least, tokens=tokens)
+    scores = _largest(1 << 20, lambda n: peak(replace(least, score_bytes=n * _LEAST_SCORES)).peak <= budget)
+    return replace(least, score_bytes=scores * _LEAST_SCORES)
+
+
+def _largest(limit: int, fits: Callable[[int], bool]) -> int:
+    """The largest n in 1 .. limit that fits, by bisection; 1 where none does."""
+    low, high = 1, limit + 1
+    while high - low > 1:
+        middle = (low + high) // 2
+        low, high = (middle, high) if fits(middle) else (low, middle)
+    return low

@@ -1,0 +1,80 @@
+"""What a precision below float32 costs: a sample of the responses, computed in both and compared."""
+
+import copy
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+
+from scircuit.cells.tokens import TokenStore
+from scircuit.errors import ScircuitError
+from scircuit.models.base import FoundationModel
+from scircuit.models.stack import BlockStack
+from scircuit.sae.base import SparseAutoencoder
+from scircuit.tracing.fidelity import check_sample, compare, plain, sample_moments
+from scircuit.tracing.settings import TraceSettings
+
+
+def uses_tf32(device: torch.device) -> bool:
+    """Whether float32 products on this device are rounded to TensorFloat-32, with 10 bits of mantissa."""
+    return device.type == "cuda" and torch.backends.cuda.matmul.allow_tf32
+
+
+def is_reduced(model: FoundationModel) -> bool:
+    """Whether the model computes with less than float32."""
+    return torch.finfo(model.dtype).bits < 32 or uses_tf32(model.device)
+
+
+def precision_report(
+    model: FoundationModel,
+    saes: Mapping[int, SparseAutoencoder],
+    cells: TokenStore,
+    sources: Mapping[int, Sequence[int]],
+    targets: Mapping[int, Sequence[int]],
+    settings: TraceSettings,
+) -> dict[str, Any]:
+    """Agreement of a reduced precision with float32, for `trace.json`.
+
+    The seeded sample of the fidelity check (`check_sources`, `check_cells`) is traced twice by the exact engine: by
+    the model as it is, and by the same weights in float32 without TF32. Each side encodes its own residuals, so that
+    firings which rounding adds or removes count.
+
+    Returns
+    -------
+    dict
+        `dtype`, `tf32`, `n_cells`, `n_sources`, and `table`: per layer distance `n_tests`, `r`, `slope`, `sign`, `rmse`
+        of d and `precision`, `recall` of edges, as in `Fidelity`.
+
+    Raises
+    ------
+    ScircuitError
+        For a foreign model with weights below float32, of which there is no float32 copy.
+    """
+    subset, sample = check_sample(cells, sources, settings)
+    reduced = sample_moments(model, saes, subset, sample, targets, settings, None)
+    with _in_float32(model) as reference:
+        full = sample_moments(reference, saes, subset, sample, targets, settings, None)
+    return {
+        "dtype": str(model.dtype).removeprefix("torch."),
+        "tf32": uses_tf32(model.device),
+        "n_cells": len(subset),
+        "n_sources": sum(map(len, sample.values())),
+        "table": plain(compare(full, reduced, settings)),
+    }
+
+
+@contextmanager
+def _in_float32(model: FoundationModel) -> Iterator[FoundationModel]:
+    """The model with its weights in float32, TF32 off meanwhile."""
+    before = torch.backends.cuda.matmul.allow_tf32
+    torch.backends.cuda.matmul.allow_tf32 = False
+    try:
+        if torch.finfo(model.dtype).bits >= 32:
+            yield model
+        elif isinstance(model, BlockStack):
+            yield copy.deepcopy(model).float()
+        else:
+            raise ScircuitError(f"{model.name} has {model.dtype} weights; load it in float32 to be traced.")
+    finally:
+        torch.backends.cuda.matmul.allow_tf32 = before

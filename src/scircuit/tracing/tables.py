@@ -1,0 +1,162 @@
+"""From summed moments to the tables of a trace: every test counted, those with a small p kept."""
+
+from collections.abc import Mapping
+
+import numpy as np
+import pandas as pd
+from scipy.special import stdtrit
+
+from scircuit.sae.base import SparseAutoencoder
+from scircuit.stats.effect import hedges
+from scircuit.stats.signflip import screen_p, signflip_p
+from scircuit.tracing.interventions import KINDS, Intervention
+from scircuit.tracing.moments import Moments
+from scircuit.tracing.parts import CellEffects
+
+REFINE = 4.0
+"""Tests are refined by the real sign-flip up to this many times the retention level of the screening p."""
+
+
+def effect_table(
+    layer: int,
+    target: int,
+    interventions: tuple[Intervention, ...],
+    moments: Moments,
+    effects: CellEffects,
+    *,
+    retention: float,
+    seed: int,
+    weights: np.ndarray,
+    p: np.ndarray | None = None,
+) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """Rows of `effects.parquet` and `tests.parquet` for one source block and one target layer.
+
+    `weights` float `[intervention, latent]` is the weight-space part, encoder of the target times decoder
+    of the source. `p` `[intervention, latent]` takes the place of the p over cells (see `groups.unit_p`).
+    """
+    m = moments.arrays()
+    if p is None:
+        p = cell_p(m, effects, retention=retention, seed=seed)
+    kept = (p <= retention) & (m["n_nonzero"] > 0)
+    table = effect_rows(layer, target, interventions, m, p, kept, weights)
+    return table, _tests(layer, target, interventions, m, kept)
+
+
+def cell_p(m: Mapping[str, np.ndarray], effects: CellEffects, *, retention: float, seed: int) -> np.ndarray:
+    """p `[intervention, latent]` with cells as units.
+
+    By `signflip_p` on the per-cell responses wherever the t form of the same test is not clearly above
+    `retention`, by the t form elsewhere, and where the per-cell responses were not kept.
+    """
+    p = screen_p(m["n_nonzero"], m["total"], m["total_sq"])
+    _refine(p, (p <= min(REFINE * retention, 1.0)) & (m["n_nonzero"] >= 2), effects, seed)
+    return p
+
+
+def effect_rows(
+    layer: int,
+    target: int,
+    interventions: tuple[Intervention, ...],
+    m: Mapping[str, np.ndarray],
+    p: np.ndarray,
+    kept: np.ndarray,
+    weights: np.ndarray,
+) -> pd.DataFrame:
+    """Statistics of the tests in `kept`, bool `[intervention, latent]`, one row each.
+
+    d = mean / sd over the cells in which the source fires (ddof 1); `hedges_g` is d without its small-sample
+    bias (Hedges 1981); `ci_low` and `ci_high` are the 95 % t interval of `mean_delta` over cells; consistency =
+    max(n_pos, n_neg) / n_nonzero (METHOD 6.4).
+    """
+    row, latent = np.nonzero(kept)
+    n = m["n_cells"][row].astype(np.float64)
+    mean = m["total"][row, latent] / n
+    sd = _sd(m["total"][row, latent], m["total_sq"][row, latent], n)
+    n_nonzero, n_pos = m["n_nonzero"][row, latent], m["n_pos"][row, latent]
+    n_neg = n_nonzero - n_pos
+    with np.errstate(divide="ignore", invalid="ignore"):
+        d = np.where(sd > 0, mean / np.where(sd > 0, sd, 1.0), np.copysign(np.inf, mean))
+        g = hedges(d, n).g
+    half = np.where(n > 1, stdtrit(np.maximum(n - 1, 1), 0.975) * sd / np.sqrt(n), np.nan)
+    return pd.DataFrame(
+        {
+            "source_layer": np.int16(layer),
+            "source_feature": np.array([i.features[0] for i in interventions], dtype=np.int32)[row],
+            "target_layer": np.int16(target),
+            "target_feature": latent.astype(np.int32),
+            "n_cells": n.astype(np.int32),
+            "n_nonzero": n_nonzero,
+            "n_pos": n_pos,
+            "n_neg": n_neg,
+            "mean_delta": mean,
+            "sd_delta": sd,
+            "cohens_d": d,
+            "hedges_g": g,
+            "ci_low": mean - half,
+            "ci_high": mean + half,
+            "consistency": np.maximum(n_pos, n_neg) / n_nonzero,
+            "p_value": p[row, latent],
+            "clean_mean": m["clean"][row, latent] / n,
+            "clean_sd": _sd(m["clean"][row, latent], m["clean_sq"][row, latent], n),
+            "weight_effect": weights[row, latent],
+            "kind": pd.Categorical([interventions[i].kind for i in row], categories=KINDS),
+            "draw": np.array([i.draw for i in interventions], dtype=np.int32)[row],
+        }
+    )
+
+
+def _sd(total: np.ndarray, total_sq: np.ndarray, n: np.ndarray) -> np.ndarray:
+    """Sample standard deviation (ddof 1); 0 for a single cell and for constant values up to rounding."""
+    centred = total_sq - total**2 / n
+    centred = np.where(centred <= 1e-12 * total_sq, 0.0, centred)
+    return np.sqrt(centred / np.maximum(n - 1, 1))
+
+
+def _tests(
+    layer: int, target: int, interventions: tuple[Intervention, ...], m: Mapping[str, np.ndarray], kept: np.ndarray
+) -> pd.DataFrame:
+    return pd.DataFrame(
+        {
+            "source_layer": np.int16(layer),
+            "source_feature": np.array([i.features[0] for i in interventions], dtype=np.int32),
+            "target_layer": np.int16(target),
+            "kind": pd.Categorical([i.kind for i in interventions], categories=KINDS),
+            "draw": np.array([i.draw for i in interventions], dtype=np.int32),
+            "n_cells": m["n_cells"].astype(np.int32),
+            "n_targets": np.int32(kept.shape[1]),
+            "n_tests": (m["n_nonzero"] > 0).sum(axis=1),
+            "n_retained": kept.sum(axis=1),
+        }
+    )
+
+
+def _refine(p: np.ndarray, candidates: np.ndarray, effects: CellEffects, seed: int) -> None:
+    """Replace the screening p of the candidates by the sign-flip p of their per-cell responses."""
+    chosen = candidates[effects.row, effects.latent]
+    key = effects.row[chosen].astype(np.int64) * p.shape[1] + effects.latent[chosen]
+    order = np.argsort(key, kind="stable")
+    tests, first, length = np.unique(key[order], return_index=True, return_counts=True)
+    delta = effects.delta[chosen][order]
+    rng = np.random.default_rng(seed)
+    # Tests of like size together, so that short ones are not padded to the longest.
+    by_size = np.argsort(length, kind="stable")
+    for start in range(0, len(tests), 20_000):
+        block = by_size[start : start + 20_000]
+        values = np.zeros((len(block), int(length[block].max())))
+        filled = np.arange(values.shape[1]) < length[block, None]
+        values[filled] = np.concatenate([delta[first[t] : first[t] + length[t]] for t in block])
+        p.reshape(-1)[tests[block]] = signflip_p(values, rng, draws=1000)
+
+
+def weight_effects(
+    interventions: tuple[Intervention, ...], source: SparseAutoencoder, target: SparseAutoencoder
+) -> np.ndarray:
+    """Encoder of each target latent . decoder of each source, float32 `[intervention, target latent]`.
+
+    The change of the target's pre-activation if one unit of the source passed unchanged down the residual
+    stream: a product of weights that needs no forward pass (METHOD D4). 0 for all but plain ablations.
+    """
+    decoder = source.W_dec[[i.features[0] for i in interventions]].detach()
+    product = (decoder @ target.W_enc.detach().to(decoder.dtype)).float().cpu().numpy()
+    product[[i.kind != "latent" for i in interventions]] = 0.0
+    return product

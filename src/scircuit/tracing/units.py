@@ -1,0 +1,82 @@
+"""Running one unit of a trace with the engine asked for."""
+
+from collections.abc import Iterator, Mapping, Sequence
+
+import numpy as np
+
+from scircuit.cells.tokens import TokenStore
+from scircuit.models.base import FoundationModel
+from scircuit.sae.base import SparseAutoencoder
+from scircuit.tracing.clean import CleanBatch, Job, clean_batch, make_jobs
+from scircuit.tracing.groups import Grouping
+from scircuit.tracing.local import local_responses
+from scircuit.tracing.moments import Moments
+from scircuit.tracing.parts import CellEffects, Part, Unit
+from scircuit.tracing.suffix import Responses, accumulator, suffix_responses
+
+
+def respond(
+    model: FoundationModel,
+    saes: Mapping[int, SparseAutoencoder],
+    clean: CleanBatch,
+    jobs: Sequence[Job],
+    targets: Sequence[int],
+    *,
+    context_rows: float | None,
+    tokens: int,
+    score_bytes: int = 1 << 27,
+) -> Iterator[Responses]:
+    """Responses by the exact engine (`context_rows` None) or by the local one."""
+    if context_rows is None:
+        return suffix_responses(model, saes, clean, jobs, targets, tokens=tokens)
+    return local_responses(model, saes, clean, jobs, targets, context_rows=context_rows, score_bytes=score_bytes)
+
+
+def run_unit(
+    unit: Unit,
+    model: FoundationModel,
+    saes: Mapping[int, SparseAutoencoder],
+    cells: TokenStore,
+    targets: Sequence[int],
+    *,
+    context_rows: float | None,
+    tokens: int,
+    score_bytes: int = 1 << 27,
+    groupings: Sequence[Grouping] = (),
+) -> Part:
+    """One block of interventions in one block of cells.
+
+    Per-cell responses are kept by the exact engine only: of all latents of a layer they would fill the disk.
+    """
+    device, _ = accumulator(model.device)
+    rows = len(unit.interventions)
+    moments = {t: Moments.zeros(rows, saes[t].n_latents, device) for t in targets}
+    groups = {t: [Moments.zeros(rows * len(g.labels), saes[t].n_latents, device) for g in groupings] for t in targets}
+    seen: dict[int, list[CellEffects]] = {t: [] for t in targets}
+    acted: list[np.ndarray] = [np.zeros((2, 0), dtype=np.int32)]
+    at_once = max(1, tokens // (8 * int(cells.lengths[unit.cells].max())))
+    for batch in cells.batches(at_once, cells=unit.cells):
+        clean = clean_batch(model, saes[unit.layer], batch, unit.layer)
+        jobs = make_jobs(clean, saes[unit.layer], unit.interventions)
+        row_of = np.array([job.row for job in jobs], dtype=np.int64)
+        cell_of = np.array([batch.cell[job.cell] for job in jobs], dtype=np.int32)
+        acted.append(np.stack([row_of.astype(np.int32), cell_of]))
+        for r in respond(
+            model, saes, clean, jobs, targets, context_rows=context_rows, tokens=tokens, score_bytes=score_bytes
+        ):
+            moments[r.layer].add(row_of[r.job], r.delta, r.clean)
+            for grouping, sums in zip(groupings, groups[r.layer], strict=True):
+                of_group = row_of[r.job] * len(grouping.labels) + grouping.code[cell_of[r.job]]
+                sums.add(of_group, r.delta, r.clean)
+            if context_rows is None:
+                seen[r.layer].append(_nonzero(r, row_of, cell_of))
+    effects = {t: CellEffects.concatenate(parts) for t, parts in seen.items()}
+    done = np.concatenate(acted, axis=1)
+    return Part(moments, effects, groups, done, n_clean=len(unit.cells), n_ablated=done.shape[1])
+
+
+def _nonzero(r: Responses, row_of: np.ndarray, cell_of: np.ndarray) -> CellEffects:
+    job, latent = (x.cpu().numpy() for x in r.delta.nonzero(as_tuple=True))
+    delta = r.delta[r.delta != 0].float().cpu().numpy()
+    number = r.job[job]
+    return CellEffects(row_of[number].astype(np.int32), latent.astype(np.int32), cell_of[number], delta)

@@ -1,0 +1,258 @@
+"""Sign balance, attenuation, effect sizes and hubs against planted truth, pandas and statsmodels."""
+
+from dataclasses import replace
+
+import numpy as np
+import pandas as pd
+import pytest
+import statsmodels.api as sm
+from hypothesis import given
+from hypothesis import strategies as st
+
+from scircuit.analysis.attenuation import attenuation, decay_rate
+from scircuit.analysis.effect_comparison import compare_effect_sizes
+from scircuit.analysis.effect_sizes import effect_sizes, effect_units
+from scircuit.analysis.hubs import degrees, gini, hubs
+from scircuit.analysis.nodes import NodeIndex
+from scircuit.analysis.sign_balance import sign_balance
+from scircuit.analysis.summary import summarise
+from scircuit.circuits.synthetic import planted_circuit
+from scircuit.errors import ScircuitError
+
+
+@pytest.fixture(scope="module")
+def planted():
+    return planted_circuit(n_latents=60, n_sources=25, seed=5)
+
+
+@pytest.fixture(scope="module")
+def circuit(planted):
+    return planted.circuit
+
+
+def empty(circuit):
+    return replace(circuit, edges=circuit.edges.iloc[:0], controls=circuit.controls.iloc[:0])
+
+
+class TestSignBalance:
+    def test_share_and_null_are_plain_means(self, circuit):
+        share = sign_balance(circuit)["supporting_share"]
+        assert share.estimate == pytest.approx((circuit.edges["mean_delta"] < 0).mean())
+        assert share.null == pytest.approx((circuit.controls["mean_delta"] < 0).mean())
+        assert share.n == len(circuit.edges)
+
+    def test_interval_covers_what_was_planted_and_p_sees_the_excess(self, circuit):
+        result = sign_balance(circuit)
+        assert result["supporting_share"].low < 0.7 < result["supporting_share"].high
+        excess = result["excess_over_random"]
+        assert excess.low < 0.2 < excess.high
+        assert excess.p_value < 0.01
+
+    def test_turning_every_response_around_turns_the_share(self, circuit):
+        turned = replace(circuit, edges=circuit.edges.assign(mean_delta=-circuit.edges["mean_delta"]))
+        assert sign_balance(turned).estimate == pytest.approx(1 - sign_balance(circuit).estimate)
+
+    def test_a_pure_residual_copy_is_all_copy(self, circuit):
+        source = NodeIndex.of(circuit.nodes).sources(circuit.edges)
+        copy = -circuit.edges["weight_effect"] * circuit.nodes["mean_activation"].to_numpy()[source]
+        scale = 1 + circuit.edges["target_layer"] + 0.1 * circuit.edges["source_layer"]
+        result = sign_balance(replace(circuit, edges=circuit.edges.assign(mean_delta=copy * scale)))
+        assert result["copy_share"].estimate == pytest.approx(1, abs=1e-6)
+        assert result["copy_sign_agreement"].estimate == 1
+
+    def test_weights_without_relation_explain_nothing(self, circuit):
+        rng = np.random.default_rng(0)
+        noise = circuit.edges.assign(weight_effect=rng.standard_normal(len(circuit.edges)))
+        result = sign_balance(replace(circuit, edges=noise))
+        assert result["copy_share"].estimate < 0.05
+        assert result["copy_sign_agreement"].low < 0.5 < result["copy_sign_agreement"].high
+        assert result["supporting_share_of_rest"].estimate == pytest.approx(
+            result["supporting_share"].estimate, abs=0.05
+        )
+
+    def test_table_by_layer_pair(self, circuit):
+        table = sign_balance(circuit).table.set_index(["source_layer", "target_layer"])
+        for pair, rows in circuit.edges.groupby(["source_layer", "target_layer"]):
+            assert table.loc[pair, "n_edges"] == len(rows)
+            assert table.loc[pair, "supporting_share"] == pytest.approx((rows["mean_delta"] < 0).mean())
+
+    def test_without_controls_the_null_is_unknown(self, circuit):
+        result = sign_balance(replace(circuit, controls=circuit.controls.iloc[:0]))
+        assert np.isnan(result.null)
+        assert 0 < result.interval[0] < result.estimate < result.interval[1] < 1
+
+    def test_glossary_explains_the_published_word(self, circuit):
+        assert "inhibitory" in sign_balance(circuit).glossary
+
+
+class TestAttenuation:
+    @given(st.integers(0, 1000))
+    def test_slope_is_weighted_least_squares_with_layer_levels(self, seed):
+        rng = np.random.default_rng(seed)
+        layer = np.repeat([0, 1, 2], [4, 3, 2])
+        distance = np.concatenate([np.arange(1, 5), np.arange(1, 4), np.arange(1, 3)])
+        n_edges, n_tests = rng.integers(1, 50, 9), rng.integers(100, 200, 9)
+        design = np.column_stack([distance, layer[:, None] == np.arange(3)]).astype(float)
+        oracle = sm.WLS(np.log(n_edges / n_tests), design, weights=n_edges).fit().params[0]
+        assert decay_rate(n_edges, n_tests, layer, distance) == pytest.approx(-oracle, abs=1e-9)
+
+    def test_planted_decay_is_covered(self):
+        circuit = planted_circuit(
+            n_layers=6, n_latents=80, n_sources=20, decay=0.7, n_cells=30, n_directions=0, seed=1
+        ).circuit
+        result = attenuation(circuit)
+        rate, length = result["decay_rate"], result["decay_length"]
+        assert rate.low < -np.log(0.7) < rate.high
+        assert length.estimate == pytest.approx(1 / rate.estimate)
+        assert length.low < length.estimate < length.high
+
+    def test_counts_of_the_table(self, circuit):
+        table = attenuation(circuit).table
+        own = table[table["kind"] == "latent"]
+        assert own["n_edges"].sum() == len(circuit.edges)
+        assert table.loc[table["kind"] == "random", "n_edges"].sum() == len(circuit.controls)
+        assert own["n_tests"].sum() == circuit.provenance["n_tests"]
+
+    def test_one_distance_has_no_rate(self):
+        result = attenuation(planted_circuit(n_layers=2, seed=0).circuit)
+        assert np.isnan(result.estimate)
+
+
+class TestEffectSizes:
+    def test_units_by_hand(self):
+        edges = pd.DataFrame(
+            {
+                "mean_delta": [-2.0, 1.0, -1.0],
+                "cohens_d": [-1.5, 0.8, -2.5],
+                "clean_mean": [4.0, 2.0, 0.0],
+                "clean_sd": [1.0, 0.0, 0.5],
+            }
+        )
+        units = effect_units(edges)
+        np.testing.assert_allclose(units["abs_d"], [1.5, 0.8, 2.5])
+        np.testing.assert_allclose(units["in_clean_sd"], [2.0, np.nan, 2.0])
+        np.testing.assert_allclose(units["share_lost"], [0.5, np.nan, np.nan])
+
+    def test_quantiles_agree_with_pandas(self, circuit):
+        table = effect_sizes(circuit).table
+        ours = table[table["unit"] == "abs_d"].set_index(["source_layer", "target_layer"])
+        oracle = (
+            circuit.edges["cohens_d"]
+            .abs()
+            .astype(float)
+            .groupby([circuit.edges["source_layer"], circuit.edges["target_layer"]])
+        )
+        np.testing.assert_allclose(ours["q25"], oracle.quantile(0.25))
+        np.testing.assert_allclose(ours["q95"], oracle.quantile(0.95))
+        np.testing.assert_allclose(ours["max"], oracle.max())
+
+    def test_headline(self, circuit):
+        size = circuit.edges["cohens_d"].abs()
+        result = effect_sizes(circuit)
+        assert result.estimate == pytest.approx(size.mean(), rel=1e-5)
+        assert result.interval[0] < size.mean() < result.interval[1]
+        assert result["share_abs_d_above_1"].estimate == pytest.approx((size > 1).mean())
+
+    def test_a_model_does_not_differ_from_itself(self, circuit):
+        result = compare_effect_sizes(circuit, circuit)
+        assert result.estimate == 0
+        assert result.interval[0] < 0 < result.interval[1]
+        assert result["share_compared"].estimate == 1
+
+    def test_different_mixtures_of_depth_do_not_make_a_difference(self, circuit):
+        """Effects that depend on depth alone, of which the second circuit has other shares."""
+        d = 1.0 + circuit.edges["target_layer"]
+        first = replace(circuit, edges=circuit.edges.assign(cohens_d=d))
+        shallow = first.edges[(first.edges["target_layer"] < 3) | (first.edges.index % 5 == 0)]
+        second = replace(first, edges=shallow)
+        assert abs(first.edges["cohens_d"].mean() - second.edges["cohens_d"].mean()) > 0.2
+        assert compare_effect_sizes(first, second, n_depth_bins=4).estimate == pytest.approx(0, abs=1e-9)
+
+    def test_nothing_in_common_is_refused(self, circuit):
+        other = replace(circuit, edges=circuit.edges.assign(n_cells=5000))
+        with pytest.raises(ScircuitError, match="same number of cells"):
+            compare_effect_sizes(circuit, other)
+
+
+class TestHubs:
+    @given(st.lists(st.integers(0, 20), min_size=1, max_size=30).filter(any))
+    def test_gini_is_the_mean_absolute_difference(self, values):
+        x = np.array(values, float)
+        assert gini(x) == pytest.approx(np.abs(x[:, None] - x).mean() / (2 * x.mean()))
+
+    def test_degrees_agree_with_pandas(self, circuit):
+        table = degrees(circuit).set_index(["layer", "feature"])
+        out = circuit.edges.groupby(["source_layer", "source_feature"])["cohens_d"].agg(
+            ["size", lambda d: d.abs().sum()]
+        )
+        np.testing.assert_array_equal(table.loc[out.index, "out_degree"], out["size"])
+        np.testing.assert_allclose(table.loc[out.index, "out_strength"], out.iloc[:, 1], rtol=1e-5)
+        assert table["out_degree"].sum() == table["in_degree"].sum() == len(circuit.edges)
+        assert table["is_source"].sum() == 75
+        assert not table["is_target"].loc[0].any()
+
+    def test_residual_agrees_with_statsmodels(self, circuit):
+        table = hubs(circuit).table
+        side = table[table["is_source"]]
+        logs = np.log(side[["frequency", "mean_activation"]].to_numpy(float))
+        design = np.column_stack([logs, side["layer"].to_numpy()[:, None] == np.arange(3)]).astype(float)
+        fit = sm.OLS(np.log1p(side["out_degree"].to_numpy()), design).fit()
+        np.testing.assert_allclose(side["out_residual"], fit.resid, atol=1e-6)
+
+    def test_degree_that_is_firing_rate_leaves_no_residual(self, circuit):
+        nodes = circuit.nodes.assign(frequency=(1 + degrees(circuit)["out_degree"]) ** 2 / 1e6)
+        assert hubs(replace(circuit, nodes=nodes))["explained_out"].estimate == pytest.approx(1, abs=1e-6)
+
+    def test_gini_interval_holds_the_estimate(self, circuit):
+        out = hubs(circuit)["gini_out"]
+        assert out.low < out.estimate < out.high
+
+    def test_strongest_first(self, circuit):
+        assert hubs(circuit).table["out_degree"].is_monotonic_decreasing
+
+    def test_tail_is_reported_when_there_is_one(self, circuit):
+        names = set(hubs(circuit).measures["measure"])
+        assert {"tail_exponent", "tail_against_lognormal"} <= names
+        few = planted_circuit(n_layers=2, n_sources=5, seed=0).circuit
+        assert not any(name.startswith("tail") for name in hubs(few).measures["measure"])
+
+
+@pytest.mark.parametrize("ask", [sign_balance, attenuation, effect_sizes, hubs])
+def test_a_circuit_without_edges_is_refused_with_a_way_out(circuit, ask):
+    with pytest.raises(ScircuitError, match="lower its thresholds"):
+        ask(empty(circuit))
+
+
+@pytest.mark.parametrize("ask", [sign_balance, attenuation, effect_sizes, hubs])
+def test_same_seed_same_answer(circuit, ask):
+    pd.testing.assert_frame_equal(ask(circuit, seed=3).measures, ask(circuit, seed=3).measures)
+
+
+def test_summary_counts_every_layer_pair(circuit):
+    summary = summarise(circuit, draws=100)
+    assert summary.layer_pairs["n_edges"].sum() == len(circuit.edges)
+    assert summary.layer_pairs["n_tests"].sum() == circuit.provenance["n_tests"]
+    assert (summary.layer_pairs["n_sources"] == 25).all()
+    assert (summary.layer_pairs["random_directions"] == 2).all()
+    assert len(summary.results) == 4
+    assert summarise(empty(circuit)).results == []
+
+
+def test_identical_responses_have_no_standardised_size(circuit):
+    """An sd of 0 makes d infinite: such an edge counts as an edge, but not in means of |d|."""
+    d = circuit.edges["cohens_d"].where(circuit.edges.index != 0, -np.inf).astype("float32")
+    odd = replace(circuit, edges=circuit.edges.assign(cohens_d=d))
+    finite = np.abs(d[1:])
+    assert effect_sizes(odd).estimate == pytest.approx(finite.mean(), rel=1e-5)
+    assert effect_sizes(odd)["mean_abs_d"].n == len(finite)
+    table = hubs(odd).table
+    assert table["out_degree"].sum() == len(d)
+    assert table["out_strength"].sum() == pytest.approx(finite.sum(), rel=1e-4)
+    assert np.isfinite(compare_effect_sizes(odd, circuit).estimate)
+
+
+def test_edges_of_unknown_latents_are_refused(circuit):
+    for feature in (60, 10_000, -1):
+        edges = circuit.edges.assign(source_feature=feature)
+        with pytest.raises(ScircuitError, match=f"latent {feature} of layer"):
+            sign_balance(replace(circuit, edges=edges))

@@ -1,0 +1,43 @@
+"""What several rooms' tests build by hand: published weights under their published names."""
+
+from pathlib import Path
+
+import torch
+
+SHARED = Path(__file__).resolve().parents[1].parent / "shared" / "data"
+"""Real data sets, where they lie beside the project."""
+
+SCGPT_ARGS = {
+    "embsize": 32, "nheads": 4, "nlayers": 3, "d_hid": 48, "max_seq_len": 30, "n_bins": 51, "pad_value": -2,
+    "mask_value": -1,
+}  # fmt: skip
+
+
+def scgpt_weights(args: dict, n_tokens: int, seed: int = 0) -> dict[str, torch.Tensor]:
+    """A random state dict under the published names, fused attention and unused heads included."""
+    g = torch.Generator().manual_seed(seed)
+    d, hidden = args["embsize"], args["d_hid"]
+    shapes = {
+        "encoder.embedding.weight": (n_tokens, d), "value_encoder.linear1.weight": (d, 1),
+        "value_encoder.linear2.weight": (d, d), "decoder.fc.0.weight": (d, d), "decoder.fc.2.weight": (d, d),
+        "decoder.fc.4.weight": (1, d), "flag_encoder.weight": (2, d), "mvc_decoder.gene2query.weight": (d, d),
+        "mvc_decoder.W.weight": (d, d), "mvc_decoder.gene2query.bias": (d,),
+    }  # fmt: skip
+    for name, size in (("value_encoder.linear1", d), ("value_encoder.linear2", d), ("decoder.fc.0", d),
+                       ("decoder.fc.2", d), ("decoder.fc.4", 1)):  # fmt: skip
+        shapes[f"{name}.bias"] = (size,)
+    norms = ["encoder.enc_norm", "value_encoder.norm"]
+    for i in range(args["nlayers"]):
+        p = f"transformer_encoder.layers.{i}"
+        shapes |= {
+            f"{p}.self_attn.Wqkv.weight": (3 * d, d), f"{p}.self_attn.Wqkv.bias": (3 * d,),
+            f"{p}.self_attn.out_proj.weight": (d, d), f"{p}.self_attn.out_proj.bias": (d,),
+            f"{p}.linear1.weight": (hidden, d), f"{p}.linear1.bias": (hidden,),
+            f"{p}.linear2.weight": (d, hidden), f"{p}.linear2.bias": (d,),
+        }  # fmt: skip
+        norms += [f"{p}.norm1", f"{p}.norm2"]
+    out = {name: torch.randn(shape, generator=g) * 0.2 for name, shape in shapes.items()}
+    for name in norms:
+        out[f"{name}.weight"] = 1 + 0.1 * torch.randn(d, generator=g)
+        out[f"{name}.bias"] = 0.1 * torch.randn(d, generator=g)
+    return out

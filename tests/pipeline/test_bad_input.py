@@ -1,0 +1,203 @@
+"""Each wrong input: exit code 2, one sentence that names the thing and the fix, nothing written."""
+
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+import anndata as ad
+import numpy as np
+import pytest
+from safetensors.torch import load_file, save_file
+from scipy import sparse
+
+from scircuit._io import read_json, write_json
+from scircuit.cli import main
+
+Refusal = Callable[..., str]
+
+
+@pytest.fixture
+def refusal(capsys: pytest.CaptureFixture, monkeypatch: pytest.MonkeyPatch) -> Refusal:
+    """`refusal(*arguments)` runs the command line and returns its one sentence."""
+
+    def call(*arguments: object, code: int = 2) -> str:
+        monkeypatch.setattr("sys.argv", ["scircuit", "--quiet", *map(str, arguments)])
+        with pytest.raises(SystemExit) as ended:
+            main()
+        lines = [line for line in capsys.readouterr().err.splitlines() if line.startswith("scircuit: ")]
+        assert ended.value.code == code
+        assert len(lines) == 1
+        assert "Traceback" not in lines[0]
+        return lines[0]
+
+    return call
+
+
+def untouched(folder: Path) -> bool:
+    """Nothing of a run was written, not even its folder."""
+    return not (folder / "out").exists()
+
+
+def with_values(cells: ad.AnnData, value: float) -> ad.AnnData:
+    adata = cells.copy()
+    dense = adata.X.toarray().astype(np.float32)
+    dense[5, np.flatnonzero(dense[5])[0]] = value
+    adata.X = sparse.csr_matrix(dense)
+    return adata
+
+
+def test_missing_checkpoint(project, geneformer_folder, refusal) -> None:
+    folder = project(geneformer_folder, edit=lambda text: text.replace(str(geneformer_folder), "no/such/model"))
+    said = refusal("run", folder / "run.toml")
+    assert "no/such/model is no folder" in said
+    assert "geneformer-mini" in said
+    assert untouched(folder)
+
+
+@pytest.mark.parametrize(("kind", "file"), [("geneformer", "model.safetensors"), ("scgpt", "best_model.pt")])
+def test_truncated_checkpoint(project, request, tmp_path, refusal, kind: str, file: str) -> None:
+    model = tmp_path / kind
+    shutil.copytree(request.getfixturevalue(f"{kind}_folder"), model)
+    data = (model / file).read_bytes()
+    (model / file).write_bytes(data[: len(data) // 2])
+    folder = project(model)
+    assert file in refusal("run", folder / "run.toml")
+    assert untouched(folder)
+
+
+def test_checkpoint_without_a_weight(project, geneformer_folder, tmp_path, refusal) -> None:
+    model = tmp_path / "partial"
+    shutil.copytree(geneformer_folder, model)
+    weights = load_file(model / "model.safetensors")
+    name = next(n for n in weights if n.endswith("layer.1.attention.self.query.weight"))
+    del weights[name]
+    save_file(weights, model / "model.safetensors", metadata={"format": "pt"})
+    folder = project(model)
+    assert "lacks the weight" in refusal("run", folder / "run.toml")
+    assert untouched(folder)
+
+
+def sae_project(project, model: Path, saes: Path) -> Path:
+    return project(model, edit=lambda text: text.replace("[sae]", f'[sae]\npath = "{saes}"'))
+
+
+def test_sae_of_another_model(project, geneformer_folder, finished, refusal) -> None:
+    folder = sae_project(project, geneformer_folder, finished["scgpt"] / "out" / "saes")
+    assert "were trained on another model" in refusal("run", folder / "run.toml")
+    assert untouched(folder)
+
+
+def test_sae_of_another_width(project, geneformer_folder, finished, tmp_path, refusal) -> None:
+    from dataclasses import replace
+
+    from scircuit.sae import LinearSAE, load_saes, save_saes
+
+    manifest = read_json(finished["geneformer"] / "out" / "saes" / "manifest.json")
+    saes = load_saes(finished["geneformer"] / "out" / "saes")
+    narrow = {
+        layer: LinearSAE(replace(sae.config, d_in=16), sae.W_enc[:16], sae.b_enc, sae.W_dec[:, :16], sae.b_dec[:16])
+        for layer, sae in saes.items()
+    }
+    save_saes(
+        tmp_path / "narrow", narrow, model="m", model_fingerprint=manifest["model"]["fingerprint"], protocol="official"
+    )
+    folder = sae_project(project, geneformer_folder, tmp_path / "narrow")
+    said = refusal("run", folder / "run.toml")
+    assert "width 16" in said
+    assert "32" in said
+    assert untouched(folder)
+
+
+def test_sae_of_another_layer(project, geneformer_folder, finished, tmp_path, refusal) -> None:
+    saes = tmp_path / "saes"
+    shutil.copytree(finished["geneformer"] / "out" / "saes", saes)
+    manifest = read_json(saes / "manifest.json")
+    manifest["layers"]["0"], manifest["layers"]["1"] = manifest["layers"]["1"], manifest["layers"]["0"]
+    write_json(saes / "manifest.json", manifest)
+    folder = sae_project(project, geneformer_folder, saes)
+    assert "holds an SAE of layer 1" in refusal("run", folder / "run.toml")
+    del manifest["layers"]["3"]
+    write_json(saes / "manifest.json", manifest)
+    assert "no SAE for layer 3" in refusal("run", folder / "run.toml")
+    assert untouched(folder)
+
+
+def test_cells_without_counts(project, geneformer_folder, cells, refusal) -> None:
+    adata = ad.AnnData(obs=cells.obs.copy(), var=cells.var.copy())
+    folder = project(geneformer_folder, adata)
+    assert "no values in X" in refusal("run", folder / "run.toml")
+    assert untouched(folder)
+
+
+@pytest.mark.parametrize(
+    ("prefix", "says"), [("ENSMUSG", "another species"), ("XYZ", "Only 0 genes of the model's vocabulary")]
+)
+def test_foreign_genes(project, geneformer_folder, cells, refusal, prefix: str, says: str) -> None:
+    adata = cells.copy()
+    adata.var_names = [f"{prefix}{i:011d}" for i in range(adata.n_vars)]
+    folder = project(geneformer_folder, adata)
+    assert says in refusal("run", folder / "run.toml")
+    assert untouched(folder)
+
+
+@pytest.mark.parametrize(("value", "says"), [(np.nan, "NaN"), (-1.0, "negative"), (1.5, "non-integer")])
+def test_wrong_counts(project, scgpt_folder, cells, refusal, value: float, says: str) -> None:
+    folder = project(scgpt_folder, with_values(cells, value))
+    said = refusal("run", folder / "run.toml")
+    assert f"X holds {says}" in said
+    assert "'cell5'" in said
+    assert untouched(folder)
+
+
+def test_empty_cells_are_dropped_and_counted(project, scgpt_folder, cells) -> None:
+    from scircuit.config import load_config
+    from scircuit.pipeline.runs import run
+
+    adata = cells.copy()
+    dense = adata.X.toarray()
+    dense[[2, 9]] = 0
+    adata.X = sparse.csr_matrix(dense)
+    out = run(load_config(project(scgpt_folder, adata) / "run.toml"), until="tokenize").stage("tokens")
+    record = read_json(out / "tokens.json")
+    assert (record["n_cells"], record["n_empty"]) == (38, 2)
+
+
+@pytest.mark.parametrize(
+    ("line", "says"),
+    [
+        ("[sae]\nexpantion = 2", "did you mean 'expansion'"),
+        ("[sae]\nk = 'many'", "is of the wrong type"),
+        ("[sae]\narchitecture = 'dense'", "topk"),
+        ("[sources]\nrule = 'best'", "random_annotated"),
+        ("[sources]\nlayers = [7]", "sources.layers names 7"),
+        ("[trace]\nengine = 'fast'", "auto, exact, local"),
+        ("[trace]\nunits = 'donor'", "trace.groups or trace.units names 'donor'; obs has kind"),
+        ("[features]\ngene_sets = ['programms']", "programs"),
+        ("[cells]\npath = 'none.h5ad'", "none.h5ad"),
+        ("[cells]\npath = 'cells.h5ad'\nobs = ['donor']", "obs has kind"),
+    ],
+)
+def test_wrong_settings(project, geneformer_folder, refusal, line: str, says: str) -> None:
+    section, *values = line.split("\n")
+    keys = tuple(v.split(" =")[0] + " =" for v in values)
+
+    def edit(text: str) -> str:
+        kept = [t for t in text.splitlines() if not t.startswith(keys)]
+        return "\n".join(kept).replace(section, line)
+
+    folder = project(geneformer_folder, edit=edit)
+    assert says in refusal("run", folder / "run.toml")
+    assert untouched(folder)
+
+
+def test_broken_toml_and_missing_config(tmp_path: Path, refusal) -> None:
+    (tmp_path / "run.toml").write_text("name = ")
+    assert "is not valid TOML" in refusal("run", tmp_path / "run.toml")
+    assert "scircuit init" in refusal("run", tmp_path / "none.toml")
+
+
+def test_another_run_in_the_folder(finished, refusal) -> None:
+    folder = finished["scgpt"]
+    other = folder / "other.toml"
+    other.write_text((folder / "run.toml").read_text().replace("seed = 3", "seed = 5"))
+    assert "holds a different run (seed is 3 there, 5 was asked)" in refusal("run", other)

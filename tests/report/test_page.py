@@ -1,0 +1,258 @@
+"""The page as a reader meets it: whole, self-contained, honest about emptiness, safe with hostile labels."""
+
+import json
+import re
+from collections.abc import Callable
+from html.parser import HTMLParser
+from pathlib import Path
+from typing import NamedTuple
+
+import pandas as pd
+import pytest
+
+from scircuit.analysis.thresholds import threshold_sweep
+from scircuit.circuits.synthetic import planted_circuit
+from scircuit.errors import ScircuitError
+from scircuit.report import ReportRun, write_report
+from scircuit.report.runs import read_result
+
+MakeRun = Callable[..., ReportRun]
+VOID = {"meta", "input", "link", "br", "hr", "img", "path", "use", "rect", "circle", "line", "stop"}
+
+
+class Reader(HTMLParser):
+    """Collects what a browser would: ids, text, scripts, and tags left open."""
+
+    def __init__(self) -> None:
+        super().__init__(convert_charrefs=True)
+        self.tags: set[str] = set()
+        self.ids: list[str] = []
+        self.links: list[str] = []
+        self.text: list[str] = []
+        self.scripts: list[str] = []
+        self.open: list[str] = []
+        self.wrong: list[str] = []
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        values = dict(attrs)
+        self.tags.add(tag)
+        self.ids += [str(values["id"])] if "id" in values else []
+        self.links += [str(values[key]) for key in ("href", "src", "xlink:href") if key in values]
+        if tag not in VOID:
+            self.open.append(tag)
+
+    def handle_startendtag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.handle_starttag(tag, attrs)
+        if tag not in VOID:
+            self.open.pop()
+
+    def handle_endtag(self, tag: str) -> None:
+        if tag in VOID:
+            return
+        if not self.open or self.open[-1] != tag:
+            self.wrong.append(tag)
+        else:
+            self.open.pop()
+
+    def handle_data(self, data: str) -> None:
+        (self.scripts if self.open and self.open[-1] == "script" else self.text).append(data)
+
+
+def read(path: Path) -> Reader:
+    reader = Reader()
+    reader.feed(path.read_text(encoding="utf-8"))
+    reader.close()
+    return reader
+
+
+def words(path: Path) -> str:
+    return " ".join(" ".join(read(path).text).split())
+
+
+def embedded(path: Path) -> dict:
+    return json.loads(re.search(r'id="data">(.*?)</script>', path.read_text(encoding="utf-8"), re.DOTALL).group(1))
+
+
+def n_tests(run: ReportRun) -> int:
+    tests = pd.read_parquet(run.circuit / "tests.parquet")
+    return int(tests.loc[tests["kind"] == "latent", "n_tests"].sum())
+
+
+class Page(NamedTuple):
+    path: Path
+    runs: list[ReportRun]
+
+
+@pytest.fixture(scope="module")
+def page(build_run: MakeRun, tmp_path_factory: pytest.TempPathFactory) -> Page:
+    folder = tmp_path_factory.mktemp("page")
+    runs = [
+        build_run(folder / "a", "geneformer-mini"),
+        build_run(folder / "b", "scgpt-mini", n=150, n_layers=4, seed=1),
+    ]
+    return Page(write_report(folder / "report", runs), runs)
+
+
+def test_two_runs_stand_side_by_side_in_one_wellformed_file(page: Page) -> None:
+    assert page.path.name == "index.html"
+    reader = read(page.path)
+    assert not reader.wrong
+    assert not reader.open
+    assert len(reader.ids) == len(set(reader.ids))
+    text = words(page.path)
+    for run in page.runs:
+        assert f"of {n_tests(run):,} tests" in text
+    assert set(embedded(page.path)) == {"run0", "run1"}
+
+
+def test_nothing_is_fetched_from_anywhere(page: Page) -> None:
+    assert all(link.startswith("#") for link in read(page.path).links)
+    source = page.path.read_text(encoding="utf-8")
+    addresses = set(re.findall(r"https?://[^\s\"'<>)]+", source))
+    assert addresses <= {"http://www.w3.org/2000/svg", "http://www.w3.org/1999/xlink"}
+    assert "default-src 'none'" in source
+
+
+def test_features_without_a_gene_set_go_by_their_genes(page: Page) -> None:
+    nodes = embedded(page.path)["run0"]["nodes"]
+    bare = [node for node in nodes if not node["label"]]
+    assert bare
+    assert all(node["name"] == ", ".join(node["genes"][:2]) for node in bare)
+    assert "unlabelled" not in words(page.path)
+
+
+def test_links_within_the_page_arrive(page: Page) -> None:
+    reader = read(page.path)
+    assert {link[1:] for link in reader.links} <= set(reader.ids)
+
+
+def test_headline_numbers_are_those_of_the_tables(page: Page) -> None:
+    text = words(page.path)
+    for run in page.runs:
+        edges = pd.read_parquet(run.circuit / "edges.parquet")
+        assert f"{(edges['mean_delta'] < 0).mean():.1%}" in text
+        assert f"mean |d| {edges['cohens_d'].abs().mean():.2f}" in text
+
+
+@pytest.fixture(scope="module")
+def bare(build_run: MakeRun, tmp_path_factory: pytest.TempPathFactory) -> Page:
+    """One run without dictionaries, catalogue or gene sets."""
+    folder = tmp_path_factory.mktemp("bare")
+    circuit = build_run(folder / "a", "bare", n=40).circuit
+    terms = circuit / "terms.parquet"
+    pd.read_parquet(terms).iloc[:0].to_parquet(terms, index=False)
+    runs = [ReportRun("bare", circuit)]
+    return Page(write_report(folder / "report", runs), runs)
+
+
+def test_same_artefacts_give_the_same_bytes(bare: Page, tmp_path: Path) -> None:
+    assert write_report(tmp_path / "again", bare.runs).read_bytes() == bare.path.read_bytes()
+
+
+def test_an_empty_circuit_gives_an_honest_page(make_run: MakeRun, tmp_path: Path) -> None:
+    run = make_run(n=0)
+    path = write_report(tmp_path / "report", [run])
+    text = words(path)
+    assert "No test passed the thresholds" in text
+    assert embedded(path)["run0"]["edges"] == []
+    assert embedded(path)["run0"]["n_edges"] == 0
+    assert f"of {n_tests(run):,} tests" in text
+    assert "nan" not in text.lower().split()
+
+
+HOSTILE = ["</script><script>alert(1)</script>", '<img src=x onerror="alert(1)">', "a & b", "$x^$", "q\u2028r", "'\"`"]
+
+
+def test_labels_are_text_wherever_they_appear(make_run: MakeRun, tmp_path: Path) -> None:
+    run = make_run(n=40)
+    nodes = pd.read_parquet(run.circuit / "nodes.parquet")
+    nodes["label"] = [HOSTILE[i % len(HOSTILE)] for i in range(len(nodes))]
+    nodes["n_terms"] = 1
+    nodes["top_genes"] = [[HOSTILE[i % len(HOSTILE)], "CD3D"] for i in range(len(nodes))]
+    nodes.to_parquet(run.circuit / "nodes.parquet", index=False)
+    path = write_report(tmp_path / "report", [ReportRun(" ".join(HOSTILE), run.circuit, run.saes, run.features)])
+    reader = read(path)
+    assert not reader.wrong
+    assert len(reader.scripts) == 2
+    assert "alert(1)" not in reader.scripts[1]
+    assert "img" not in reader.tags
+    data = json.loads(reader.scripts[0])["run0"]["nodes"]
+    assert {node["label"] for node in data} == set(HOSTILE)
+    for label in HOSTILE:
+        assert " ".join(label.split()) in words(path)
+
+
+def test_the_picture_holds_every_edge_of_a_small_circuit(page: Page) -> None:
+    edges = pd.read_parquet(page.runs[0].circuit / "edges.parquet")
+    data = embedded(page.path)["run0"]
+    found = {
+        (*(data["nodes"][s][k] for k in ("layer", "feature")), *(data["nodes"][t][k] for k in ("layer", "feature")), d)
+        for s, t, d, *_ in data["edges"]
+    }
+    columns = ["source_layer", "source_feature", "target_layer", "target_feature", "cohens_d"]
+    assert found == {(*row[:4], float(f"{row[4]:.4g}")) for row in edges[columns].itertuples(index=False, name=None)}
+    strengths = [abs(edge[2]) for edge in data["edges"]]
+    assert strengths == sorted(strengths, reverse=True)
+
+
+def test_what_is_missing_is_said(bare: Page) -> None:
+    text = words(bare.path)
+    assert "No SAE manifest was given for this run." in text
+    assert "No answer: no edge" in text
+
+
+def test_sae_measures_are_shown_under_their_names(make_run: MakeRun, tmp_path: Path) -> None:
+    run = make_run(n=40)
+    manifest = json.loads(run.saes.read_text())
+    del manifest["layers"]["0"]["metrics"]["loss_recovered"]
+    for entry in manifest["layers"].values():
+        entry["metrics"].pop("l0")
+        entry["metrics"]["fvu"] = 0.123
+    run.saes.write_text(json.dumps(manifest))
+    text = words(write_report(tmp_path / "report", [run]))
+    assert "FVU" in text
+    assert "0.123" in text
+    assert "L0" not in text.split("Quality of the sparse autoencoders")[-1].replace("L0 ·", "")
+
+
+def test_wrong_input_is_refused_in_a_sentence(make_run: MakeRun, tmp_path: Path) -> None:
+    run = make_run(n=40)
+    with pytest.raises(ScircuitError, match="at least one run"):
+        write_report(tmp_path / "report", [])
+    with pytest.raises(ScircuitError, match="differ"):
+        write_report(tmp_path / "report", [run, run])
+    with pytest.raises(ScircuitError, match="does not exist"):
+        write_report(tmp_path / "report", [ReportRun("gone", tmp_path / "nowhere")])
+    run.saes.write_text("{}")
+    with pytest.raises(ScircuitError, match="no 'layers'"):
+        write_report(tmp_path / "report", [run])
+    assert not (tmp_path / "report").exists()
+
+
+def test_answers_of_the_analysis_become_sections(make_run: MakeRun, tmp_path: Path) -> None:
+    made = planted_circuit(n_layers=3, n_latents=24, n_sources=6, seed=4)
+    made.circuit.write(tmp_path / "circuit")
+    swept = threshold_sweep(made.effects, made.tests)
+    swept.write(tmp_path / "analysis")
+    run = ReportRun("planted", tmp_path / "circuit", analysis=tmp_path / "analysis")
+    text = words(write_report(tmp_path / "report", [run]))
+    assert "Choice of thresholds" in text
+    assert f"n = {swept.headline.n:,} edges. Null: {swept.null_model}. Definition {swept.definition}." in text
+    (tmp_path / "analysis" / "threshold_sweep.parquet").unlink()
+    with pytest.raises(ScircuitError, match="does not exist beside"):
+        write_report(tmp_path / "report", [run])
+
+
+def test_answers_come_back_as_they_were_written(tmp_path: Path) -> None:
+    made = planted_circuit(n_layers=3, n_latents=24, n_sources=6, seed=4)
+    result = threshold_sweep(made.effects, made.tests)
+    result.write(tmp_path)
+    back = read_result(tmp_path / "threshold_sweep.json")
+    pd.testing.assert_frame_equal(back.measures, result.measures, check_dtype=False)
+    pd.testing.assert_frame_equal(back.table, result.table)
+    assert (back.definition, back.glossary) == (result.definition, result.glossary)
+
+
+def test_two_circuits_are_compared_like_for_like_and_one_is_not(page: Page, bare: Page) -> None:
+    assert "Between the two" in words(page.path)
+    assert "Between the two" not in words(bare.path)

@@ -1,0 +1,69 @@
+import numpy as np
+import pytest
+from scipy import stats
+
+from scircuit.errors import ScircuitError
+from scircuit.stats.resampling import cluster_bootstrap, permutation_p, ratio, ratio_interval
+
+
+def test_ratio_interval_agrees_with_scipy_over_clusters():
+    rng = np.random.default_rng(0)
+    top, bottom = rng.poisson(6, 60).astype(float), rng.poisson(10, 60) + 1.0
+    ours = ratio_interval(top, bottom, rng, draws=8000)
+    oracle = stats.bootstrap(
+        (top, bottom),
+        lambda a, b, axis: a.sum(axis) / b.sum(axis),
+        paired=True,
+        vectorized=True,
+        method="percentile",
+        n_resamples=8000,
+        rng=rng,
+    ).confidence_interval
+    assert ours.estimate == pytest.approx(top.sum() / bottom.sum())
+    assert ours.n_clusters == 60
+    np.testing.assert_allclose([ours.low, ours.high], oracle, rtol=0.02)
+
+
+def test_interval_covers_the_truth_when_clusters_are_correlated():
+    rng = np.random.default_rng(1)
+    covered = []
+    for _ in range(300):
+        rate = rng.beta(2, 2, 50)
+        n = rng.integers(5, 50, 50)
+        interval = ratio_interval(rng.binomial(n, rate), n, rng, draws=300)
+        covered.append(interval.low <= 0.5 <= interval.high)
+    assert 0.88 <= np.mean(covered) <= 0.99
+
+
+def test_grouping_many_clusters_keeps_the_interval():
+    """The closed form of a mean: 1.96 standard errors."""
+    rng = np.random.default_rng(2)
+    x = rng.exponential(1, 20_000)
+    interval = ratio_interval(x, np.ones(len(x)), rng)
+    assert interval.n_clusters == 20_000
+    half = 1.96 * x.std() / np.sqrt(len(x))
+    np.testing.assert_allclose([interval.estimate - interval.low, interval.high - interval.estimate], half, rtol=0.12)
+
+
+def test_one_cluster_has_no_interval_and_empty_ratio_no_value():
+    interval = cluster_bootstrap([[1.0, 2.0]], ratio, np.random.default_rng(0))
+    assert interval.estimate == 0.5
+    assert np.isnan([interval.low, interval.high]).all()
+    assert np.isnan(ratio(np.array([1.0, 0.0])))
+
+
+def test_permutation_p_counts_the_observed_draw():
+    null = np.arange(99)
+    assert permutation_p(98, null) == 2 / 100
+    assert permutation_p(200, null) == 1 / 100
+    assert permutation_p(-1, null, "less") == 1 / 100
+    assert permutation_p(49, null, "two-sided") == 1.0
+    with pytest.raises(ScircuitError, match="alternative"):
+        permutation_p(1, null, "both")
+
+
+def test_level_and_shape_are_checked():
+    with pytest.raises(ScircuitError, match="level"):
+        cluster_bootstrap([[1.0, 2.0]], ratio, np.random.default_rng(0), level=95)
+    with pytest.raises(ScircuitError, match="shape"):
+        cluster_bootstrap([1.0, 2.0], ratio, np.random.default_rng(0))

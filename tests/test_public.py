@@ -1,0 +1,89 @@
+"""The public face: names, import cost, rooms without torch, help of every command."""
+
+import subprocess
+import sys
+import time
+
+import pytest
+from typer.testing import CliRunner
+
+import scircuit
+from scircuit.cli import app
+
+NAMES = [
+    "Circuit", "EdgeRule", "FoundationModel", "HookedModel", "Intervention", "Latents", "RunConfig", "SaeTraining",
+    "ScircuitError", "TokenBatch", "TokenStore", "TraceSettings", "__version__", "build_catalogue", "build_circuit",
+    "demo", "enrich", "gene_rows", "label_features", "load_config", "load_model", "load_saes", "measure_quality",
+    "packaged_programs", "parse_config", "read_gmt", "residuals", "run", "save_saes", "select_sources", "tokenize",
+    "trace", "train_saes", "write_report",
+]  # fmt: skip
+COMMANDS = sorted(command.name or command.callback.__name__ for command in app.registered_commands)
+KNOWLEDGE = ["list", "fetch", "add", "show"]
+
+
+def python(code: str) -> str:
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+def test_public_names_are_frozen() -> None:
+    assert sorted(scircuit.__all__) == NAMES
+    assert all(getattr(scircuit, name) is not None for name in NAMES)
+
+
+def test_unknown_name_is_an_attribute_error() -> None:
+    with pytest.raises(AttributeError, match="no attribute 'circus'"):
+        _ = scircuit.circus
+
+
+def test_import_is_light() -> None:
+    seconds = []
+    for _ in range(3):  # the best of three: other work on the machine is not the package's fault
+        started = time.monotonic()
+        loaded = python("import scircuit, sys; print(*sys.modules)").split()
+        seconds.append(time.monotonic() - started)
+    assert min(seconds) < 1.0
+    assert not {"torch", "pandas", "numpy", "anndata"} & set(loaded)
+
+
+@pytest.mark.parametrize("room", ["stats", "circuits", "analysis", "knowledge", "perturbation", "report"])
+def test_rooms_without_torch(room: str) -> None:
+    code = (
+        "import importlib, pkgutil, sys\n"
+        f"room = importlib.import_module('scircuit.{room}')\n"
+        "for found in pkgutil.walk_packages(room.__path__, room.__name__ + '.'):\n"
+        "    importlib.import_module(found.name)\n"
+        "print('torch' in sys.modules)"
+    )
+    assert python(code).strip() == "False"
+
+
+def test_version() -> None:
+    assert CliRunner().invoke(app, ["--version"]).output.strip() == f"scircuit {scircuit.__version__}"
+
+
+def test_bare_call_lists_every_command() -> None:
+    shown = CliRunner().invoke(app, ["--help"]).output
+    assert all(command in shown for command in COMMANDS)
+    assert {
+        "demo",
+        "init",
+        "run",
+        "tokenize",
+        "train-sae",
+        "features",
+        "trace",
+        "report",
+        "analyze",
+        "compare-profiles",
+        "export",
+    } <= set(COMMANDS)
+
+
+@pytest.mark.parametrize("command", [*COMMANDS, *(f"knowledge {name}" for name in KNOWLEDGE)])
+def test_help_of(command: str) -> None:
+    result = CliRunner().invoke(app, [*command.split(), "--help"])
+    assert result.exit_code == 0
+    said = result.output.split("\n\n")[1] if "\n\n" in result.output else result.output
+    assert len(said.strip()) > 30, "a command says what it does"

@@ -1,0 +1,68 @@
+"""Formulas of the multiply-adds against torch's own count of every product that the engines make."""
+
+import numpy as np
+import pytest
+import torch
+from torch.nn.attention import SDPBackend, sdpa_kernel
+from torch.utils.flop_counter import FlopCounterMode
+
+from scircuit.cells.tokens import tokenize
+from scircuit.models.geneformer import load_geneformer
+from scircuit.sae.base import SaeConfig
+from scircuit.sae.topk import TopKSAE
+from scircuit.tracing.clean import clean_batch, make_jobs
+from scircuit.tracing.costs import clean_madds, exact_madds, forward_madds, local_madds
+from scircuit.tracing.interventions import Intervention
+from scircuit.tracing.local import local_responses
+from scircuit.tracing.naive import forward
+from scircuit.tracing.suffix import suffix_responses
+
+
+@pytest.fixture(scope="module")
+def inputs(geneformer_folder, cells):
+    model = load_geneformer(geneformer_folder, device="cpu")
+    g = torch.Generator().manual_seed(0)
+    saes = {}
+    for layer in range(4):
+        decoder = torch.nn.functional.normalize(torch.randn(40, 32, generator=g), dim=1)
+        config = SaeConfig("topk", 32, 40, k=5, layer=layer)
+        saes[layer] = TopKSAE(config, decoder.T.clone(), torch.zeros(40), decoder, torch.zeros(32))
+    batch = tokenize(cells, model.tokenizer).batch(np.array([0, 3]))
+    clean = clean_batch(model, saes[0], batch, 0)
+    return model, saes, batch, clean, make_jobs(clean, saes[0], [Intervention((f,)) for f in range(0, 40, 2)])
+
+
+def counted(work):
+    """Multiply-adds of all matrix products in `work()`, as torch counts them."""
+    with sdpa_kernel(SDPBackend.MATH), FlopCounterMode(display=False) as counter:
+        work()
+    return counter.get_total_flops() // 2
+
+
+def test_a_forward(inputs):
+    model, _, batch, _, _ = inputs
+    one = batch.take(np.array([1]))
+    assert counted(lambda: forward(model, one)) == forward_madds(model, one.tokens.shape[1]) > 0
+
+
+def test_the_clean_side(inputs):
+    model, saes, batch, clean, _ = inputs
+    assert counted(lambda: clean_batch(model, saes[0], batch, 0)) == clean_madds(model, saes, clean) > 0
+
+
+@pytest.mark.parametrize("targets", [[1], [3], [1, 2, 3]])
+@pytest.mark.parametrize("tokens", [100, 400, 100_000])
+def test_the_exact_engine(inputs, targets, tokens):
+    model, saes, _, clean, jobs = inputs
+    measured = counted(lambda: list(suffix_responses(model, saes, clean, jobs, targets, tokens=tokens)))
+    assert measured == exact_madds(model, saes, clean, jobs, targets, tokens=tokens) > 0
+
+
+@pytest.mark.parametrize("targets", [[1], [3], [1, 2, 3]])
+@pytest.mark.parametrize("context_rows", [0.0, 1.0, 3.5])
+@pytest.mark.parametrize("score_bytes", [1 << 12, 1 << 27])
+def test_the_local_engine(inputs, targets, context_rows, score_bytes):
+    model, saes, _, clean, jobs = inputs
+    options = {"context_rows": context_rows, "score_bytes": score_bytes}
+    measured = counted(lambda: list(local_responses(model, saes, clean, jobs, targets, **options)))
+    assert measured == local_madds(model, saes, clean, jobs, targets, **options) > 0

@@ -1,0 +1,149 @@
+"""Memory: budgets are kept, batches halve when memory runs out, and the result stays."""
+
+import json
+from dataclasses import replace
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from scircuit.cells.tokens import tokenize
+from scircuit.errors import ScircuitError
+from scircuit.models.geneformer import load_geneformer
+from scircuit.sae.base import SaeConfig
+from scircuit.sae.topk import TopKSAE
+from scircuit.tracing import tracer, units
+from scircuit.tracing.memory import BatchSize, fit, is_out_of_memory, parse_memory, plan_memory
+from scircuit.tracing.settings import TraceSettings
+
+ENDS = ["source_layer", "source_feature", "target_layer", "target_feature", "kind", "draw"]
+SETTINGS = TraceSettings(engine="exact", cells_per_block=4, tokens=300, retention=1.0)
+
+
+@pytest.fixture(scope="module")
+def inputs(geneformer_folder, cells):
+    model = load_geneformer(geneformer_folder, device="cpu")
+    store = tokenize(cells, model.tokenizer, rows=np.arange(8))
+    g = torch.Generator().manual_seed(0)
+    saes = {}
+    for layer in range(4):
+        decoder = torch.nn.functional.normalize(torch.randn(48, 32, generator=g), dim=1)
+        config = SaeConfig("topk", 32, 48, k=6, layer=layer)
+        saes[layer] = TopKSAE(config, decoder.T.clone(), torch.zeros(48), decoder, torch.zeros(32))
+    return model, saes, store, {0: [1, 2, 3, 4], 2: [5, 6]}
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [("8GB", 8e9), ("8 gb", 8e9), ("512MiB", 512 * 2**20), ("1.5e9", 1.5e9), ("0.5TB", 5e11), ("100", 100)],
+)
+def test_amounts_of_memory(text, expected):
+    assert parse_memory(text) == expected
+
+
+@pytest.mark.parametrize("text", ["", "much", "8 QB", "-3GB", "0", "1.2.3GB", "GB"])
+def test_other_texts_are_refused(text):
+    with pytest.raises(ScircuitError, match="is no amount of memory"):
+        parse_memory(text)
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        torch.cuda.OutOfMemoryError("CUDA out of memory. Tried to allocate 2 GiB"),
+        RuntimeError("MPS backend out of memory (MPS allocated: 1 GB)"),
+        RuntimeError("[enforce fail] DefaultCPUAllocator: can't allocate memory: you tried to allocate 8 bytes"),
+        MemoryError(),
+    ],
+)
+def test_signs_of_no_memory(error):
+    assert is_out_of_memory(error)
+    assert not is_out_of_memory(RuntimeError("The size of tensor a (3) must match"))
+
+
+def test_a_real_refusal_of_the_allocator_is_recognised():
+    with pytest.raises(RuntimeError) as caught:
+        torch.empty(1 << 60, dtype=torch.uint8)
+    assert is_out_of_memory(caught.value)
+
+
+def short_of_memory(monkeypatch, limit):
+    """From now on responses of more than `limit` tokens at once fail as on a full device, half-way."""
+    original, seen = units.respond, []
+
+    def respond(*args, tokens, **options):
+        seen.append(tokens)
+        answers = original(*args, tokens=tokens, **options)
+        for answer in answers:
+            yield answer
+            if tokens > limit:
+                raise torch.cuda.OutOfMemoryError("CUDA out of memory. Tried to allocate 20.00 MiB")
+
+    monkeypatch.setattr(units, "respond", respond)
+    return seen
+
+
+def test_a_trace_short_of_memory_halves_its_batches_and_finds_the_same(inputs, tmp_path, monkeypatch, caplog):
+    model, saes, store, sources = inputs
+    plenty = tracer.trace(model, saes, store, sources, tmp_path / "plenty", settings=SETTINGS)
+    seen = short_of_memory(monkeypatch, 80)
+    short = tracer.trace(model, saes, store, sources, tmp_path / "short", settings=SETTINGS)
+    assert seen[:3] == [300, 150, 75], "halved until it fits"
+    assert set(seen[2:]) == {75}, "and small from then on"
+    assert "out of memory" in caplog.text
+    a, b = (pd.read_parquet(f / "effects.parquet").set_index(ENDS).sort_index() for f in (plenty, short))
+    assert a.index.equals(b.index)
+    np.testing.assert_allclose(a["mean_delta"], b["mean_delta"], atol=1e-5)
+    counts = [json.loads((f / "trace.json").read_text()) for f in (plenty, short)]
+    for name in ("n_clean_forwards", "n_ablated_forwards", "n_tests"):
+        assert counts[0][name] == counts[1][name] > 0, "work done twice counts once"
+
+
+def test_no_memory_for_anything_is_said_and_other_errors_pass(inputs, tmp_path, monkeypatch):
+    model, saes, store, sources = inputs
+    short_of_memory(monkeypatch, 0)
+    with pytest.raises(ScircuitError, match="even one sequence at a time"):
+        tracer.trace(model, saes, store, sources, tmp_path / "t", settings=SETTINGS)
+
+    def broken():
+        raise RuntimeError("shapes differ")
+
+    with pytest.raises(RuntimeError, match="shapes differ"):
+        BatchSize(100, 100).halving(broken)
+
+
+@settings(max_examples=40, deadline=None)
+@given(megabytes=st.floats(150, 20_000), engine=st.sampled_from(["exact", "local"]))
+def test_a_budget_is_kept_and_used(inputs, megabytes, engine):
+    model, saes, store, _ = inputs
+    sources = {0: range(48), 1: range(48)}
+    targets = {0: [1, 2, 3], 1: [2, 3]}
+    options = {"engine": engine, "length": int(store.lengths.max())}
+    base = replace(SETTINGS, memory=f"{megabytes}MB", n_random=2)
+    fitted = fit(model, saes, base, sources=sources, targets=targets, **options)
+
+    def peak(candidate):
+        return plan_memory(model, saes, candidate, n_rows=144, n_targets=3, **options).peak
+
+    assert peak(fitted) <= parse_memory(base.memory)
+    larger = {"tokens": 2 * fitted.tokens} if engine == "exact" else {"score_bytes": 2 * fitted.score_bytes}
+    assert peak(replace(fitted, **larger)) > parse_memory(base.memory) or fitted.tokens >= options["length"] << 20
+
+
+def test_too_small_a_budget_says_what_is_needed(inputs, tmp_path):
+    model, saes, store, sources = inputs
+    with pytest.raises(ScircuitError, match=r"too little: weights, sums of one source and one sequence of \d+ take"):
+        tracer.trace(model, saes, store, sources, tmp_path / "t", settings=replace(SETTINGS, memory="1MB"))
+    assert not (tmp_path / "t").exists()
+
+
+def test_a_finished_trace_does_not_ask_which_memory_it_had(inputs, tmp_path):
+    model, saes, store, sources = inputs
+    first = tracer.trace(model, saes, store, sources, tmp_path / "t", settings=replace(SETTINGS, memory="1GB"))
+    stamp = (first / "effects.parquet").stat().st_mtime_ns
+    for other in (SETTINGS, replace(SETTINGS, memory="2GB"), replace(SETTINGS, tokens=50)):
+        tracer.trace(model, saes, store, sources, tmp_path / "t", settings=other)
+    assert (first / "effects.parquet").stat().st_mtime_ns == stamp

@@ -1,0 +1,97 @@
+"""The plan against the trace that follows it."""
+
+import json
+import time
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+from planted import planted_cells, planted_model
+
+from scircuit.cells.tokens import tokenize
+from scircuit.errors import ScircuitError
+from scircuit.models.geneformer import load_geneformer
+from scircuit.sae.base import SaeConfig
+from scircuit.sae.topk import TopKSAE
+from scircuit.tracing.plan import plan_trace
+from scircuit.tracing.settings import TraceSettings
+from scircuit.tracing.tracer import trace
+
+SETTINGS = TraceSettings(
+    engine="exact", cells_per_block=4, sources_per_block=24, tokens=300, n_random=2, confirm="none",
+    accept_approximation=True, check_cells=24, check_sources=24,
+)  # fmt: skip
+SOURCES = {0: range(24), 2: [1, 5, 7]}
+
+
+@pytest.fixture(scope="module")
+def inputs(geneformer_folder, cells):
+    model = load_geneformer(geneformer_folder, device="cpu")
+    g = torch.Generator().manual_seed(0)
+    saes = {}
+    for layer in range(4):
+        decoder = torch.nn.functional.normalize(torch.randn(32, 32, generator=g), dim=1)
+        config = SaeConfig("topk", 32, 32, k=5, layer=layer)
+        saes[layer] = TopKSAE(config, decoder.T.clone(), torch.zeros(32), decoder, torch.zeros(32))
+    return model, saes, tokenize(cells, model.tokenizer, rows=np.arange(24))
+
+
+@pytest.mark.parametrize(("engine", "groups"), [("exact", ("kind",)), ("local", ())])
+def test_the_forwards_are_those_that_are_run(inputs, tmp_path, engine, groups):
+    model, saes, store = inputs
+    options = replace(SETTINGS, engine=engine, groups=groups)
+    plan = plan_trace(model, saes, store, SOURCES, settings=options)
+    started = time.perf_counter()
+    out = trace(model, saes, store, SOURCES, tmp_path / "t", settings=options)
+    seconds = time.perf_counter() - started
+    found = json.loads((out / "trace.json").read_text())
+    assert plan.table["n_ablated"].sum() == found["n_ablated_forwards"] > 100
+    assert plan.table["n_clean"].sum() == found["n_clean_forwards"] > 24
+    assert plan.engine == engine
+    assert plan.n_counted == plan.n_cells == 24
+    assert 0 < plan.table["seconds"].sum() < 100 * seconds
+    assert (plan.table["madds"] > 0).all()
+
+
+def test_fewer_counted_cells_give_an_estimate_near_it(inputs):
+    model, saes, store = inputs
+    whole = plan_trace(model, saes, store, SOURCES, settings=SETTINGS).table["n_ablated"].sum()
+    part = plan_trace(model, saes, store, SOURCES, settings=SETTINGS, max_cells=12)
+    assert part.n_counted == 12
+    assert part.table["n_ablated"].sum() == pytest.approx(whole, rel=0.2)
+    assert "scaled up from 12 cells" in "\n".join(part.lines())
+
+
+def test_what_is_printed(inputs):
+    model, saes, store = inputs
+    lines = plan_trace(model, saes, store, SOURCES, settings=SETTINGS).lines()
+    assert lines[0].split() == ["layer", "sources", "targets", "clean", "ablated", "TFLOP", "time"]
+    assert [line.split()[0] for line in lines[1:4]] == ["0", "2", "total"]
+    text = "\n".join(lines)
+    for part in ("exact engine on cpu, 24 cells", "counted in every cell", "peak memory", "disk while it runs"):
+        assert part in text
+    local = plan_trace(model, saes, store, SOURCES, settings=replace(SETTINGS, engine="local")).lines()
+    assert "fidelity check (24 sources per layer in 24 cells" in local[-1]
+
+
+def test_a_model_that_shows_no_blocks_has_forwards_and_time(tmp_path):
+    model, saes = planted_model()
+    store = planted_cells(model, 10)
+    options = TraceSettings(cells_per_block=3, retention=1.0)
+    plan = plan_trace(model, saes, store, {0: [0, 1], 1: [2]}, settings=options)
+    found = json.loads(
+        (trace(model, saes, store, {0: [0, 1], 1: [2]}, tmp_path / "t", settings=options) / "trace.json").read_text()
+    )
+    assert plan.table["n_ablated"].sum() == found["n_ablated_forwards"]
+    assert plan.table["madds"].isna().all()
+    assert (plan.table["seconds"] > 0).all()
+    assert plan.lines()
+
+
+def test_the_plan_keeps_to_the_memory_budget(inputs):
+    model, saes, store = inputs
+    plan = plan_trace(model, saes, store, SOURCES, settings=replace(SETTINGS, memory="200MB"))
+    assert plan.memory.peak <= 200e6
+    with pytest.raises(ScircuitError, match="too little"):
+        plan_trace(model, saes, store, SOURCES, settings=replace(SETTINGS, memory="1MB"))

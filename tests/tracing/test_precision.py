@@ -1,0 +1,66 @@
+"""Reduced precision is never silent: its agreement with float32 is measured and written."""
+
+import json
+
+import numpy as np
+import pytest
+import torch
+
+from scircuit.cells.tokens import tokenize
+from scircuit.models.geneformer import load_geneformer
+from scircuit.sae.base import SaeConfig
+from scircuit.sae.topk import TopKSAE
+from scircuit.tracing.precision import is_reduced, precision_report
+from scircuit.tracing.settings import TraceSettings
+from scircuit.tracing.tracer import trace
+
+SETTINGS = TraceSettings(engine="exact", check_cells=20, check_sources=12, tokens=2000)
+SOURCES = {0: range(12), 1: range(12)}
+TARGETS = {0: [1, 2, 3], 1: [2, 3]}
+
+
+@pytest.fixture(scope="module")
+def inputs(geneformer_folder, cells):
+    g = torch.Generator().manual_seed(0)
+    saes = {}
+    for layer in range(4):
+        decoder = torch.nn.functional.normalize(torch.randn(32, 32, generator=g), dim=1)
+        config = SaeConfig("topk", 32, 32, k=6, layer=layer)
+        saes[layer] = TopKSAE(config, decoder.T.clone(), torch.zeros(32), decoder, torch.zeros(32))
+    models = {dtype: load_geneformer(geneformer_folder, device="cpu", dtype=dtype) for dtype in ("float32", "bfloat16")}
+    return models, saes, tokenize(cells, models["float32"].tokenizer, rows=np.arange(20))
+
+
+def test_a_bfloat16_trace_says_how_far_it_is_from_float32(inputs, tmp_path):
+    models, saes, store = inputs
+    out = trace(models["bfloat16"], saes, store, SOURCES, tmp_path / "t", settings=SETTINGS)
+    report = json.loads((out / "trace.json").read_text())["precision_report"]
+    assert (report["dtype"], report["tf32"], report["n_cells"], report["n_sources"]) == ("bfloat16", False, 20, 24)
+    assert [row["distance"] for row in report["table"]] == [1, 2, 3]
+    for row in report["table"]:
+        assert row["n_tests"] > 20
+        assert 0.5 < row["r"] < 0.99999, "close to float32 but not it"
+        assert row["rmse"] > 0
+    assert models["bfloat16"].dtype == torch.bfloat16, "the model itself stays as it was"
+
+
+def test_float32_carries_no_report(inputs, tmp_path):
+    models, saes, store = inputs
+    assert not is_reduced(models["float32"])
+    out = trace(models["float32"], saes, store, {0: [1, 2]}, tmp_path / "t", settings=SETTINGS)
+    assert "precision_report" not in json.loads((out / "trace.json").read_text())
+
+
+def test_float32_agrees_with_itself_exactly(inputs):
+    models, saes, store = inputs
+    report = precision_report(models["float32"], saes, store, SOURCES, TARGETS, SETTINGS)
+    for row in report["table"]:
+        assert (row["r"], row["sign"], row["rmse"]) == (pytest.approx(1.0), 1.0, 0.0)
+
+
+def test_a_coarser_number_agrees_less(inputs, geneformer_folder):
+    models, saes, store = inputs
+    half = load_geneformer(geneformer_folder, device="cpu", dtype="float16")
+    tables = [precision_report(m, saes, store, SOURCES, TARGETS, SETTINGS)["table"] for m in (half, models["bfloat16"])]
+    for fine, coarse in zip(*tables, strict=True):
+        assert fine["r"] > coarse["r"], "float16 has 3 bits more of mantissa than bfloat16"

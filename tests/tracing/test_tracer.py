@@ -1,0 +1,209 @@
+"""Tables of a trace: statistics against numpy and scipy, interruption, stale results, merging."""
+
+import json
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from scipy import stats
+
+from scircuit.cells.tokens import tokenize
+from scircuit.errors import ScircuitError
+from scircuit.models.geneformer import load_geneformer
+from scircuit.models.stream import gene_rows
+from scircuit.sae.settings import SaeTraining
+from scircuit.sae.training import train_saes
+from scircuit.tracing import tracer
+from scircuit.tracing.clean import clean_batch, make_jobs
+from scircuit.tracing.interventions import Intervention
+from scircuit.tracing.moments import Moments, merge
+from scircuit.tracing.naive import naive_response
+from scircuit.tracing.settings import TraceSettings
+
+ENDS = ["source_layer", "source_feature", "target_layer", "target_feature"]
+SETTINGS = TraceSettings(cells_per_block=4, sources_per_block=3, tokens=300, retention=1.0)
+
+
+@pytest.fixture(scope="module")
+def setup(geneformer_folder, cells):
+    model = load_geneformer(geneformer_folder, device="cpu")
+    store = tokenize(cells, model.tokenizer, rows=np.arange(14))
+    config = SaeTraining(k=6, n_steps=60, batch_rows=64, buffer_rows=2000, expansion=2)
+
+    def stream(epoch):
+        return (rows for rows, _, _ in gene_rows(model, store.batches(8), range(4)))
+
+    saes = train_saes(stream, 32, range(4), config)
+    sources = {}
+    for layer in (0, 2):
+        clean = clean_batch(model, saes[layer], store.batch(np.arange(3)), layer)
+        live = torch.cat([lat.indices[lat.values > 0] for lat in clean.latents]).unique().tolist()
+        sources[layer] = live[:4]
+    return model, saes, store, sources
+
+
+@pytest.fixture(scope="module")
+def traced(setup, tmp_path_factory):
+    model, saes, store, sources = setup
+    return tracer.trace(model, saes, store, sources, tmp_path_factory.mktemp("run") / "trace", settings=SETTINGS)
+
+
+def naive_table(setup, kind_of):
+    """Every response by the oracle: {(source layer, source, target layer): float64 [cell, latent]}."""
+    model, saes, store, sources = setup
+    out = {}
+    for layer, features in sources.items():
+        for feature in features:
+            for cell in range(len(store)):
+                batch = store.batch(np.array([cell]))
+                clean = clean_batch(model, saes[layer], batch, layer)
+                for job in make_jobs(clean, saes[layer], [kind_of(feature)]):
+                    targets = range(layer + 1, 4)
+                    for t, delta in naive_response(model, saes, batch, layer, job.edit, targets).items():
+                        out.setdefault((layer, feature, t), []).append(delta.numpy())
+    return {key: np.stack(rows) for key, rows in out.items()}
+
+
+def test_every_statistic_of_every_effect(setup, traced):
+    effects = pd.read_parquet(traced / "effects.parquet")
+    tests = pd.read_parquet(traced / "tests.parquet")
+    for kind, draw, make in (
+        ("latent", 0, lambda f: Intervention((f,))),
+        ("random", 1, lambda f: Intervention((f,), "random", draw=1)),
+    ):
+        mine = effects[(effects["kind"] == kind) & (effects["draw"] == draw)].set_index(ENDS)
+        checked = 0
+        for (layer, feature, t), x in naive_table(setup, make).items():
+            x = np.where(np.abs(x) < 1e-9, 0.0, x)
+            counted = tests.set_index(["source_layer", "source_feature", "target_layer", "kind", "draw"])
+            row = counted.loc[(layer, feature, t, kind, draw)]
+            assert row["n_cells"] == len(x)
+            assert row["n_tests"] == (x != 0).any(axis=0).sum()
+            for latent in np.flatnonzero((x != 0).any(axis=0))[:12]:
+                values = x[:, latent]
+                got = mine.loc[(layer, feature, t, latent)]
+                assert got["n_nonzero"] == np.count_nonzero(values)
+                assert (got["n_pos"], got["n_neg"]) == ((values > 0).sum(), (values < 0).sum())
+                assert got["mean_delta"] == pytest.approx(values.mean(), abs=1e-5)
+                assert got["sd_delta"] == pytest.approx(values.std(ddof=1), abs=1e-5)
+                if got["sd_delta"] > 1e-3:
+                    assert got["cohens_d"] == pytest.approx(values.mean() / values.std(ddof=1), rel=1e-2, abs=1e-2)
+                assert got["consistency"] == max(got["n_pos"], got["n_neg"]) / got["n_nonzero"]
+                checked += 1
+        assert checked > 40
+
+
+def test_p_values_are_the_exact_sign_flip_test(setup, traced):
+    effects = pd.read_parquet(traced / "effects.parquet")
+    per_cell = pd.read_parquet(traced / "cell_effects.parquet")
+    few = effects[(effects["kind"] == "latent") & effects["n_nonzero"].between(2, 10)].nsmallest(8, "p_value")
+    assert len(few) == 8
+    for row in few.itertuples():
+        mine = per_cell[(per_cell[ENDS] == [getattr(row, e) for e in ENDS]).all(axis=1)]["delta"].to_numpy(np.float64)
+        assert len(mine) == row.n_nonzero
+        expected = stats.permutation_test((mine,), np.mean, permutation_type="samples", n_resamples=np.inf).pvalue
+        assert row.p_value == pytest.approx(expected, rel=1e-6)
+
+
+def read(folder):
+    tables = {n: pd.read_parquet(folder / f"{n}.parquet") for n in ("effects", "tests", "cell_effects")}
+    return tables, json.loads((folder / "trace.json").read_text())
+
+
+def assert_same(a, b):
+    for name in a[0]:
+        pd.testing.assert_frame_equal(a[0][name], b[0][name], check_exact=True)
+    assert a[1] == b[1]
+
+
+@pytest.mark.parametrize("stop_after", [0, 1, 5, 11])
+def test_an_interrupted_trace_resumes_to_the_same_bytes_and_counts(setup, traced, tmp_path, monkeypatch, stop_after):
+    model, saes, store, sources = setup
+    original, done = tracer.run_unit, []
+
+    def interrupted(*args, **options):
+        if len(done) == stop_after:
+            raise KeyboardInterrupt
+        done.append(1)
+        return original(*args, **options)
+
+    monkeypatch.setattr(tracer, "run_unit", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        tracer.trace(model, saes, store, sources, tmp_path / "t", settings=SETTINGS)
+    assert not (tmp_path / "t" / "trace.json").exists()
+    calls = []
+    monkeypatch.setattr(tracer, "run_unit", lambda *a, **o: calls.append(1) or original(*a, **o))
+    tracer.trace(model, saes, store, sources, tmp_path / "t", settings=SETTINGS)
+    assert_same(read(tmp_path / "t"), read(traced))
+    units = sum(-(-2 * len(f) // 3) for f in sources.values()) * 4
+    assert len(calls) == units - stop_after
+    assert not (tmp_path / "t" / "parts").exists()
+
+
+def test_blocks_of_sources_and_batches_do_not_change_the_result(setup, traced, tmp_path):
+    model, saes, store, sources = setup
+    other = TraceSettings(cells_per_block=4, sources_per_block=100, tokens=5000, retention=1.0)
+    tracer.trace(model, saes, store, sources, tmp_path / "t", settings=other)
+    a = read(tmp_path / "t")[0]["effects"].set_index([*ENDS, "kind", "draw"]).sort_index()
+    b = read(traced)[0]["effects"].set_index([*ENDS, "kind", "draw"]).sort_index()
+    assert a.index.equals(b.index)
+    np.testing.assert_allclose(a["mean_delta"], b["mean_delta"], atol=1e-5)
+
+
+def test_a_finished_trace_is_returned_and_another_is_refused(setup, traced, monkeypatch):
+    model, saes, store, sources = setup
+    monkeypatch.setattr(tracer, "run_unit", lambda *a, **o: pytest.fail("nothing is left to run"))
+    assert tracer.trace(model, saes, store, sources, traced, settings=SETTINGS) == traced
+    for changed in (
+        {"settings": TraceSettings(seed=1, retention=1.0)},
+        {"cells": store.subset(np.arange(5))},
+        {"sources": {0: sources[0][:1]}},
+    ):
+        inputs = {"cells": store, "sources": sources, "settings": SETTINGS, **changed}
+        with pytest.raises(ScircuitError, match="holds the trace of other inputs"):
+            tracer.trace(model, saes, inputs["cells"], inputs["sources"], traced, settings=inputs["settings"])
+
+
+def test_wrong_sources_are_refused_before_any_work(setup, tmp_path):
+    model, saes, store, _ = setup
+    for sources, message in (
+        ({3: [0]}, "No SAE lies above source layer 3"),
+        ({0: [64]}, "no latent 64; its latents are 0 to 63"),
+        ({9: [0]}, "Layer 9 has no SAE"),
+        ({}, "No source was given"),
+    ):
+        with pytest.raises(ScircuitError, match=message):
+            tracer.trace(model, saes, store, sources, tmp_path / "t", settings=SETTINGS)
+    assert not (tmp_path / "t").exists()
+    with pytest.raises(ScircuitError, match="it may be auto, exact, local"):
+        TraceSettings(engine="approximate")
+
+
+@settings(max_examples=30, deadline=None)
+@given(st.integers(0, 10_000), st.integers(1, 12))
+def test_moments_merge_to_the_same_as_one_pass(seed, n):
+    rng = np.random.default_rng(seed)
+    delta = torch.from_numpy(rng.normal(size=(n, 5)) * (rng.random((n, 5)) < 0.6))
+    clean = torch.from_numpy(rng.random((n, 5)))
+    rows = rng.integers(0, 3, n)
+    whole = Moments.zeros(3, 5, torch.device("cpu"))
+    whole.add(rows, delta, clean)
+    cut = rng.integers(0, n + 1)
+    parts = []
+    for span in (slice(0, cut), slice(cut, n)):
+        part = Moments.zeros(3, 5, torch.device("cpu"))
+        part.add(rows[span], delta[span], clean[span])
+        parts.append(part)
+    merged = merge(parts)
+    for name, value in merged.arrays().items():
+        np.testing.assert_allclose(value, whole.arrays()[name], rtol=1e-12, atol=1e-12)
+    r = int(rows[0])
+    mine = delta.numpy()[rows == r]
+    np.testing.assert_allclose(whole.total[r], mine.sum(axis=0), atol=1e-12)
+    np.testing.assert_allclose(whole.total_sq[r], (mine**2).sum(axis=0), atol=1e-12)
+    assert whole.n_pos[r].tolist() == (mine > 0).sum(axis=0).tolist()
+    again = Moments.from_tensors(whole.tensors("x"), "x")
+    assert all((again.arrays()[k] == v).all() for k, v in whole.arrays().items())
