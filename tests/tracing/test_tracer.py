@@ -6,6 +6,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+from agreement import assert_same_effects
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import stats
@@ -147,10 +148,8 @@ def test_blocks_of_sources_and_batches_do_not_change_the_result(setup, traced, t
     model, saes, store, sources = setup
     other = TraceSettings(cells_per_block=4, sources_per_block=100, tokens=5000, retention=1.0)
     tracer.trace(model, saes, store, sources, tmp_path / "t", settings=other)
-    a = read(tmp_path / "t")[0]["effects"].set_index([*ENDS, "kind", "draw"]).sort_index()
-    b = read(traced)[0]["effects"].set_index([*ENDS, "kind", "draw"]).sort_index()
-    assert a.index.equals(b.index)
-    np.testing.assert_allclose(a["mean_delta"], b["mean_delta"], atol=1e-5)
+    a, b = (read(folder)[0]["effects"] for folder in (tmp_path / "t", traced))
+    assert_same_effects(a, b, [*ENDS, "kind", "draw"])
 
 
 def test_a_finished_trace_is_returned_and_another_is_refused(setup, traced, monkeypatch):
