@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from scircuit.cli_world import compare, validate
 from scircuit.errors import ScircuitError
 
 if TYPE_CHECKING:
@@ -200,6 +201,9 @@ def export(
 
     typer.echo(write(run, fmt, out, max_edges))
 
+
+app.command()(compare)
+app.command()(validate)
 
 knowledge = typer.Typer(
     help="Gene sets, networks and disease genes: what is known, what is in the cache, and how it gets there.",
