@@ -98,8 +98,8 @@ _EVERY = (
         coactivation,
         ("circuit", "coactivation"),
     ),
-    Question("stability", "Would other cells give the same edges?", stability, ("cell_effects", "source_cells")),
-    Question("group_stability", "Do cell types or donors give the same edges?", group_stability, ("groups",)),
+    Question("stability", "Would other cells give the same edges?", stability, ("cell_effects", "source_cells", "tests")),
+    Question("group_stability", "Do cell types or donors give the same edges?", group_stability, ("groups", "tests")),
     Question("threshold_sweep", "What if the thresholds were others?", threshold_sweep, ("effects", "tests")),
     Question(
         "selection",
