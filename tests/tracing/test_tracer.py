@@ -97,6 +97,17 @@ def test_every_statistic_of_every_effect(setup, traced):
         assert checked > 40
 
 
+def test_the_spread_of_all_tests_is_counted(traced):
+    """With every test kept, the sums of the test table are those of the effect table."""
+    effects, tests = (pd.read_parquet(traced / f"{name}.parquet") for name in ("effects", "tests"))
+    size = effects.loc[np.isfinite(effects["cohens_d"])].assign(a=lambda t: t["cohens_d"].abs())
+    by = ["source_layer", "source_feature", "target_layer", "kind", "draw"]
+    sums = size.groupby(by, observed=True)["a"].agg(["size", "sum", lambda a: (a**2).sum()])
+    ours = tests.set_index(by)[["n_sized", "sum_abs_d", "sum_sq_d"]]
+    np.testing.assert_allclose(ours.loc[sums.index], sums, rtol=1e-6)
+    assert ours["n_sized"].sum() == len(size)
+
+
 def test_p_values_are_the_exact_sign_flip_test(setup, traced):
     effects = pd.read_parquet(traced / "effects.parquet")
     per_cell = pd.read_parquet(traced / "cell_effects.parquet")
