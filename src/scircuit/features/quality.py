@@ -6,6 +6,7 @@ from collections.abc import Iterable, Mapping
 import torch
 from torch import Tensor
 
+from scircuit._progress import progress
 from scircuit.cells.batch import TokenBatch
 from scircuit.models.base import FoundationModel, Masked
 from scircuit.models.stream import residuals, resume
@@ -36,7 +37,7 @@ def measure_quality(
     quality = {layer: QualityAccumulator(sae.d_in, sae.n_latents) for layer, sae in saes.items()}
     losses = dict.fromkeys(saes, torch.zeros(3, dtype=torch.float64))
     n = 0
-    for batch in batches:
+    for batch in progress(batches, desc="SAE quality", unit="batch"):
         keep = torch.from_numpy(batch.is_gene).to(model.device)
         for layer, h in residuals(model, batch, saes).items():
             quality[layer].update(saes[layer], h[keep])
