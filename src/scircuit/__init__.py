@@ -24,6 +24,7 @@ _NAMES = {
     "TraceSettings": "tracing.settings",
     "build_catalogue": "features.catalogue",
     "build_circuit": "circuits.build",
+    "check_adapter": "models.parity",
     "demo": "pipeline.runs",
     "enrich": "features.enrichment",
     "gene_rows": "models.stream",
@@ -64,6 +65,7 @@ if TYPE_CHECKING:
     from scircuit.models.base import FoundationModel
     from scircuit.models.hooked import HookedModel
     from scircuit.models.load import load_model
+    from scircuit.models.parity import check_adapter
     from scircuit.models.registry import list_checkpoints
     from scircuit.models.stream import gene_rows, residuals
     from scircuit.pipeline.runs import demo, run
