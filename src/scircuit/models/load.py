@@ -86,8 +86,10 @@ def load_model(
     )
 
 
-def find_source(source: str | Path, dictionaries: str | Path | None = None) -> Source:
+def find_source(source: str | Path, dictionaries: str | Path | None = None, *, download: bool = True) -> Source:
     """The folder behind a name or path: packaged model, local folder, published checkpoint, in that order.
+
+    With `download` false a published checkpoint must be on this machine already.
 
     Raises
     ------
@@ -101,7 +103,7 @@ def find_source(source: str | Path, dictionaries: str | Path | None = None) -> S
     if Path(source).is_dir():
         return Source(Path(source), dictionaries, checkpoint)
     if checkpoint is not None:
-        return Source(*locate(checkpoint, dictionaries=dictionaries), checkpoint)
+        return Source(*locate(checkpoint, dictionaries=dictionaries, download=download), checkpoint)
     raise ScircuitError(
         f"{source} is no folder; pass {' or '.join(PACKAGED)}, the folder of a Geneformer or scGPT checkpoint, or the "
         f"name of a published one: {', '.join(checkpoints())}."
