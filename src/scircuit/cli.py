@@ -114,13 +114,13 @@ def _stage(config: Path, out: Path | None, name: str, artefact: str) -> None:
 
 @app.command()
 def tokenize(config: ConfigPath, out: OutOption = None) -> None:
-    """Stage 1: cells to tokens, split into training and traced cells. Writes tokens/."""
+    """Stage 1: cells to tokens, split by use: train, catalogue, discovery, confirmation. Writes tokens/."""
     _stage(config, out, "tokenize", "tokens")
 
 
 @app.command(name="train-sae")
 def train_sae(config: ConfigPath, out: OutOption = None) -> None:
-    """Stage 2: train the dictionaries of all layers in one pass, and measure them. Writes saes/."""
+    """Stage 2: train and measure the dictionaries of all layers; goes on where it stopped. Writes saes/."""
     _stage(config, out, "train-sae", "saes")
 
 
@@ -142,7 +142,7 @@ def plan(config: ConfigPath, out: OutOption = None, memory: MemoryOption = None)
 def trace(
     config: ConfigPath, out: OutOption = None, memory: MemoryOption = None, cluster: ClusterOption = None
 ) -> None:
-    """Stage 4: ablate the sources, measure every downstream latent, call edges. Writes trace/ and circuit/."""
+    """Stage 4: ablate the sources, call edges, find them again. Writes trace/, circuit/ and confirmation/."""
     from scircuit.pipeline.runs import run_stage
 
     typer.echo(run_stage(_read(config, out, memory), "trace", cluster).stage("circuit"))
@@ -257,6 +257,44 @@ def show(name: SourceName) -> None:
     from scircuit.knowledge.registry import show as describe
 
     typer.echo(json.dumps(describe(name), indent=2))
+
+
+models = typer.Typer(
+    help="Published checkpoints: which are known, what they are, and how they get here.",
+    no_args_is_help=True,
+    rich_markup_mode=None,
+)
+app.add_typer(models, name="models")
+CheckpointName = Annotated[str, typer.Argument(metavar="NAME", help="A checkpoint; see `scircuit models list`.")]
+
+
+@models.command(name="list")
+def list_models() -> None:
+    """Every known checkpoint with its size, licence, and whether its files are on this machine."""
+    from scircuit.models.hub import list_checkpoints_here
+
+    typer.echo(list_checkpoints_here().to_string(index=False))
+
+
+@models.command(name="fetch")
+def fetch_model(
+    name: CheckpointName,
+    again: Annotated[bool, typer.Option("--again", help="Even if it is in the cache.")] = False,
+) -> None:
+    """Download a checkpoint and its dictionaries into the Hugging Face cache, each file held to its hash."""
+    from scircuit.models.hub import fetch_checkpoint
+
+    typer.echo(fetch_checkpoint(name, again=again))
+
+
+@models.command(name="show")
+def show_model(name: CheckpointName) -> None:
+    """Repository, revision, files, hashes, licence and paper of one checkpoint, and which files are missing here."""
+    import json
+
+    from scircuit.models.hub import show_checkpoint
+
+    typer.echo(json.dumps(show_checkpoint(name), indent=2))
 
 
 def main() -> None:
