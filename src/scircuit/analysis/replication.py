@@ -1,4 +1,4 @@
-"""Replication: are the edges there again in cells that had no part in finding them, and how much too large were they?"""
+"""Replication: whether edges are there again in other cells, and how much too large they were found."""
 
 from collections.abc import Callable
 
