@@ -107,7 +107,7 @@ def test_cells_are_drawn_by_metadata_and_fetched_in_chunks_once(fake: FakeCensus
     joinids = found.obs["soma_joinid"].to_numpy()
     assert len(joinids) == 300
     assert (np.diff(joinids) > 0).all()
-    assert (found.X != fake.counts[joinids - 5000]).nnz == 0
+    assert (fake.counts[joinids - 5000] != found.X).nnz == 0
     assert found.obs["is_primary_data"].all()
     expected = fake.obs.set_index("soma_joinid").loc[joinids]
     for column in ("tissue_general", "cell_type", "dataset_id"):

@@ -61,10 +61,10 @@ def test_columns_on_disk_are_refused_with_the_fix(rank, cells, tmp_path):
 
 
 def test_what_is_no_h5ad_is_refused(cells, tmp_path):
-    with pytest.raises(ScircuitError, match="does not exist; name an .h5ad file"):
+    with pytest.raises(ScircuitError, match=r"does not exist; name an .h5ad file"):
         open_cells(tmp_path / "none.h5ad")
     (tmp_path / "text.h5ad").write_text("no")
-    with pytest.raises(ScircuitError, match="is not a readable .h5ad file"):
+    with pytest.raises(ScircuitError, match=r"is not a readable .h5ad file"):
         open_cells(tmp_path / "text.h5ad")
     with h5py.File(tmp_path / "other.h5ad", "w") as file:
         file["data"] = [1]

@@ -52,7 +52,7 @@ def test_where_takes_any_type_and_several_columns(obs: pd.DataFrame) -> None:
         matching(obs, {"line": "K562"})
     with pytest.raises(ScircuitError, match="No cell has tissue = 'lnug'"):
         matching(obs, {"tissue": ["lung", "lnug"]})
-    with pytest.raises(ScircuitError, match="No cell has primary = 1; its values are (True|False)"):
+    with pytest.raises(ScircuitError, match=r"No cell has primary = 1; its values are (True|False)"):
         matching(obs, {"primary": 1})
     with pytest.raises(ScircuitError, match="names 'donor'; obs has tissue"):
         matching(obs, {"donor": "a"})
@@ -173,7 +173,7 @@ def test_wrong_shares_are_refused(shares: dict, says: str) -> None:
 
 
 def test_an_empty_split_is_refused(obs: pd.DataFrame) -> None:
-    with pytest.raises(ScircuitError, match="is in the .* split; take more cells or raise its share"):
+    with pytest.raises(ScircuitError, match=r"is in the .* split; take more cells or raise its share"):
         sample(obs.iloc[:3], n=None, identity=np.arange(3))
 
 

@@ -115,7 +115,7 @@ def test_unused_splits_may_be_empty() -> None:
 def test_mistakes_in_mixed_sections_are_named() -> None:
     with pytest.raises(ScircuitError, match=r"unknown key 'wheight'; did you mean 'weight'\?"):
         parse_config({"sae": {"mix": [{"name": "a", "wheight": 2}]}})
-    with pytest.raises(ScircuitError, match="shares.train = 'half' is of the wrong type"):
+    with pytest.raises(ScircuitError, match=r"shares.train = 'half' is of the wrong type"):
         parse_config({"cells": {"shares": {"train": "half"}}})
 
 
