@@ -145,9 +145,7 @@ def agree(first: pd.DataFrame, second: pd.DataFrame, rule: EdgeRule, n_tests: in
     return agreement(a, b, *d, n_tests=n_tests)
 
 
-def agreement(
-    a: np.ndarray, b: np.ndarray, d_a: np.ndarray, d_b: np.ndarray, n_tests: int | None = None
-) -> Agreement:
+def agreement(a: np.ndarray, b: np.ndarray, d_a: np.ndarray, d_b: np.ndarray, n_tests: int | None = None) -> Agreement:
     """Agreement of two edge sets (bool `[test]`) and their d `[test]`; NaN where there are no edges.
 
     Sets drawn at random are drawn from `n_tests` tests, by default those of the arrays.
