@@ -224,7 +224,7 @@ def analyze(
     asked = questions_of(run, question, profile)
     if question == "all" and (option or second):
         raise ScircuitError("`all` takes no --option and no --with; ask one question at a time with them.")
-    _answer(run, *asked, profile=profile, second=second, options=_options(option or []))
+    _answer(run, *asked, profile=profile, second=second, options=_settings(option or []))
 
 
 def _answer(
@@ -242,7 +242,7 @@ def _answer(
     typer.echo("\n".join([*sentences(mine), "", *glossary(mine)]))
 
 
-def _options(given: list[str]) -> "dict[str, object]":
+def _settings(given: list[str]) -> "dict[str, object]":
     """`NAME=VALUE` as keywords; numbers and lists as JSON writes them, anything else as text."""
     import json
 
@@ -264,9 +264,9 @@ def compare_profiles(run: RunPath) -> None:
     from scircuit.analysis.result import GLOSSARY
     from scircuit.pipeline.questions import beside, both_profiles
 
-    for row in both_profiles(run).itertuples():
-        ours = f"{row.default:.4g}{beside(row.default_low, row.default_high, row.default_null)}"
-        typer.echo(f"{row.number}: {ours} by default, {row.paper:.4g} as published. {row.difference}")
+    for row in both_profiles(run).to_dict("records"):
+        ours = f"{row['default']:.4g}{beside(row['default_low'], row['default_high'], row['default_null'])}"
+        typer.echo(f"{row['number']}: {ours} by default, {row['paper']:.4g} as published. {row['difference']}")
     typer.echo(f"\n{GLOSSARY['supporting']}")
 
 

@@ -52,7 +52,7 @@ def sign_balance(circuit: Circuit, draws: int = 2000, seed: int = 0) -> Result:
     random = _per_source(index.sources(controls), control_falls, index.n_nodes)
     touched = (own[:, 1] > 0) | (random[:, 1] > 0)
     own, random = own[touched], random[touched]
-    random_share = ratio_interval(*random.T, rng, draws)
+    random_share = ratio_interval(random[:, 0], random[:, 1], rng, draws)
     excess = cluster_bootstrap(np.hstack([own, random]), _excess, rng, draws)
     both = (own[:, 1] > 0) & (random[:, 1] > 0)
     difference = ratio(own[both]) - ratio(random[both])
