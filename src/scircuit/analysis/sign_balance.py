@@ -87,8 +87,8 @@ def sign_balance(circuit: Circuit, draws: int = 2000, seed: int = 0) -> Result:
 
 def _sums(source: np.ndarray, part: np.ndarray, whole: np.ndarray | None = None) -> tuple[np.ndarray, np.ndarray]:
     """Per-source sums of a part and of the whole (edges by default), for the sources that have edges."""
-    _, code = np.unique(source, return_inverse=True)
-    return np.bincount(code, weights=part), np.bincount(code, weights=whole)
+    known = np.bincount(source) > 0
+    return np.bincount(source, weights=part)[known], np.bincount(source, weights=whole)[known]
 
 
 def _per_source(source: np.ndarray, falls: np.ndarray, n_nodes: int) -> np.ndarray:
