@@ -18,6 +18,7 @@ from scircuit.analysis.interactions import interactions
 from scircuit.analysis.mediation import mediation
 from scircuit.analysis.profiles import profile as named_profile
 from scircuit.analysis.profiles import published_numbers
+from scircuit.analysis.replication import replication
 from scircuit.analysis.result import Result
 from scircuit.analysis.selection import selection
 from scircuit.analysis.sign_balance import sign_balance
@@ -35,6 +36,7 @@ TABLES: Mapping[str, tuple[str, str]] = {
     "mediation": ("trace/mediation.parquet", "trace with mediators"),
     "interactions": ("trace/interactions.parquet", "trace with sets of sources"),
     "interaction_sets": ("trace/interaction_sets.parquet", "trace with sets of sources"),
+    "confirmation": ("confirmation/edges.parquet", "run `scircuit trace` with confirmation.n_cells above 0"),
     "coactivation": ("features/coactivation_across.parquet", "describe features with co-activation across layers"),
     "correlations": ("features/correlations.parquet", "write the table of `pair_correlations` there"),
 }
@@ -98,6 +100,7 @@ _EVERY = (
         coactivation,
         ("circuit", "coactivation"),
     ),
+    Question("replication", "Are the edges there again in other cells?", replication, ("confirmation",)),
     Question("stability", "Would other cells give the same edges?", stability, ("cell_effects", "source_cells")),
     Question("group_stability", "Do cell types or donors give the same edges?", group_stability, ("groups",)),
     Question("threshold_sweep", "What if the thresholds were others?", threshold_sweep, ("effects", "tests")),
