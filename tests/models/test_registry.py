@@ -248,6 +248,38 @@ def test_a_failed_download_is_a_sentence(tiny, hub_cache, monkeypatch) -> None:
         locate(tiny, download=False)
 
 
+def test_published_dictionaries_are_read_from_where_the_hub_keeps_them(
+    hub_cache, shared_data: Path, tmp_path, monkeypatch
+) -> None:
+    """The published layout with the real V2 dictionaries; only the weights are small and of this test."""
+    import transformers
+
+    config = transformers.BertConfig(
+        vocab_size=20275, hidden_size=8, num_hidden_layers=1, num_attention_heads=2, intermediate_size=8,
+        hidden_act="relu", layer_norm_eps=1e-12, max_position_embeddings=4096, pad_token_id=0,
+    )  # fmt: skip
+    folder = snapshot(hub_cache) / "Geneformer-V2-316M"
+    transformers.BertForMaskedLM(config).save_pretrained(folder)
+    (snapshot(hub_cache) / "geneformer").mkdir()
+    for file in (shared_data / "tokenizers").glob("geneformer_*_gc104M.pkl"):
+        shutil.copy(file, snapshot(hub_cache) / "geneformer" / file.name.removeprefix("geneformer_"))
+    real = checkpoints()["geneformer-v2-316m"]
+    small = (
+        RemoteFile("config.json"),
+        RemoteFile("model.safetensors", None, sha256_file(folder / "model.safetensors")),
+    )
+    known = {real.name: replace(real, files=small)}
+    monkeypatch.setattr(registry, "checkpoints", lambda: known)
+    model = load_model(real.name, device="cpu")
+    assert (len(model.genes), model.tokenizer.max_length) == (20271, 4096)
+    assert {name: digest for name, digest in model.origin.files if name.endswith(".pkl")} == {
+        f.name: f.sha256 for f in real.dictionaries.files
+    }
+    flip(snapshot(hub_cache) / "geneformer" / "gene_median_dictionary_gc104M.pkl")
+    with pytest.raises(ScircuitError, match=r"gene_median_dictionary_gc104M\.pkl is not the published file"):
+        load_model(real.name, device="cpu")
+
+
 def test_own_dictionaries_spare_the_download_of_the_published_ones(tiny, hub_cache, geneformer_folder) -> None:
     fill(hub_cache, geneformer_folder, leave_out="vocabulary.json")
     located = locate(tiny, dictionaries="here")
