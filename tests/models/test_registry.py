@@ -8,7 +8,7 @@ import sys
 from dataclasses import replace
 from pathlib import Path
 
-import huggingface_hub
+import huggingface_hub.constants
 import pytest
 import torch
 
@@ -313,11 +313,17 @@ def test_the_environment_decides_the_cache(tmp_path, geneformer_folder) -> None:
         "        load_model(name, dictionaries='x')\n"
         "    except ScircuitError as error:\n"
         "        print(error)\n"
+        "from scircuit.models.hub import fetch_checkpoint\n"
+        "try:\n"
+        "    fetch_checkpoint('geneformer-v2-316m', again=True)\n"
+        "except ScircuitError as error:\n"
+        "    print(error)\n"
     )
     env = {"HF_HOME": str(tmp_path), "HF_HUB_OFFLINE": "1", "SCIRCUIT_CACHE": str(tmp_path), "PATH": "", "HOME": "/x"}
     env["PYTHONPATH"] = ":".join(sys.path)
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=env, check=True)
-    absent, other = done.stdout.splitlines()
+    absent, other, again = done.stdout.splitlines()
+    assert "cannot be downloaded again; unset it" in again
     assert "HF_HUB_OFFLINE is set" in absent
     assert "Geneformer-V2-104M/config.json" in absent
     assert str(tmp_path) in absent
