@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from scircuit._io import read_json
 from scircuit.cells.batch import TokenBatch
 from scircuit.cells.rank_value import RankValueTokenizer
-from scircuit.cells.vocabulary import Vocabulary, from_geneformer, read_vocabulary
+from scircuit.cells.vocabulary import find_geneformer_vocabulary
 from scircuit.errors import ScircuitError
 from scircuit.models.base import Masked
 from scircuit.models.block import ACTIVATIONS
@@ -33,6 +33,10 @@ _BLOCK = {
     "attention.output.dense": "out", "attention.output.LayerNorm": "norm1", "intermediate.dense": "up",
     "output.dense": "down", "output.LayerNorm": "norm2",
 }  # fmt: skip
+_CONFIG = (
+    "hidden_size", "num_hidden_layers", "num_attention_heads", "intermediate_size", "hidden_act", "layer_norm_eps",
+    "vocab_size", "max_position_embeddings", "type_vocab_size",
+)  # fmt: skip
 
 
 class Geneformer(BlockStack):
@@ -105,7 +109,10 @@ def load_geneformer(
     """
     folder = Path(folder)
     config = read_json(folder / "config.json")
-    vocabulary = _vocabulary(folder, dictionaries, config["vocab_size"])
+    absent = [key for key in _CONFIG if key not in config]
+    if absent:
+        raise ScircuitError(f"{folder / 'config.json'} lacks {absent[0]!r}; take the config.json of a Geneformer.")
+    vocabulary = find_geneformer_vocabulary(folder, dictionaries, config["vocab_size"])
     tokenizer = RankValueTokenizer(vocabulary, config["max_position_embeddings"], protocol, options or {})
     with torch.device("meta"):
         model = Geneformer(config, tokenizer, folder.name)
@@ -134,24 +141,3 @@ def _rename(weights: dict[str, Tensor]) -> dict[str, Tensor]:
         if len(whole) == len(parts):
             out[query.replace(".q.", ".qkv.")] = torch.cat(whole)
     return out
-
-
-def _vocabulary(folder: Path, dictionaries: str | Path | None, vocab_size: int) -> Vocabulary:
-    if (folder / "vocabulary.json").is_file():
-        return read_vocabulary(folder / "vocabulary.json")
-    series = "gc30M" if vocab_size == 25426 else "gc104M"
-    places = [Path(dictionaries)] if dictionaries else [folder, folder / "geneformer", folder.parent / "geneformer"]
-    places += [place / "gene_dictionaries_30m" for place in places]
-    for place in places:
-        if (place / f"token_dictionary_{series}.pkl").is_file():
-            vocabulary = from_geneformer(place, series)
-            if vocabulary.size != vocab_size:
-                raise ScircuitError(
-                    f"{place} holds a dictionary of {vocabulary.size} tokens, the weights have {vocab_size}; "
-                    "take the dictionaries of the same series."
-                )
-            return vocabulary
-    raise ScircuitError(
-        f"token_dictionary_{series}.pkl is in none of {', '.join(map(str, places))}; pass dictionaries= the folder "
-        "that holds the Geneformer token dictionaries."
-    )
