@@ -14,6 +14,7 @@ from scircuit.models.base import FoundationModel
 from scircuit.models.load import load_model
 from scircuit.models.stream import check_layers
 from scircuit.sae import LinearSAE, SaeTraining, load_saes
+from scircuit.tracing.memory import parse_memory
 from scircuit.tracing.settings import TraceSettings
 
 
@@ -92,16 +93,31 @@ def check_inputs(config: RunConfig, model: FoundationModel) -> None:
         On dictionaries of another model, unreadable gene sets, layers the model has not, or settings out of range.
     """
     layers = check_layers(model, config.sae.layers or range(model.n_layers))
-    sae_training(config, config.seed)
+    training = sae_training(config, config.seed)
     if config.sae.path:
         open_saes(config.sae.path, model, layers)
-    gene_set_libraries(config)
+    else:
+        training.n_latents(model.d_model)
+    if not gene_set_libraries(config):
+        raise ScircuitError("features.gene_sets is empty; name programs, a GMT file, or both.")
     if config.sources.rule not in RULES[:-1]:
         raise ScircuitError(f"sources.rule = {config.sources.rule!r} is unknown; it may be {', '.join(RULES[:-1])}.")
     strange = [i for i in config.sources.layers if i not in layers]
     if strange:
         raise ScircuitError(f"sources.layers names {strange[0]}; dictionaries are of layers {_listed(layers)}.")
-    trace_settings(config)
+    targets = config.trace.targets or layers
+    absent = [i for i in targets if i not in layers]
+    if absent:
+        raise ScircuitError(f"trace.targets names {absent[0]}; dictionaries are of layers {_listed(layers)}.")
+    for source in config.sources.layers or layers[:-1] or layers:
+        if source >= max(targets):
+            raise ScircuitError(
+                f"No target layer lies above source layer {source}; sources.layers must lie below layer "
+                f"{max(targets)}, the last that is read."
+            )
+    memory = trace_settings(config).memory
+    if memory is not None:
+        parse_memory(memory)
     EdgeRule(**vars(config.edges))
 
 
