@@ -81,6 +81,12 @@ def test_bare_call_lists_every_command() -> None:
     } <= set(COMMANDS)
 
 
+@pytest.mark.parametrize("group", [[], ["knowledge"]])
+def test_lists_of_commands_are_whole_sentences(group: list[str]) -> None:
+    shown = CliRunner().invoke(app, [*group, "--help"], env={"COLUMNS": "80"}).output.split("Commands:")[1]
+    assert "..." not in shown, "a first line fits beside its command"
+
+
 @pytest.mark.parametrize("command", [*COMMANDS, *(f"knowledge {name}" for name in KNOWLEDGE)])
 def test_help_of(command: str) -> None:
     result = CliRunner().invoke(app, [*command.split(), "--help"])

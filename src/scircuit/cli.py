@@ -15,7 +15,11 @@ if TYPE_CHECKING:
 app = typer.Typer(
     name="scircuit",
     help="Causal circuits between sparse-autoencoder features inside single-cell foundation models.\n\n"
-    "Start with `scircuit demo`; then `scircuit init my.toml`, edit it, and `scircuit run my.toml`.",
+    "A sparse autoencoder (SAE) splits what a layer of Geneformer or scGPT computes into features, here also called "
+    "latents. scircuit silences one at a time in real cells, measures every later one, and reports which drive "
+    "which.\n\n"
+    "Start with `scircuit demo`; then `scircuit init my.toml`, edit it, and `scircuit run my.toml`. "
+    "`scircuit COMMAND --help` explains a command.",
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
@@ -65,7 +69,11 @@ def demo(
     ),
     seed: Annotated[int, typer.Option(help="Seeds every draw.")] = 0,
 ) -> None:
-    """Trace circuits in both packaged models on 500 blood cells they never saw, and write one report."""
+    """Run everything once, without a file of yours.
+
+    Traces circuits in both packaged models on 500 blood cells that they never saw, and writes one report,
+    DIR/report/index.html. Takes a minute or two on two cores; needs no network and no GPU.
+    """
     from scircuit.pipeline.runs import demo as run_demo
 
     typer.echo(run_demo(out, seed=seed))
@@ -75,7 +83,10 @@ def demo(
 def init(
     path: Annotated[Path, typer.Argument(metavar="FILE", help="Where to write the config.")] = Path("scircuit.toml"),
 ) -> None:
-    """Write a commented config with every setting and its default."""
+    """Write a config to start from, every setting explained.
+
+    Set at least cells.path (your .h5ad) and model.source (your checkpoint), then `scircuit run FILE`.
+    """
     from scircuit._io import atomic
     from scircuit.config import template
 
@@ -88,7 +99,11 @@ def init(
 
 @app.command()
 def run(config: ConfigPath, out: OutOption = None, memory: MemoryOption = None, cluster: ClusterOption = None) -> None:
-    """All stages: tokenize, train-sae, features, trace, report. Goes on where an earlier call stopped."""
+    """Run all stages of a config, to the report.
+
+    The stages are tokenize, train-sae, features, trace, report. A run that was interrupted goes on where it stopped;
+    a folder that holds another run is left alone.
+    """
     from scircuit.pipeline.runs import run as run_all
 
     typer.echo(run_all(_read(config, out, memory), cluster=cluster).stage("report") / "index.html")
@@ -113,25 +128,40 @@ def _stage(config: Path, out: Path | None, name: str, artefact: str) -> None:
 
 @app.command()
 def tokenize(config: ConfigPath, out: OutOption = None) -> None:
-    """Stage 1: cells to tokens, split into training and traced cells. Writes tokens/."""
+    """Stage 1: turn cells into tokens.
+
+    Checks the counts, matches the genes to the model's vocabulary, and splits the cells into those that train the
+    SAEs and those that are traced. Writes tokens/.
+    """
     _stage(config, out, "tokenize", "tokens")
 
 
 @app.command(name="train-sae")
 def train_sae(config: ConfigPath, out: OutOption = None) -> None:
-    """Stage 2: train the dictionaries of all layers in one pass, and measure them. Writes saes/."""
+    """Stage 2: train one SAE per layer, and measure them.
+
+    All layers in one pass over the cells. Measured on held-out cells: variance unexplained, L0, alive latents, and
+    the share of the model's loss that the reconstruction recovers. Writes saes/, in SAELens format.
+    """
     _stage(config, out, "train-sae", "saes")
 
 
 @app.command()
 def features(config: ConfigPath, out: OutOption = None) -> None:
-    """Stage 3: what every latent responds to: genes, gene sets, labels. Writes features/."""
+    """Stage 3: describe and label every latent.
+
+    How often each fires, on which genes and cells most, and which gene sets those genes are enriched in. Writes
+    features/.
+    """
     _stage(config, out, "features", "features")
 
 
 @app.command()
 def plan(config: ConfigPath, out: OutOption = None, memory: MemoryOption = None) -> None:
-    """What stage 4 will take on this device: forwards, FLOP, memory, disk, time. Needs features/, writes nothing."""
+    """Estimate what stage 4 will take here.
+
+    Forward passes, FLOP, memory, disk and time. Needs features/ and writes nothing.
+    """
     from scircuit.pipeline.planning import plan as plan_run
 
     typer.echo("\n".join(plan_run(_read(config, out, memory)).lines()))
@@ -141,7 +171,11 @@ def plan(config: ConfigPath, out: OutOption = None, memory: MemoryOption = None)
 def trace(
     config: ConfigPath, out: OutOption = None, memory: MemoryOption = None, cluster: ClusterOption = None
 ) -> None:
-    """Stage 4: ablate the sources, measure every downstream latent, call edges. Writes trace/ and circuit/."""
+    """Stage 4: silence latents, and find the circuit.
+
+    Ablates every source latent in every traced cell, measures all later latents, tests them, and keeps the edges
+    that pass the thresholds. Writes trace/ and circuit/ (edges.parquet, nodes.parquet, run.json).
+    """
     from scircuit.pipeline.runs import run_stage
 
     typer.echo(run_stage(_read(config, out, memory), "trace", cluster).stage("circuit"))
@@ -149,7 +183,10 @@ def trace(
 
 @app.command()
 def report(config: ConfigPath, out: OutOption = None) -> None:
-    """Stage 5: one self-contained HTML page. Writes report/index.html."""
+    """Stage 5: write the report, one HTML page.
+
+    Opens from disk, without network. Writes report/index.html.
+    """
     _stage(config, out, "report", "report")
 
 
@@ -164,7 +201,10 @@ def analyze(
     run: Annotated[Path | None, typer.Argument(metavar="RUN", help="Folder of a finished run.")] = None,
     profile: Annotated[str, typer.Option(help="default, or paper for the published definitions.")] = "default",
 ) -> None:
-    """Ask a traced run what its circuit says; answers go to RUN/analysis/ and into the next report."""
+    """Put a question to a traced run.
+
+    Answers go to RUN/analysis/ and into the next report. `scircuit analyze list` shows the questions.
+    """
     from scircuit.analysis.registry import QUESTIONS, answerable
     from scircuit.pipeline.questions import ask, questions_of, sentences
 
@@ -181,7 +221,10 @@ def analyze(
 
 @app.command(name="compare-profiles")
 def compare_profiles(run: RunPath) -> None:
-    """The corrected and the published numbers of one run side by side, with what differs in a sentence."""
+    """Show corrected and published numbers of a run.
+
+    Side by side, with what differs in a sentence.
+    """
     from scircuit.pipeline.questions import both_profiles
 
     for row in both_profiles(run).itertuples():
@@ -202,7 +245,7 @@ def export(
 
 
 knowledge = typer.Typer(
-    help="Gene sets, networks and disease genes: what is known, what is in the cache, and how it gets there.",
+    help="Manage gene sets, networks and disease genes.\n\nWhat is known, what is in the cache, how it gets there.",
     no_args_is_help=True,
     rich_markup_mode=None,
 )
@@ -212,7 +255,7 @@ SourceName = Annotated[str, typer.Argument(metavar="NAME", help="A source; see `
 
 @knowledge.command(name="list")
 def list_sources() -> None:
-    """Every source with its version, licence, and whether it is in the cache."""
+    """List every source: version, licence, in the cache or not."""
     from scircuit.knowledge.registry import list_sources as known
 
     typer.echo(known()[["name", "kind", "state", "version", "licence", "title"]].to_string(index=False))
@@ -222,7 +265,7 @@ def list_sources() -> None:
 def fetch(
     name: SourceName, again: Annotated[bool, typer.Option("--again", help="Even if it is in the cache.")] = False
 ) -> None:
-    """Download a source once into the cache, checked against its checksum."""
+    """Download a source into the cache, checksum checked."""
     from scircuit.knowledge.registry import fetch as download
 
     typer.echo(download(name, again=again))
@@ -258,7 +301,7 @@ def show(name: SourceName) -> None:
 def main() -> None:
     """Entry point: a wrong input is one sentence and exit code 2."""
     try:
-        app(standalone_mode=True)
+        app(prog_name="scircuit")
     except ScircuitError as error:
         sys.stderr.write(f"scircuit: {error}\n")
         sys.exit(2)
