@@ -82,6 +82,8 @@ def test_the_card_tells_sources_use_and_losses(name):
     for point in log["curve"]:
         assert f"| {point['step']} | {point['train']:.4f} | {point['held_out']:.4f} |" in card
     assert f"{log['baseline_held_out']:.4f}" in card
+    assert log["tissue"]["loss"] < log["tissue"]["baseline"]
+    assert f"gut cells, SCP1884, never trained on): {log['tissue']['loss']:.4f}" in card
 
 
 def test_every_packaged_program_has_a_citation_and_genes_the_models_know():
