@@ -216,6 +216,15 @@ def test_wrong_settings(project, geneformer_folder, refusal, line: str, says: st
     assert untouched(folder)
 
 
+def test_a_threshold_above_the_usual_one_is_traced_for(project, geneformer_folder) -> None:
+    from scircuit.config import load_config
+    from scircuit.pipeline.opening import trace_settings
+
+    for text, retention in (("0.2", 0.2), ("0.01", 0.05), ('"null"', 0.05)):
+        folder = project(geneformer_folder, edit=lambda t, text=text: t.replace('max_q = "null"', f"max_q = {text}"))
+        assert trace_settings(load_config(folder / "run.toml")).retention == retention
+
+
 def test_broken_toml_and_missing_config(tmp_path: Path, refusal) -> None:
     (tmp_path / "run.toml").write_text("name = ")
     assert "is not valid TOML" in refusal("run", tmp_path / "run.toml")

@@ -126,9 +126,10 @@ def _listed(values: Sequence[int]) -> str:
 
 
 def trace_settings(config: RunConfig) -> TraceSettings:
-    """The trace's settings, with the thresholds near which an edge is confirmed."""
+    """The trace's settings, with the thresholds near which an edge is confirmed and up to which tests are kept."""
     e = config.edges
+    retention = max(TraceSettings.retention, min(e.max_q or 0.0, 1.0))
     return TraceSettings(
         **{k: v for k, v in vars(config.trace).items() if k != "n_cells"}, seed=config.seed,
-        min_abs_d=e.min_abs_d, min_consistency=e.min_consistency, max_q=e.max_q,
+        min_abs_d=e.min_abs_d, min_consistency=e.min_consistency, max_q=e.max_q, retention=retention,
     )  # fmt: skip
