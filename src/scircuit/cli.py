@@ -16,7 +16,11 @@ if TYPE_CHECKING:
 app = typer.Typer(
     name="scircuit",
     help="Causal circuits between sparse-autoencoder features inside single-cell foundation models.\n\n"
-    "Start with `scircuit demo`; then `scircuit init my.toml`, edit it, and `scircuit run my.toml`.",
+    "A sparse autoencoder (SAE) splits what a layer of Geneformer or scGPT computes into features, here also called "
+    "latents. scircuit silences one at a time in real cells, measures every later one, and reports which drive "
+    "which.\n\n"
+    "Start with `scircuit demo`; then `scircuit init my.toml`, edit it, and `scircuit run my.toml`. "
+    "`scircuit COMMAND --help` explains a command.",
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
@@ -66,7 +70,11 @@ def demo(
     ),
     seed: Annotated[int, typer.Option(help="Seeds every draw.")] = 0,
 ) -> None:
-    """Trace circuits in both packaged models on 500 blood cells they never saw, and write one report."""
+    """Run everything once, without a file of yours.
+
+    Traces circuits in both packaged models on 500 blood cells that they never saw, and writes one report,
+    DIR/report/index.html. Takes a minute or two on two cores; needs no network and no GPU.
+    """
     from scircuit.pipeline.runs import demo as run_demo
 
     typer.echo(run_demo(out, seed=seed))
@@ -76,7 +84,10 @@ def demo(
 def init(
     path: Annotated[Path, typer.Argument(metavar="FILE", help="Where to write the config.")] = Path("scircuit.toml"),
 ) -> None:
-    """Write a commented config with every setting and its default."""
+    """Write a config to start from, every setting explained.
+
+    Set at least cells.path (your .h5ad) and model.source (your checkpoint), then `scircuit run FILE`.
+    """
     from scircuit._io import atomic
     from scircuit.config import template
 
@@ -107,7 +118,11 @@ def doctor(
 
 @app.command()
 def run(config: ConfigPath, out: OutOption = None, memory: MemoryOption = None, cluster: ClusterOption = None) -> None:
-    """All stages: tokenize, train-sae, features, trace, report. Goes on where an earlier call stopped."""
+    """Run all stages of a config, to the report.
+
+    The stages are tokenize, train-sae, features, trace, report. A run that was interrupted goes on where it stopped;
+    a folder that holds another run is left alone.
+    """
     from scircuit.pipeline.runs import run as run_all
 
     typer.echo(run_all(_read(config, out, memory), cluster=cluster).stage("report") / "index.html")
@@ -132,25 +147,41 @@ def _stage(config: Path, out: Path | None, name: str, artefact: str) -> None:
 
 @app.command()
 def tokenize(config: ConfigPath, out: OutOption = None) -> None:
-    """Stage 1: cells to tokens, split by use: train, catalogue, discovery, confirmation. Writes tokens/."""
+    """Stage 1: turn cells into tokens.
+
+    Checks the counts, matches the genes to the model's vocabulary, and splits the cells by use: train,
+    catalogue, discovery, confirmation. Writes tokens/.
+    """
     _stage(config, out, "tokenize", "tokens")
 
 
 @app.command(name="train-sae")
 def train_sae(config: ConfigPath, out: OutOption = None) -> None:
-    """Stage 2: train and measure the dictionaries of all layers; goes on where it stopped. Writes saes/."""
+    """Stage 2: train one SAE per layer, and measure them.
+
+    All layers in one pass over the cells. Measured on held-out cells: variance unexplained, L0, alive latents, and
+    the share of the model's loss that the reconstruction recovers. Writes saes/, in SAELens format; goes on where it
+    stopped.
+    """
     _stage(config, out, "train-sae", "saes")
 
 
 @app.command()
 def features(config: ConfigPath, out: OutOption = None) -> None:
-    """Stage 3: what every latent responds to: genes, gene sets, labels. Writes features/."""
+    """Stage 3: describe and label every latent.
+
+    How often each fires, on which genes and cells most, and which gene sets those genes are enriched in. Writes
+    features/.
+    """
     _stage(config, out, "features", "features")
 
 
 @app.command()
 def plan(config: ConfigPath, out: OutOption = None, memory: MemoryOption = None) -> None:
-    """What stage 4 will take on this device: forwards, FLOP, memory, disk, time. Needs features/, writes nothing."""
+    """Estimate what stage 4 will take here.
+
+    Forward passes, FLOP, memory, disk and time. Needs features/ and writes nothing.
+    """
     from scircuit.pipeline.planning import plan as plan_run
 
     typer.echo("\n".join(plan_run(_read(config, out, memory)).lines()))
@@ -160,7 +191,12 @@ def plan(config: ConfigPath, out: OutOption = None, memory: MemoryOption = None)
 def trace(
     config: ConfigPath, out: OutOption = None, memory: MemoryOption = None, cluster: ClusterOption = None
 ) -> None:
-    """Stage 4: ablate the sources, call edges, find them again. Writes trace/, circuit/ and confirmation/."""
+    """Stage 4: silence latents, and find the circuit.
+
+    Ablates every source latent in every traced cell, measures all later latents, tests them, and keeps the edges
+    that pass the thresholds; then finds the edges again in other cells. Writes trace/, circuit/ (edges.parquet,
+    nodes.parquet, run.json) and confirmation/.
+    """
     from scircuit.pipeline.runs import run_stage
 
     typer.echo(run_stage(_read(config, out, memory), "trace", cluster).stage("circuit"))
@@ -168,7 +204,10 @@ def trace(
 
 @app.command()
 def report(config: ConfigPath, out: OutOption = None) -> None:
-    """Stage 5: one self-contained HTML page. Writes report/index.html."""
+    """Stage 5: write the report, one HTML page.
+
+    Opens from disk, without network. Writes report/index.html.
+    """
     _stage(config, out, "report", "report")
 
 
@@ -230,7 +269,10 @@ def analyze(
         typer.Option("--option", metavar="NAME=VALUE", help="A setting of one question, such as draws=5000."),
     ] = None,
 ) -> None:
-    """Ask a traced run what its circuit says; answers go to RUN/analysis/ and into the next report."""
+    """Put a question to a traced run.
+
+    Answers go to RUN/analysis/ and into the next report. `scircuit analyze list` shows the questions.
+    """
     from scircuit.analysis.registry import QUESTIONS, answerable
     from scircuit.pipeline.questions import questions_of
 
@@ -279,7 +321,10 @@ def _settings(given: list[str]) -> "dict[str, object]":
 
 @app.command(name="compare-profiles")
 def compare_profiles(run: RunPath) -> None:
-    """The corrected and the published numbers of one run side by side, with what differs in a sentence."""
+    """Show corrected and published numbers of a run.
+
+    Side by side, with what differs in a sentence.
+    """
     from scircuit.analysis.result import GLOSSARY
     from scircuit.pipeline.questions import beside, both_profiles
 
@@ -306,7 +351,7 @@ app.command()(compare)
 app.command()(validate)
 
 knowledge = typer.Typer(
-    help="Gene sets, networks and disease genes: what is known, what is in the cache, and how it gets there.",
+    help="Manage gene sets, networks and disease genes.\n\nWhat is known, what is in the cache, how it gets there.",
     no_args_is_help=True,
     rich_markup_mode=None,
 )
@@ -316,7 +361,7 @@ SourceName = Annotated[str, typer.Argument(metavar="NAME", help="A source; see `
 
 @knowledge.command(name="list")
 def list_sources() -> None:
-    """Every source with its version, licence, and whether it is in the cache."""
+    """List every source: version, licence, in the cache or not."""
     from scircuit.knowledge.registry import list_sources as known
 
     typer.echo(known()[["name", "kind", "state", "version", "licence", "title"]].to_string(index=False))
@@ -326,7 +371,7 @@ def list_sources() -> None:
 def fetch(
     name: SourceName, again: Annotated[bool, typer.Option("--again", help="Even if it is in the cache.")] = False
 ) -> None:
-    """Download a source once into the cache, checked against its checksum."""
+    """Download a source into the cache, checksum checked."""
     from scircuit.knowledge.registry import fetch as download
 
     typer.echo(download(name, again=again))
@@ -400,7 +445,7 @@ def show_model(name: CheckpointName) -> None:
 def main() -> None:
     """Entry point: a wrong input is one sentence and exit code 2."""
     try:
-        app(standalone_mode=True)
+        app(prog_name="scircuit")
     except ScircuitError as error:
         sys.stderr.write(f"scircuit: {error}\n")
         sys.exit(2)

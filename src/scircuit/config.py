@@ -4,6 +4,7 @@ import tomllib
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields, is_dataclass
 from difflib import get_close_matches
+from math import inf
 from pathlib import Path
 from types import UnionType
 from typing import Any, Union, get_args, get_origin, get_type_hints
@@ -252,6 +253,27 @@ PROFILES: Mapping[str, Mapping[str, Any]] = {
 }
 """Named sets of values (METHOD 4.6); nothing in the science asks for a profile's name."""
 
+_RANGES: Mapping[str, tuple[float, float]] = {
+    "cells.n": (1, inf),
+    "cells.min_match": (0, 1),
+    "cells.train_share": (0, 1),
+    "sae.quality_cells": (1, inf),
+    "sae.stability_seeds": (0, inf),
+    "features.min_firings": (1, inf),
+    "features.n_top_genes": (1, inf),
+    "features.alpha": (0, 1),
+    "features.min_overlap": (1, inf),
+    "features.control_draws": (0, inf),
+    "features.min_cosine": (0, 1),
+    "features.pair_cells": (0, inf),
+    "sources.n": (1, inf),
+    "sources.min_frequency": (0, 1),
+    "sources.min_top_genes": (0, inf),
+    "trace.n_cells": (2, inf),
+    "edges.min_consistency": (0, 1),
+}
+"""Least and largest values; what the settings of training, trace and edges check themselves is not repeated here."""
+
 
 def load_config(path: str | Path) -> RunConfig:
     """Read and validate a TOML file; relative paths in it are relative to the file."""
@@ -272,7 +294,7 @@ def parse_config(content: Mapping[str, Any], where: str = "config") -> RunConfig
     Raises
     ------
     ScircuitError
-        On an unknown key (with the nearest known one), a wrong type, or an unknown profile.
+        On an unknown key (with the nearest known one), a wrong type, a number out of range, or an unknown profile.
     """
     profile = content.get("profile", "default")
     if profile not in PROFILES:
@@ -282,7 +304,14 @@ def parse_config(content: Mapping[str, Any], where: str = "config") -> RunConfig
         for key, value in layer.items():
             both = isinstance(value, Mapping) and isinstance(merged.get(key), Mapping)
             merged[key] = {**merged[key], **value} if both else value
-    return _build(RunConfig, merged, where)
+    config: RunConfig = _build(RunConfig, merged, where)
+    for name, (low, high) in _RANGES.items():
+        section, key = name.split(".")
+        value = getattr(getattr(config, section), key)
+        if value is not None and not low <= value <= high:
+            allowed = f"be at least {low:g}" if high == inf else f"lie between {low:g} and {high:g}"
+            raise ScircuitError(f"{where}: {name} = {value!r} is out of range; it must {allowed}.")
+    return config
 
 
 def _build(kind: Any, content: Any, where: str) -> Any:

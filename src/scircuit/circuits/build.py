@@ -125,7 +125,9 @@ def build_circuit(
         )
     effects = conform(effects, EFFECTS, "effects")
     tests = conform(tests, TESTS, "tests")
-    if rule.max_q is None:
+    traced_for = provenance.get("settings", {})
+    kept_by_d = traced_for.get("max_q", 0.0) is None and traced_for.get("min_abs_d", np.inf) <= rule.min_abs_d
+    if rule.max_q is None and not kept_by_d:
         _warn_of_lost_tests(tests, rule, retention)
 
     edges, n_tests = _select(effects, tests, "latent", rule)

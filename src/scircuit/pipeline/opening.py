@@ -16,6 +16,7 @@ from scircuit.models.load import load_model
 from scircuit.models.stack import BlockStack
 from scircuit.models.stream import check_layers
 from scircuit.sae import LinearSAE, SaeTraining, load_saes
+from scircuit.tracing.memory import parse_memory
 from scircuit.tracing.settings import TraceSettings
 
 
@@ -86,10 +87,13 @@ def check_inputs(config: RunConfig, model: FoundationModel) -> None:
         local engine for a model whose layers cannot be looked into.
     """
     layers = check_layers(model, config.sae.layers or range(model.n_layers))
-    sae_training(config, config.seed)
+    training = sae_training(config, config.seed)
     if config.sae.path:
         open_saes(config.sae.path, model, layers)
-    gene_set_libraries(config)
+    else:
+        training.n_latents(model.d_model)
+    if not gene_set_libraries(config):
+        raise ScircuitError("features.gene_sets is empty; name programs, a GMT file, or both.")
     if config.sources.rule not in RULES[:-1]:
         raise ScircuitError(f"sources.rule = {config.sources.rule!r} is unknown; it may be {', '.join(RULES[:-1])}.")
     strange = [i for i in config.sources.layers if i not in layers]
@@ -99,6 +103,19 @@ def check_inputs(config: RunConfig, model: FoundationModel) -> None:
         raise ScircuitError(
             f"trace.engine = 'local' reads keys and values, which {model.name} does not show; use 'exact' or 'auto'."
         )
+    targets = config.trace.targets or layers
+    absent = [i for i in targets if i not in layers]
+    if absent:
+        raise ScircuitError(f"trace.targets names {absent[0]}; dictionaries are of layers {_listed(layers)}.")
+    for source in config.sources.layers or layers[:-1] or layers:
+        if source >= max(targets):
+            raise ScircuitError(
+                f"No target layer lies above source layer {source}; sources.layers must lie below layer "
+                f"{max(targets)}, the last that is read."
+            )
+    memory = trace_settings(config).memory
+    if memory is not None:
+        parse_memory(memory)
     EdgeRule(**vars(config.edges))
 
 
@@ -107,9 +124,10 @@ def _listed(values: Sequence[int]) -> str:
 
 
 def trace_settings(config: RunConfig) -> TraceSettings:
-    """The trace's settings, with the thresholds near which an edge is confirmed."""
+    """The trace's settings, with the thresholds near which an edge is confirmed and up to which tests are kept."""
     e = config.edges
+    retention = max(TraceSettings.retention, min(e.max_q or 0.0, 1.0))
     return TraceSettings(
         **{k: v for k, v in vars(config.trace).items() if k != "n_cells"}, seed=config.seed,
-        min_abs_d=e.min_abs_d, min_consistency=e.min_consistency, max_q=e.max_q,
+        min_abs_d=e.min_abs_d, min_consistency=e.min_consistency, max_q=e.max_q, retention=retention,
     )  # fmt: skip

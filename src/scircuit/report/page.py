@@ -78,6 +78,7 @@ def _render(runs: Sequence[RunTables], comparison: Comparison | None = None) -> 
         overview=provenance.overview_table(runs),
         record=provenance.record_table(runs),
         sections=page_sections(runs, comparison),
+        has_controls=any((run.circuit.tests["kind"] == "random").any() for run in runs),
         data={run.slug: _payload(run) for run in runs},
         style=(TEMPLATES / "style.css").read_text(encoding="utf-8"),
         script=(TEMPLATES / "circuit.js").read_text(encoding="utf-8"),

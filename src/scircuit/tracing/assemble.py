@@ -78,7 +78,8 @@ def assemble(
                 if grouping.name == settings.units:
                     p = unit_p(sums, len(grouping.labels), **rule)
             moments = merge([part.moments[target] for part in read])
-            table, made = effect_table(layer, target, todo, moments, found, **rule, weights=weights, p=p)
+            strong = settings.min_abs_d if settings.max_q is None else None
+            table, made = effect_table(layer, target, todo, moments, found, **rule, weights=weights, p=p, strong=strong)
             for grouping, sums in zip(groupings, grouped, strict=True):
                 if grouping.name in settings.groups:
                     of_groups.append(

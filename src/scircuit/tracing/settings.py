@@ -58,7 +58,8 @@ class TraceSettings:
         Budget such as `8GB`, from which `tokens`, `sources_per_block` and `score_bytes` follow; None takes them as
         they are.
     retention
-        Tests with p up to this are kept in the effect table. No test above it can have BH q below it.
+        Tests with p up to this are kept in the effect table. No test above it can have BH q below it. Where edges are
+        called without a test (`max_q` None), those with |d| > `min_abs_d` are kept as well.
     seed
         Seeds the random directions, the sampled sign-flips and the fidelity check.
     """
