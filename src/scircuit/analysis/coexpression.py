@@ -38,8 +38,8 @@ def coexpression(
         correlation over cells of the two latents' gene scores and of their activations, for the edges;
         `pair_correlations` makes it.
     unrestricted_sd : float, optional
-        Standard deviation of |d| over all tests. Without it, it is taken from `sum_abs_d` and `sum_sq_d`
-        of the test table where the trace wrote those, else the corrected share is left out.
+        Standard deviation of |d| over all tests. Without it, it is taken from `n_sized, sum_abs_d, sum_sq_d`
+        of the test table; where neither is there, the corrected share is left out.
     draws : int
         Bootstrap draws over sources.
     seed : int
@@ -187,19 +187,24 @@ def _covariance(totals: np.ndarray) -> np.ndarray:
 
 
 def _marginal(c: np.ndarray, i: int, j: int) -> np.ndarray:
-    scale = np.sqrt(c[..., i, i] * c[..., j, j])
-    return c[..., i, j] / np.where(scale > 1e-12, scale, np.nan)
+    scale = np.sqrt(np.maximum(c[..., i, i] * c[..., j, j], 0.0))
+    return c[..., i, j] / _defined(scale)
 
 
 def _partial(c: np.ndarray, i: int, j: int, k: int) -> np.ndarray:
     """Correlation of i and j with k held."""
     r_ij, r_ik, r_jk = _marginal(c, i, j), _marginal(c, i, k), _marginal(c, j, k)
-    return (r_ij - r_ik * r_jk) / np.sqrt((1 - r_ik**2) * (1 - r_jk**2))
+    return (r_ij - r_ik * r_jk) / np.sqrt(_defined(1 - r_ik**2) * _defined(1 - r_jk**2))
 
 
 def _r_squared(c: np.ndarray) -> np.ndarray:
     r_1, r_2, r_12 = _marginal(c, 0, 1), _marginal(c, 0, 2), _marginal(c, 1, 2)
-    return (r_1**2 + r_2**2 - 2 * r_1 * r_2 * r_12) / (1 - r_12**2)
+    return (r_1**2 + r_2**2 - 2 * r_1 * r_2 * r_12) / _defined(1 - r_12**2)
+
+
+def _defined(divisor: np.ndarray) -> np.ndarray:
+    """NaN in place of 0 and of what rounding makes of it, as in a bootstrap sample of few distinct edges."""
+    return np.where(divisor > 1e-12, divisor, np.nan)
 
 
 _Share = Callable[[np.ndarray], np.ndarray]
@@ -218,8 +223,9 @@ def _unrestricted(r_squared: float, u: float) -> float:
 
 
 def _spread_over_tests(tests: pd.DataFrame) -> float | None:
-    if not {"sum_abs_d", "sum_sq_d"} <= set(tests.columns):
+    """Standard deviation of |d| over every test that was made, kept or not."""
+    columns = ["n_sized", "sum_abs_d", "sum_sq_d"]
+    if not set(columns) <= set(tests.columns):
         return None
-    own = tests.loc[tests["kind"] == "latent"]
-    n, total, square = own["n_tests"].sum(), own["sum_abs_d"].sum(), own["sum_sq_d"].sum()
+    n, total, square = tests.loc[tests["kind"] == "latent", columns].sum()
     return float(np.sqrt(square / n - (total / n) ** 2))

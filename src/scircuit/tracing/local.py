@@ -28,7 +28,7 @@ from scircuit.models.stack import BlockStack
 from scircuit.sae.base import SparseAutoencoder
 from scircuit.sae.latents import Latents
 from scircuit.tracing.attention import attend
-from scircuit.tracing.clean import CleanBatch, Job
+from scircuit.tracing.clean import CleanBatch, Job, touched
 from scircuit.tracing.suffix import Responses, mean_over_jobs
 
 
@@ -38,7 +38,8 @@ class _Chunk:
 
     `position` int64 `[row]`; `read` bool `[row]`, the rows at which the response is read; `of_job` int64 `[row]`.
     `table` int64 `[job, widest]` holds the rows of each job, `valid` is False at its padding. `own` int64 `[pair]`
-    lists the clean columns that are a row's own, as row x positions + position.
+    lists the clean columns that are a row's own, as row x positions + position. `acts` bool `[job]` is False for null
+    edits, whose response is exactly 0.
     """
 
     numbers: np.ndarray
@@ -48,6 +49,7 @@ class _Chunk:
     table: Tensor
     valid: Tensor
     own: Tensor
+    acts: Tensor
     x: Tensor
 
 
@@ -152,7 +154,8 @@ def _pack(jobs: Sequence[Job], numbers: list[int], chosen: Mapping[int, tuple[Te
     x = h[position].clone()
     x[read] += torch.cat([jobs[n].edit.rows for n in numbers]).to(x.dtype)
     own = table[job, a] * len(h) + position[table[job, b]]
-    return _Chunk(np.array(numbers), position, read, of_job, table, valid, own, x)
+    acts = touched([jobs[n] for n in numbers])
+    return _Chunk(np.array(numbers), position, read, of_job, table, valid, own, acts, x)
 
 
 def _propagate(block: PostNormBlock, chunk: _Chunk, k: Tensor, v: Tensor) -> Tensor:
@@ -172,4 +175,5 @@ def _read(layer: int, sae: SparseAutoencoder, h: Tensor, read: Tensor, chunks: S
         before = mean_over_jobs(clean.rows(at), of_job, counts, sae.n_latents)
         after: Latents = sae.encode(chunk.x[chunk.read])
         delta = mean_over_jobs(after, of_job, counts, sae.n_latents) - before
+        delta = torch.where(chunk.acts.to(delta.device)[:, None], delta, 0.0)
         yield Responses(layer, chunk.numbers, delta, before)
