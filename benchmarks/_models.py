@@ -1,5 +1,6 @@
 """Models, dictionaries and cells that several benchmarks trace."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -85,7 +86,8 @@ def trained(model: str, folder: Path) -> tuple[FoundationModel, dict[int, Linear
     from scircuit.pipeline.stages import traced_cells
 
     config = demo_config(model, folder)
+    config = replace(config, trace=replace(config.trace, n_cells=None))
     done = run(config, until="train-sae")
     opened = open_model(config)
     store = TokenStore.read(done.stage("tokens"))
-    return opened, open_saes(done.stage("saes"), opened), traced_cells(store, None, config.seed)
+    return opened, open_saes(done.stage("saes"), opened), traced_cells(store, config)

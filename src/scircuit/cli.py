@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from scircuit.cli_probe import paths, probe
 from scircuit.cli_world import compare, validate
 from scircuit.errors import ScircuitError
 
@@ -31,6 +32,10 @@ OutOption = Annotated[
 
 MemoryOption = Annotated[
     str | None, typer.Option("--memory", metavar="8GB", help="Memory budget of the trace, instead of the config's.")
+]
+AcceptOption = Annotated[
+    bool,
+    typer.Option("--accept-approximation", help="Go on though the local engine misses its floors; the result says so."),
 ]
 ClusterOption = Annotated[
     str | None,
@@ -106,14 +111,20 @@ def doctor(
 
 
 @app.command()
-def run(config: ConfigPath, out: OutOption = None, memory: MemoryOption = None, cluster: ClusterOption = None) -> None:
+def run(
+    config: ConfigPath,
+    out: OutOption = None,
+    memory: MemoryOption = None,
+    cluster: ClusterOption = None,
+    accept: AcceptOption = False,
+) -> None:
     """All stages: tokenize, train-sae, features, trace, report. Goes on where an earlier call stopped."""
     from scircuit.pipeline.runs import run as run_all
 
-    typer.echo(run_all(_read(config, out, memory), cluster=cluster).stage("report") / "index.html")
+    typer.echo(run_all(_read(config, out, memory, accept), cluster=cluster).stage("report") / "index.html")
 
 
-def _read(config: Path, out: Path | None, memory: str | None = None) -> "RunConfig":
+def _read(config: Path, out: Path | None, memory: str | None = None, accept: bool = False) -> "RunConfig":
     from dataclasses import replace
 
     from scircuit.config import load_config
@@ -121,6 +132,8 @@ def _read(config: Path, out: Path | None, memory: str | None = None) -> "RunConf
     loaded = load_config(config)
     if memory is not None:
         loaded = replace(loaded, trace=replace(loaded.trace, memory=memory))
+    if accept:
+        loaded = replace(loaded, trace=replace(loaded.trace, accept_approximation=True))
     return loaded if out is None else replace(loaded, out=str(out))
 
 
@@ -158,12 +171,16 @@ def plan(config: ConfigPath, out: OutOption = None, memory: MemoryOption = None)
 
 @app.command()
 def trace(
-    config: ConfigPath, out: OutOption = None, memory: MemoryOption = None, cluster: ClusterOption = None
+    config: ConfigPath,
+    out: OutOption = None,
+    memory: MemoryOption = None,
+    cluster: ClusterOption = None,
+    accept: AcceptOption = False,
 ) -> None:
     """Stage 4: ablate the sources, call edges, find them again. Writes trace/, circuit/ and confirmation/."""
     from scircuit.pipeline.runs import run_stage
 
-    typer.echo(run_stage(_read(config, out, memory), "trace", cluster).stage("circuit"))
+    typer.echo(run_stage(_read(config, out, memory, accept), "trace", cluster).stage("circuit"))
 
 
 @app.command()
@@ -222,6 +239,8 @@ def export(
 
 app.command()(compare)
 app.command()(validate)
+app.command()(probe)
+app.command()(paths)
 
 knowledge = typer.Typer(
     help="Gene sets, networks and disease genes: what is known, what is in the cache, and how it gets there.",

@@ -139,7 +139,7 @@ def test_the_fidelity_check_raises_the_context_or_refuses(setup):
     assert raised.table["r"].min() > level
     assert raised.context_rows > 0
     impossible = TraceSettings(context_rows=0.0, min_r=1.0, min_sign=1.0, **base)
-    with pytest.raises(ScircuitError, match=r"use engine='exact', or accept_approximation"):
+    with pytest.raises(ScircuitError, match=r"use engine='exact', or --accept-approximation"):
         choose_context(model, saes, store, sources, targets, impossible)
 
 

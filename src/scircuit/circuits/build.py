@@ -202,7 +202,7 @@ def _warn_of_lost_tests(tests: pd.DataFrame, rule: EdgeRule, retention: float) -
     if lost:
         logger.warning(
             "the rule asks for no significance, but the trace kept only p <= %g: %d of %d rows of its test "
-            "table have too few cells for every |d| > %g to have been kept; trace with edges.max_q = \"null\" for all.",
+            'table have too few cells for every |d| > %g to have been kept; trace with edges.max_q = "null" for all.',
             retention,
             lost,
             len(tests),

@@ -19,6 +19,7 @@ from scircuit.pipeline.cells import traced_cells
 from scircuit.pipeline.facts import hardware, versions
 from scircuit.pipeline.folder import RunFolder, settings
 from scircuit.pipeline.opening import trace_settings
+from scircuit.pipeline.probing import extra_interventions
 from scircuit.sae import LinearSAE
 from scircuit.tracing.tracer import trace
 
@@ -64,6 +65,7 @@ def run_trace(
     return trace(
         model, saes, cells, sources, run.stage("trace"), settings=trace_settings(run.config), provenance=provenance,
         client=client,
+        extra=extra_interventions(run.config, model, saes, cells, catalogue.features, sources),
     )  # fmt: skip
 
 

@@ -98,7 +98,8 @@ class Part:
             _Lazy(targets, lambda t: Moments.from_tensors(tensors, f"{t}")),
             _Lazy(targets, lambda t: CellEffects(*(tensors[f"{t}.cell_{name}"].numpy() for name in _EFFECTS))),
             _Lazy(
-                targets, lambda t: [Moments.from_tensors(tensors, f"{t}.group{number}") for number in range(n_groupings)]
+                targets,
+                lambda t: [Moments.from_tensors(tensors, f"{t}.group{number}") for number in range(n_groupings)],
             ),
             tensors["acted"].numpy(),
             n_clean,
