@@ -189,6 +189,46 @@ def report(config: ConfigPath, out: OutOption = None) -> None:
     _stage(config, out, "report", "report")
 
 
+@app.command()
+def mediate(
+    config: ConfigPath,
+    out: OutOption = None,
+    edges: Annotated[
+        list[str] | None,
+        typer.Option("--edge", metavar="0:12-3:45", help="An edge, layer:latent-layer:latent; may be repeated."),
+    ] = None,
+    n_edges: Annotated[int, typer.Option(help="Edges drawn at random where none is named.", min=1)] = 20,
+    top: Annotated[
+        int, typer.Option(help="Mediators held per edge, the likeliest first; as many random latents are.", min=1)
+    ] = 5,
+    n_cells: Annotated[int, typer.Option(help="Cells, those that were not traced first.", min=1)] = 50,
+) -> None:
+    """Hold the latents between the ends of edges at their clean value: which of them carry the effect."""
+    from scircuit.pipeline.causes import mediate as measure
+
+    measure(_read(config, out), edges or (), n_edges=n_edges, top=top, n_cells=n_cells)
+    _answer(Path(_read(config, out).out), "mediation")
+
+
+@app.command()
+def combine(
+    config: ConfigPath,
+    out: OutOption = None,
+    sets: Annotated[
+        list[str] | None,
+        typer.Option("--set", metavar="0:12+0:33", help="Sources ablated together and apart; may be repeated."),
+    ] = None,
+    n_sets: Annotated[int, typer.Option(help="Sets drawn at random where none is named.", min=1)] = 10,
+    size: Annotated[int, typer.Option(help="Sources of a drawn set; its pairs are measured too.", min=2, max=4)] = 3,
+    n_cells: Annotated[int, typer.Option(help="Cells, those that were not traced first.", min=1)] = 50,
+) -> None:
+    """Ablate sources together and apart: whether their effects add up."""
+    from scircuit.pipeline.causes import combine as measure
+
+    measure(_read(config, out), sets or (), n_sets=n_sets, size=size, n_cells=n_cells)
+    _answer(Path(_read(config, out).out), "interactions")
+
+
 RunPath = Annotated[Path, typer.Argument(metavar="RUN", help="Folder of a finished run.")]
 
 
@@ -199,29 +239,71 @@ def analyze(
     ],
     run: Annotated[Path | None, typer.Argument(metavar="RUN", help="Folder of a finished run.")] = None,
     profile: Annotated[str, typer.Option(help="default, or paper for the published definitions.")] = "default",
+    second: Annotated[
+        Path | None, typer.Option("--with", metavar="RUN", help="Another run, for the questions that compare two.")
+    ] = None,
+    option: Annotated[
+        list[str] | None,
+        typer.Option("--option", metavar="NAME=VALUE", help="A setting of one question, such as draws=5000."),
+    ] = None,
 ) -> None:
     """Ask a traced run what its circuit says; answers go to RUN/analysis/ and into the next report."""
     from scircuit.analysis.registry import QUESTIONS, answerable
-    from scircuit.pipeline.questions import ask, questions_of, sentences
+    from scircuit.pipeline.questions import questions_of
 
     if question == "list":
         known = list(QUESTIONS) if run is None else answerable(run)
-        typer.echo("\n".join(f"{name:18} {QUESTIONS[name].asks}" for name in known))
+        typer.echo("\n".join(f"{name:20} {QUESTIONS[name].asks}" for name in known))
         return
     if run is None:
         raise ScircuitError("RUN is missing; give the folder of a finished run after the question.")
     asked = questions_of(run, question, profile)
-    summary = ask(run, asked, profile)
-    typer.echo("\n".join(sentences(summary[summary["question"].isin(asked)])))
+    if question == "all" and (option or second):
+        raise ScircuitError("`all` takes no --option and no --with; ask one question at a time with them.")
+    _answer(run, *asked, profile=profile, second=second, options=_settings(option or []))
+
+
+def _answer(
+    run: Path,
+    *names: str,
+    profile: str = "default",
+    second: Path | None = None,
+    options: "dict[str, object] | None" = None,
+) -> None:
+    """Ask, and print the headline of every answer with the words it needs."""
+    from scircuit.pipeline.questions import ask, glossary, sentences
+
+    summary = ask(run, names, profile, dict.fromkeys(names, options or {}), second)
+    mine = summary[summary["question"].isin(names)]
+    typer.echo("\n".join([*sentences(mine), "", *glossary(mine)]))
+
+
+def _settings(given: list[str]) -> "dict[str, object]":
+    """`NAME=VALUE` as keywords; numbers and lists as JSON writes them, anything else as text."""
+    import json
+
+    found: dict[str, object] = {}
+    for text in given:
+        name, separator, value = text.partition("=")
+        if not separator:
+            raise ScircuitError(f"--option {text!r} is not NAME=VALUE; write for example draws=5000.")
+        try:
+            found[name] = json.loads(value)
+        except json.JSONDecodeError:
+            found[name] = value
+    return found
 
 
 @app.command(name="compare-profiles")
 def compare_profiles(run: RunPath) -> None:
     """The corrected and the published numbers of one run side by side, with what differs in a sentence."""
-    from scircuit.pipeline.questions import both_profiles
+    from scircuit.analysis.result import GLOSSARY
+    from scircuit.pipeline.questions import beside, both_profiles
 
-    for row in both_profiles(run).itertuples():
-        typer.echo(f"{row.number}: {row.default:.4g} by default, {row.paper:.4g} as published. {row.difference}")
+    for row in both_profiles(run).to_dict("records"):
+        ours = f"{row['default']:.4g}{beside(row['default_low'], row['default_high'], row['default_null'])}"
+        typer.echo(f"{row['number']}: {ours} by default, {row['paper']:.4g} as published. {row['difference']}")
+    typer.echo(f"\n{GLOSSARY['supporting']}")
 
 
 @app.command()

@@ -9,7 +9,7 @@ import pytest
 from safetensors.numpy import load_file, save_file
 
 from scircuit.analysis.dictionaries import match_dictionaries
-from scircuit.analysis.registry import QUESTIONS, TABLES, analyze, answerable, question
+from scircuit.analysis.registry import QUESTIONS, TABLES, analyze, answerable
 from scircuit.analysis.result import GLOSSARY, Measure, Result
 from scircuit.circuits.schema import ENDS
 from scircuit.circuits.synthetic import planted_circuit

@@ -138,7 +138,9 @@ _EVERY = (
         published_needs=("coactivation",),
     ),
     Question("replication", "Are the edges there again in other cells?", replication, ("confirmation",)),
-    Question("stability", "Would other cells give the same edges?", stability, ("cell_effects", "source_cells", "tests")),
+    Question(
+        "stability", "Would other cells give the same edges?", stability, ("cell_effects", "source_cells", "tests")
+    ),
     Question("group_stability", "Do cell types or donors give the same edges?", group_stability, ("groups", "tests")),
     Question("threshold_sweep", "What if the thresholds were others?", threshold_sweep, ("effects", "tests")),
     Question(

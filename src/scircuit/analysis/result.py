@@ -163,7 +163,9 @@ class Result:
 
         words = {name: getattr(self, name) for name in WORDS} | dict(facts or {})
         table = pa.Table.from_pandas(self.table, preserve_index=False)
-        table = table.replace_schema_metadata({**(table.schema.metadata or {}), b"scircuit": json.dumps(words).encode()})
+        table = table.replace_schema_metadata(
+            {**(table.schema.metadata or {}), b"scircuit": json.dumps(words).encode()}
+        )
         with atomic(Path(folder) / f"{self.question}.parquet") as temporary:
             pq.write_table(table, temporary)
         write_json(Path(folder) / f"{self.question}.json", self.to_json() | dict(facts or {}))

@@ -6,10 +6,11 @@ from typing import Any
 
 import pandas as pd
 
-from scircuit._io import read_json, sha256_of
+from scircuit._io import atomic, read_json, sha256_of
 from scircuit.cells.tokens import TokenStore
 from scircuit.circuits.build import EdgeRule, build_circuit
 from scircuit.circuits.circuit import Circuit
+from scircuit.circuits.sources import source_counts
 from scircuit.config import RunConfig
 from scircuit.features.catalogue import Catalogue
 from scircuit.features.sources import Sources, select_sources
@@ -100,6 +101,8 @@ def run_circuit(run: RunFolder, model: FoundationModel, catalogue: Catalogue, te
         pd.read_parquet(source / "effects.parquet"), pd.read_parquet(source / "tests.parquet"), catalogue.features,
         terms, EdgeRule(**vars(c.edges)), provenance,
     )  # fmt: skip
+    with atomic(folder / "sources.parquet") as path:
+        source_counts(circuit).to_parquet(path, index=False)
     circuit.write(folder)
     return circuit
 

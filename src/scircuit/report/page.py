@@ -55,6 +55,7 @@ def page_sections(runs: Sequence[RunTables], comparison: Comparison | None = Non
         sections.picture(runs),
         sections.strongest_edges(runs),
         sections.layer_pairs(runs),
+        sections.sources(runs),
         *answers(runs),
         *(between(runs) if comparison is None else comparison_sections(comparison)),
         *screen_sections(runs),

@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from torch import nn
 
 from scircuit._io import read_json, sha256_of, write_json
 from scircuit._progress import Watched
@@ -16,7 +15,8 @@ from scircuit.cells.tokens import TokenStore
 from scircuit.errors import ScircuitError
 from scircuit.models.base import FoundationModel
 from scircuit.models.stack import BlockStack
-from scircuit.sae.base import SparseAutoencoder
+from scircuit.sae.adapter import as_saes, sae_fingerprint
+from scircuit.sae.base import SparseAutoencoder, require_traceable
 from scircuit.tracing.assemble import Assembly, Tables
 from scircuit.tracing.confirm import borderline, replace_rows
 from scircuit.tracing.distributed import run_units
@@ -31,12 +31,11 @@ from scircuit.tracing.units import run_unit
 
 log = logging.getLogger(__name__)
 FORMAT_VERSION = 1
-_WEIGHTS = ("W_enc", "b_enc", "W_dec", "b_dec")
 
 
 def trace(
     model: FoundationModel,
-    saes: Mapping[int, SparseAutoencoder],
+    saes: Mapping[int, Any],
     cells: TokenStore,
     sources: Mapping[int, Sequence[int]],
     out: str | Path,
@@ -50,6 +49,8 @@ def trace(
 
     Parameters
     ----------
+    saes
+        Dictionary per layer, ours or another library's (`scircuit.sae.as_sae`).
     sources
         Latents to ablate per source layer.
     out
@@ -67,11 +68,14 @@ def trace(
     Raises
     ------
     ScircuitError
-        When a layer has no SAE or no later layer, a source is not in its dictionary, or `out` holds the
-        trace of other inputs.
+        When a layer has no SAE or no later layer, an SAE's latents are no directions of the residual stream, a source
+        is not in its dictionary, or `out` holds the trace of other inputs.
     """
     settings = settings or TraceSettings()
     out = Path(out)
+    saes = as_saes(saes)
+    for sae in saes.values():
+        require_traceable(sae)
     targets = check_targets(model, saes, sources, settings)
     columns = groupings(cells, _columns(settings))
     if any(g.name == settings.units and len(g.labels) < 2 for g in columns):
@@ -301,7 +305,7 @@ def _key(
     columns: Sequence[Grouping],
 ) -> str:
     """Hash of everything that a result depends on beyond its last bits."""
-    dictionaries = [[layer, *_dictionary(saes[layer])] for layer in sorted(saes)]
+    dictionaries = [[layer, sae_fingerprint(saes[layer])] for layer in sorted(saes)]
     todo = [[layer, [int(f) for f in sources[layer]]] for layer in sorted(sources)]
     more = [[layer, [asdict(i) for i in extra[layer]]] for layer in sorted(extra)]
     groups = [part for g in columns for part in (g.labels, g.code)]
@@ -310,10 +314,3 @@ def _key(
     return sha256_of(
         FORMAT_VERSION, model.fingerprint, tf32, dictionaries, cells.fingerprint, todo, rules, more, *groups
     )
-
-
-def _dictionary(sae: SparseAutoencoder) -> list[Any]:
-    """All that decides what a dictionary finds: its rule, k, and every tensor (threshold and centring included)."""
-    tensors = sae.state_dict() if isinstance(sae, nn.Module) else {n: getattr(sae, n) for n in _WEIGHTS}
-    arrays = [part for n in sorted(tensors) for part in (n, tensors[n].detach().float().cpu().numpy())]
-    return [sae.config.architecture, sae.config.k, sae.config.input_norm, sha256_of(*arrays)]
