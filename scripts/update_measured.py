@@ -19,7 +19,7 @@ SHOWN = {
     "local_forward_equivalents": "local engine, all latents of a layer, per cell",
     "local_madd_ratio": "multiply-adds, exact over local",
     "local_speedup_v2_316m": "local engine over exact, per latent, at V2-316M width",
-    "local_r_min": "lowest correlation of d with the exact engine over all distances, packaged models, no context rows",
+    "local_r_min": "lowest correlation of d with the exact engine over all distances, packaged models",
     "local_sign_min": "lowest share of equal signs",
     "trace_seconds_per_cell_growth": "seconds per cell, eight times as many cells",
     "trace_peak_gb_growth": "peak memory, eight times as many cells",
