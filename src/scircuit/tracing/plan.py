@@ -85,6 +85,10 @@ class Plan:
                 f"{min(self.settings.check_cells, self.n_cells)} cells, by both engines) and the exact confirmation of "
                 "borderline edges, which depends on the result"
             )
+            if self.settings.context_rows is None:
+                out.append(
+                    "counted without context rows; if the check asks for some, time grows with (1 + context_rows)"
+                )
         return out
 
 

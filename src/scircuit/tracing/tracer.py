@@ -109,6 +109,10 @@ def trace(
         near = borderline(tables, fidelity, settings)
         report |= {"fidelity": fidelity.to_json(), "n_sources_confirmed": sum(map(len, near.values()))}
         if near:
+            log.info(
+                "%d of %d sources have an edge that the approximation could flip; they are measured again exactly",
+                sum(map(len, near.values())), sum(map(len, sources.values())),
+            )  # fmt: skip
             own = {layer: [Intervention((f,)) for f in features] for layer, features in near.items()}
             again = _run(model, saes, cells, own, targets, settings, parts / "confirm", None, size, client)
             tables = replace_rows(tables, again)
