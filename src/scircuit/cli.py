@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from scircuit.cli_probe import paths, probe
 from scircuit.cli_world import compare, validate
 from scircuit.errors import ScircuitError
 
@@ -35,6 +36,10 @@ OutOption = Annotated[
 
 MemoryOption = Annotated[
     str | None, typer.Option("--memory", metavar="8GB", help="Memory budget of the trace, instead of the config's.")
+]
+AcceptOption = Annotated[
+    bool,
+    typer.Option("--accept-approximation", help="Go on though the local engine misses its floors; the result says so."),
 ]
 ClusterOption = Annotated[
     str | None,
@@ -117,7 +122,13 @@ def doctor(
 
 
 @app.command()
-def run(config: ConfigPath, out: OutOption = None, memory: MemoryOption = None, cluster: ClusterOption = None) -> None:
+def run(
+    config: ConfigPath,
+    out: OutOption = None,
+    memory: MemoryOption = None,
+    cluster: ClusterOption = None,
+    accept: AcceptOption = False,
+) -> None:
     """Run all stages of a config, to the report.
 
     The stages are tokenize, train-sae, features, trace, report. A run that was interrupted goes on where it stopped;
@@ -125,10 +136,10 @@ def run(config: ConfigPath, out: OutOption = None, memory: MemoryOption = None, 
     """
     from scircuit.pipeline.runs import run as run_all
 
-    typer.echo(run_all(_read(config, out, memory), cluster=cluster).stage("report") / "index.html")
+    typer.echo(run_all(_read(config, out, memory, accept), cluster=cluster).stage("report") / "index.html")
 
 
-def _read(config: Path, out: Path | None, memory: str | None = None) -> "RunConfig":
+def _read(config: Path, out: Path | None, memory: str | None = None, accept: bool = False) -> "RunConfig":
     from dataclasses import replace
 
     from scircuit.config import load_config
@@ -136,6 +147,8 @@ def _read(config: Path, out: Path | None, memory: str | None = None) -> "RunConf
     loaded = load_config(config)
     if memory is not None:
         loaded = replace(loaded, trace=replace(loaded.trace, memory=memory))
+    if accept:
+        loaded = replace(loaded, trace=replace(loaded.trace, accept_approximation=True))
     return loaded if out is None else replace(loaded, out=str(out))
 
 
@@ -189,7 +202,11 @@ def plan(config: ConfigPath, out: OutOption = None, memory: MemoryOption = None)
 
 @app.command()
 def trace(
-    config: ConfigPath, out: OutOption = None, memory: MemoryOption = None, cluster: ClusterOption = None
+    config: ConfigPath,
+    out: OutOption = None,
+    memory: MemoryOption = None,
+    cluster: ClusterOption = None,
+    accept: AcceptOption = False,
 ) -> None:
     """Stage 4: silence latents, and find the circuit.
 
@@ -199,7 +216,7 @@ def trace(
     """
     from scircuit.pipeline.runs import run_stage
 
-    typer.echo(run_stage(_read(config, out, memory), "trace", cluster).stage("circuit"))
+    typer.echo(run_stage(_read(config, out, memory, accept), "trace", cluster).stage("circuit"))
 
 
 @app.command()
@@ -349,6 +366,8 @@ def export(
 
 app.command()(compare)
 app.command()(validate)
+app.command()(probe)
+app.command()(paths)
 
 knowledge = typer.Typer(
     help="Manage gene sets, networks and disease genes.\n\nWhat is known, what is in the cache, how it gets there.",

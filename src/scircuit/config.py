@@ -162,6 +162,10 @@ class TraceSection:
     """Target layers; by default every later layer."""
     n_random: int = 1
     """Random directions of the same norm per source, as controls."""
+    interventions: tuple[str, ...] = ()
+    """Done to every source beside its ablation: mean, scale:ALPHA, set:VALUE, activate:VALUE, resample, matched:N."""
+    path_shares: bool = False
+    """Split each edge by its paths: at the firing positions, through other positions, by weights alone."""
     groups: tuple[str, ...] = ()
     """obs columns (cell type, donor) whose groups of cells get effects of their own, in the same pass."""
     units: str | None = None

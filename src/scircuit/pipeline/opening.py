@@ -123,11 +123,15 @@ def _listed(values: Sequence[int]) -> str:
     return ", ".join(map(str, values))
 
 
+PIPELINE_ONLY = ("n_cells", "interventions", "path_shares")
+"""Fields of the trace's section that are no settings of the tracer: they choose what it is given and what follows."""
+
+
 def trace_settings(config: RunConfig) -> TraceSettings:
     """The trace's settings, with the thresholds near which an edge is confirmed and up to which tests are kept."""
     e = config.edges
     retention = max(TraceSettings.retention, min(e.max_q or 0.0, 1.0))
     return TraceSettings(
-        **{k: v for k, v in vars(config.trace).items() if k != "n_cells"}, seed=config.seed,
+        **{k: v for k, v in vars(config.trace).items() if k not in PIPELINE_ONLY}, seed=config.seed,
         min_abs_d=e.min_abs_d, min_consistency=e.min_consistency, max_q=e.max_q, retention=retention,
     )  # fmt: skip

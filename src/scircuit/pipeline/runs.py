@@ -16,6 +16,7 @@ from scircuit.pipeline.dictionaries import run_saes
 from scircuit.pipeline.folder import RunFolder
 from scircuit.pipeline.opening import check_inputs, open_model
 from scircuit.pipeline.pairs import run_pairs
+from scircuit.pipeline.probing import run_paths
 from scircuit.pipeline.questions import ask_run
 from scircuit.pipeline.stages import run_circuit, run_trace
 from scircuit.report import ReportRun, write_report
@@ -57,6 +58,8 @@ def run(config: RunConfig, *, until: str = "report", cluster: str | None = None)
         circuit = run_circuit(folder, model, catalogue, terms)
         with folder.timed("confirmation"):
             run_confirmation(folder, model, store, saes, circuit, client)
+    if config.trace.path_shares:
+        run_paths(folder, model, store, saes, circuit)
     run_pairs(folder, model, store, saes, circuit)
     if until in ("analysis", "report"):
         _analyse(folder)

@@ -6,10 +6,11 @@ from typing import Any
 
 import pandas as pd
 
-from scircuit._io import read_json, sha256_of
+from scircuit._io import atomic, read_json, sha256_of
 from scircuit.cells.tokens import TokenStore
 from scircuit.circuits.build import EdgeRule, build_circuit
 from scircuit.circuits.circuit import Circuit
+from scircuit.circuits.sources import source_counts
 from scircuit.config import RunConfig
 from scircuit.features.catalogue import Catalogue
 from scircuit.features.sources import Sources, select_sources
@@ -19,6 +20,7 @@ from scircuit.pipeline.cells import traced_cells
 from scircuit.pipeline.facts import hardware, versions
 from scircuit.pipeline.folder import RunFolder, settings
 from scircuit.pipeline.opening import trace_settings
+from scircuit.pipeline.probing import extra_interventions
 from scircuit.sae import LinearSAE
 from scircuit.tracing.tracer import trace
 
@@ -64,6 +66,7 @@ def run_trace(
     return trace(
         model, saes, cells, sources, run.stage("trace"), settings=trace_settings(run.config), provenance=provenance,
         client=client,
+        extra=extra_interventions(run.config, model, saes, cells, catalogue.features, sources),
     )  # fmt: skip
 
 
@@ -98,6 +101,8 @@ def run_circuit(run: RunFolder, model: FoundationModel, catalogue: Catalogue, te
         pd.read_parquet(source / "effects.parquet"), pd.read_parquet(source / "tests.parquet"), catalogue.features,
         terms, EdgeRule(**vars(c.edges)), provenance,
     )  # fmt: skip
+    with atomic(folder / "sources.parquet") as path:
+        source_counts(circuit).to_parquet(path, index=False)
     circuit.write(folder)
     return circuit
 

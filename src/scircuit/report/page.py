@@ -11,6 +11,7 @@ from scircuit.report import provenance, sections
 from scircuit.report.answers import answers, between
 from scircuit.report.blocks import Section
 from scircuit.report.comparison import Comparison, comparison_sections, read_comparison
+from scircuit.report.engine import engine_sections
 from scircuit.report.picture import payload
 from scircuit.report.runs import ReportRun, RunTables, load
 from scircuit.report.validation import screen_sections
@@ -54,9 +55,11 @@ def page_sections(runs: Sequence[RunTables], comparison: Comparison | None = Non
         sections.picture(runs),
         sections.strongest_edges(runs),
         sections.layer_pairs(runs),
+        sections.sources(runs),
         *answers(runs),
         *(between(runs) if comparison is None else comparison_sections(comparison)),
         *screen_sections(runs),
+        *engine_sections(runs),
         sections.sae_quality(runs),
     ]
 

@@ -168,11 +168,11 @@ def _rows(
     wanted[mine["source_feature"].map(row_of).to_numpy(np.int64), mine["target_feature"].to_numpy(np.int64)] = True
     found = CellEffects.concatenate([p.cell_effects[target] for p in read])
     found = found.take(wanted[found.row, found.latent])
-    m = merge([p.moments[target] for p in read]).arrays()
+    m = merge(p.moments[target] for p in read).arrays()
     m["n_nonzero"] = np.where(wanted, m["n_nonzero"], 0)
     if columns:
         n_units = len(columns[0].labels)
-        sums = merge([p.groups[target][0] for p in read])
+        sums = merge(p.groups[target][0] for p in read)
         sums.total *= torch.from_numpy(np.repeat(wanted, n_units, axis=0)).to(sums.total.device)
         p = unit_p(sums, n_units, 1.0, settings.seed)
     else:

@@ -28,21 +28,20 @@ def effect_table(
     seed: int,
     weights: np.ndarray,
     p: np.ndarray | None = None,
-    strong: float | None = None,
+    kept_abs_d: float | None = None,
 ) -> tuple[pd.DataFrame, pd.DataFrame]:
     """Rows of `effects.parquet` and `tests.parquet` for one source block and one target layer.
 
-    Tests with p up to `retention` are kept, and those with |d| above `strong` where the edges will be called without
-    a test. `weights` float `[intervention, latent]` is the weight-space part, encoder of the target times decoder
-    of the source. `p` `[intervention, latent]` takes the place of the p over cells (see `groups.unit_p`).
+    `weights` float `[intervention, latent]` is the weight-space part, encoder of the target times decoder
+    of the source. `p` `[intervention, latent]` takes the place of the p over cells (see `groups.unit_p`). Tests with
+    |d| > `kept_abs_d` are rows whatever their p.
     """
     m = moments.arrays()
     if p is None:
         p = cell_p(m, effects, retention=retention, seed=seed)
     kept = (p <= retention) & (m["n_nonzero"] > 0)
-    if strong is not None:
-        n = m["n_cells"][:, None].astype(np.float64)
-        kept |= np.abs(m["total"]) > strong * n * _sd(m["total"], m["total_sq"], np.maximum(n, 1))
+    if kept_abs_d is not None:
+        kept |= (m["n_nonzero"] > 0) & ~(_finite_size(m) <= kept_abs_d)
     table = effect_rows(layer, target, interventions, m, p, kept, weights)
     return table, _tests(layer, target, interventions, m, kept)
 
