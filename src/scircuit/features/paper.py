@@ -105,21 +105,29 @@ def annotate_as_published(
     return table.drop(columns="place")
 
 
-def label_as_published(features: pd.DataFrame, annotations: pd.DataFrame) -> pd.DataFrame:
+def label_as_published(
+    features: pd.DataFrame,
+    annotations: pd.DataFrame,
+    *,
+    source_libraries: Sequence[str] = SOURCE_LIBRARIES,
+    target_libraries: Sequence[str] = (TARGET_LIBRARY,),
+    link_score: int = 1,
+) -> pd.DataFrame:
     """The two published labels and the score of each latent.
 
     `source_label`: the first annotation in file order from GO_BP, KEGG or Reactome, else `unknown`. `target_label`:
-    the GO_BP term with the smallest q, else `unannotated`. `score`: 10 * libraries + annotations - log10(max(min q,
-    1e-30)), link annotations counted with q = 1.
+    the GO_BP term with the smallest q, else `unannotated`. `score`: 10 * libraries + terms + `link_score` * link
+    annotations - log10(max(min q, 1e-30)), links counted with q = 1. The study's program takes 1 for Geneformer and 2
+    for scGPT as `link_score`.
     """
     key = ["layer", "feature"]
-    tested = annotations[annotations["library"].isin(SOURCE_LIBRARIES)]
+    tested = annotations[annotations["library"].isin(source_libraries)]
     source = tested.groupby(key, sort=False)["term"].first()
-    go = annotations[annotations["library"] == TARGET_LIBRARY]
+    go = annotations[annotations["library"].isin(target_libraries)]
     target = go.sort_values("q_value", kind="stable").groupby(key, sort=False)["term"].first()
-    groups = annotations.groupby(key)
+    groups = annotations.assign(worth=np.where(annotations["n_links"] > 0, link_score, 1)).groupby(key)
     best = groups["q_value"].agg(lambda q: q.fillna(1.0).min()).clip(lower=1e-30).astype(float)
-    score = 10 * groups["library"].nunique() + groups.size() - np.log10(best)
+    score = 10 * groups["library"].nunique() + groups["worth"].sum() - np.log10(best)
     out = features[key].copy()
     index = pd.MultiIndex.from_frame(out)
     out["source_label"] = source.reindex(index).fillna(UNKNOWN_SOURCE).to_numpy()
