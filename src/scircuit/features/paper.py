@@ -157,8 +157,8 @@ def _tests(layer: int, queries: Mapping[int, list[str]], libraries: Sequence[Gen
     numbers = list(queries)
     return [
         Row(
-            layer, numbers[feature[i]], terms[term[i]][0], terms[term[i]][1], int(a[i]), int(size[term[i]]), float(odds[i]),
-            float(p[i]), float(q[i]), 0, None,
+            layer, numbers[feature[i]], terms[term[i]][0], terms[term[i]][1], int(a[i]), int(size[term[i]]),
+            float(odds[i]), float(p[i]), float(q[i]), 0, None,
         )
         for i in np.flatnonzero(q < alpha)
     ]  # fmt: skip
