@@ -121,7 +121,7 @@ class SaeSection:
     """Cells of the catalogue split, which no dictionary learnt from, on which they are measured."""
     checkpoint_every: int = 500
     """Steps between two checkpoints of training; a run that was stopped goes on from the last."""
-    mix: tuple[MixSection, ...] = ()
+    mix: tuple[MixSection, ...] = field(default=(), metadata={"tables": True})
     """Data sets to train on in place of [cells]: [[sae.mix]] tables with name, weight and what [cells] takes."""
     stability_seeds: int = 0
     """Further dictionaries trained with other seeds, to see which latents are the data's; each costs a training."""
@@ -401,7 +401,9 @@ def template() -> str:
             for inner in fields(section):
                 value = getattr(section, inner.name)
                 shown = f"{inner.name} = {_toml(value)}"
-                lines += [f"# {docs[type(section)][inner.name]}", shown if value is not None else f"# {inner.name} = "]
+                if value is None or inner.metadata.get("tables"):  # tables of their own follow; [] would forbid them
+                    shown = f"# {inner.name} = "
+                lines += [f"# {docs[type(section)][inner.name]}", shown]
             lines.append("")
     return "\n".join(lines)
 

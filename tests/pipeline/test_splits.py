@@ -112,6 +112,16 @@ def test_unused_splits_may_be_empty() -> None:
     check_cells(RunConfig())
 
 
+def test_the_template_may_be_followed_by_data_sets(tmp_path: Path) -> None:
+    from scircuit.config import template
+
+    file = tmp_path / "run.toml"
+    file.write_text(template() + '\n[[sae.mix]]\nname = "a"\nweight = 2\nn_per = {lung = 5}\nstratify = ["tissue"]\n')
+    (part,) = load_config(file).sae.mix
+    assert (part.name, part.weight, part.n_per, part.stratify) == ("a", 2.0, {"lung": 5}, ("tissue",))
+    assert "[[sae.mix]]" in template()
+
+
 def test_mistakes_in_mixed_sections_are_named() -> None:
     with pytest.raises(ScircuitError, match=r"unknown key 'wheight'; did you mean 'weight'\?"):
         parse_config({"sae": {"mix": [{"name": "a", "wheight": 2}]}})

@@ -162,7 +162,8 @@ PRESENTATIONS = {
     "replication": Presentation(
         "Replication in other cells",
         _drawn(figures.replication),
-        "Every mark is an edge; at most 3,000 are drawn. Dashed: as large as it was found. Solid: the slope.",
+        "Every mark is an edge; at most 3,000 are drawn. Dashed: as large as it was found. Solid: the slope. "
+        "The frame holds every d of discovery.",
     ),
     "stability": Presentation(
         "Stability over cells",

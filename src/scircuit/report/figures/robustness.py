@@ -52,8 +52,8 @@ def replication(result: "Result", *, ax: "Axes | None" = None, show: bool | None
             part = table[table["replicated"] == again]
             label = f"{name} ({int((result.table['replicated'] == again).sum()):,})"
             ax.plot(part["discovery_d"], part["cohens_d"], marker, color=colour, alpha=0.4, markersize=2.4, label=label)
-        limit = 1.1 * float(np.abs(table[["discovery_d", "cohens_d"]].quantile([0.01, 0.99]).to_numpy()).max())
-        ax.set(xlabel="d in the discovery cells", ylabel="d in the confirmation cells", ylim=(-limit, limit))
+        frame = (1.05 * reach[0], 1.05 * reach[1])  # every d of discovery; one of two or three cells may lie outside
+        ax.set(xlabel="d in the discovery cells", ylabel="d in the confirmation cells", xlim=frame, ylim=frame)
         ax.legend(loc="upper left")
     return ax
 
