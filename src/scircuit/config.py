@@ -83,7 +83,7 @@ class SaeSection:
     """The dictionaries: trained here, or read from a folder."""
 
     path: str | None = None
-    """Folder of trained dictionaries (with manifest.json); by default they are trained."""
+    """Folder of trained dictionaries, of a run or in any format that is read; by default they are trained."""
     layers: tuple[int, ...] = ()
     """Layers to train or load; by default all."""
     architecture: str = "topk"
@@ -92,6 +92,8 @@ class SaeSection:
     """Latents per dimension of the residual stream."""
     k: int = 32
     """Active latents per position."""
+    matryoshka: tuple[float, ...] = ()
+    """Shares of the dictionary whose first latents must reconstruct on their own, e.g. [0.0625, 0.25]; none: plain."""
     n_steps: int = 2000
     """Optimiser steps."""
     batch_rows: int = 2048
@@ -100,6 +102,22 @@ class SaeSection:
     """Positions per layer that are shuffled together; decides the memory of training."""
     lr: float | None = None
     """Learning rate; by default by the size of the dictionary."""
+    warmup_share: float = 0.05
+    """Share of the steps over which the learning rate rises from 0."""
+    decay_share: float = 0.2
+    """Share of the steps, at the end, over which the learning rate falls to 0."""
+    aux_k: int | None = None
+    """Dead latents that reconstruct the remaining error (AuxK); by default half of d_model."""
+    aux_coefficient: float = 1 / 32
+    """Weight of the AuxK loss; 0 leaves dead latents dead."""
+    dead_after_rows: int = 50_000
+    """A latent that has not fired for so many positions counts as dead."""
+    sparsity_coefficient: float = 1.0
+    """jumprelu only: weight of (L0 / k - 1)^2."""
+    bandwidth: float = 0.1
+    """jumprelu only: width of the window around the threshold that passes gradients, in units of the scaled input."""
+    bf16: bool = False
+    """Forward pass of the training in bfloat16 (parameters stay float32): faster on GPUs that have it."""
     quality_cells: int = 64
     """Cells of the catalogue split, which no dictionary learnt from, on which they are measured."""
     checkpoint_every: int = 500
@@ -115,7 +133,15 @@ class FeaturesSection:
     """What latents respond to."""
 
     gene_sets: tuple[str, ...] = ("programs",)
-    """GMT files, programs (they ship with the package), or sources of `scircuit knowledge list` in the cache."""
+    """GMT files, programs (they ship with the package), or sources in the cache: sets, signed regulons, diseases."""
+    annotation: str = "corrected"
+    """corrected (background of the run's genes, one label rule), or published (the study's rules, score and labels)."""
+    link_score: int = 1
+    """published only: what a network link adds to a source's score; 1 as the study for Geneformer, 2 for scGPT."""
+    networks: tuple[str, ...] = ()
+    """Networks in the cache (string, trrust) whose links within a latent's genes are tested against like degrees."""
+    ranked: bool = False
+    """Also test the sets over the whole loading profile (decoupler; needs the extra bio)."""
     min_firings: int = 5
     """A gene counts among a latent's top genes only when it fired on it so often."""
     n_top_genes: int = 20
@@ -128,6 +154,8 @@ class FeaturesSection:
     """Times that random genes are annotated as the latents were, to tell the rate of chance; 0 for never."""
     coactivation: bool = True
     """Count which latents of a layer fire together, and find the modules they form."""
+    modules: str = "louvain"
+    """How modules are found: louvain, or leiden (needs the extra leiden, which is under the GPL)."""
     min_cosine: float | None = 0.7
     """Least |cosine| of decoder directions for latents of two layers to be matched; null for no matching."""
     pair_cells: int = 200
@@ -139,7 +167,9 @@ class SourcesSection:
     """Which latents are ablated."""
 
     rule: str = "annotated"
-    """annotated (best-annotated, the published score), random (stratified by firing rate), random_annotated, all."""
+    """annotated (best published score), random (stratified by firing rate), random_annotated, all, or list."""
+    latents: tuple[tuple[int, ...], ...] = ()
+    """list only: the sources as [layer, latent] pairs, e.g. [[0, 17], [2, 40]]."""
     n: int = 30
     """Sources per layer."""
     layers: tuple[int, ...] = ()
@@ -252,6 +282,7 @@ PROFILES: Mapping[str, Mapping[str, Any]] = {
     "default": {},
     "paper": {
         "model": {"protocol": "paper"},
+        "features": {"annotation": "published", "min_firings": 1},
         "edges": {"max_q": None, "min_nonzero": 0, "consistency": "zero_as_negative", "top_k": 50},
     },
 }

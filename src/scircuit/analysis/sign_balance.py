@@ -29,10 +29,10 @@ def sign_balance(circuit: Circuit, draws: int = 2000, seed: int = 0) -> Result:
     -------
     Result
         Measures `supporting_share`, `random_supporting_share` (the same of the random directions, with its own
-        interval), `excess_over_random` (p: the edges of a source and of its
-        random directions are exchanged, source by source, and the excess counted anew), `copy_share` (share of the sum of squared responses that the copy
-        explains), `copy_sign_agreement`, `supporting_share_of_copy` and `supporting_share_of_rest` (the shares
-        if the copy were all there is, and if it were taken out). Table: one row per layer pair.
+        interval), `excess_over_random` (p: the edges of a source and of its random directions are exchanged,
+        source by source, and the excess counted anew), `copy_share` (share of the sum of squared responses that
+        the copy explains), `copy_sign_agreement`, `supporting_share_of_copy` and `supporting_share_of_rest`
+        (the shares if the copy were all there is, and if it were taken out). Table: one row per layer pair.
 
     Raises
     ------

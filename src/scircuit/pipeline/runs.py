@@ -11,10 +11,11 @@ from scircuit.config import RunConfig, parse_config
 from scircuit.errors import ScircuitError
 from scircuit.pipeline.atlas import run_features
 from scircuit.pipeline.cells import check_cells, run_tokenize
+from scircuit.pipeline.checks import check_inputs
 from scircuit.pipeline.confirmation import run_confirmation
 from scircuit.pipeline.dictionaries import run_saes
 from scircuit.pipeline.folder import RunFolder
-from scircuit.pipeline.opening import check_inputs, open_model
+from scircuit.pipeline.opening import open_model
 from scircuit.pipeline.pairs import run_pairs
 from scircuit.pipeline.probing import run_paths
 from scircuit.pipeline.questions import ask_run
