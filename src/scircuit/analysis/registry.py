@@ -1,7 +1,7 @@
 """Every question by name, with the tables it needs: what `scircuit analyze QUESTION` offers."""
 
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from inspect import Parameter, signature
 from pathlib import Path
 from typing import Any
@@ -17,6 +17,7 @@ from scircuit.analysis.coherence import coherence
 from scircuit.analysis.dictionaries import match_dictionaries
 from scircuit.analysis.effect_comparison import compare_effect_sizes
 from scircuit.analysis.effect_sizes import effect_sizes
+from scircuit.analysis.group_stability import COLUMNS as GROUP_COLUMNS
 from scircuit.analysis.group_stability import group_stability
 from scircuit.analysis.hubs import hubs
 from scircuit.analysis.interactions import interactions
@@ -27,6 +28,7 @@ from scircuit.analysis.seed_stability import seed_stability
 from scircuit.analysis.selection import selection
 from scircuit.analysis.sign_balance import sign_balance
 from scircuit.analysis.stability import stability
+from scircuit.analysis.thresholds import COLUMNS as EFFECT_COLUMNS
 from scircuit.analysis.thresholds import threshold_sweep
 from scircuit.circuits.build import EdgeRule
 from scircuit.circuits.circuit import Circuit
@@ -70,6 +72,8 @@ class Question:
         `circuit` or names of `TABLES`.
     edge_columns : tuple of str
         Edge columns it reads beside the ends, so that no more is loaded.
+    table_columns : mapping
+        The same for tables of `needs` that are long; of others every column is loaded.
     published : callable or None
         The published definition, a function of `scircuit.analysis.published`; it takes the trace under the published
         rule (unless `published_of_trace` is false), then the tables of `published_needs`.
@@ -88,6 +92,7 @@ class Question:
     function: Callable[..., Result]
     needs: tuple[str, ...] = ("circuit",)
     edge_columns: tuple[str, ...] = ()
+    table_columns: Mapping[str, Sequence[str]] = field(default_factory=dict)
     published: Callable[..., Result] | None = None
     published_needs: tuple[str, ...] = ()
     published_of_trace: bool = True
@@ -138,8 +143,20 @@ _EVERY = (
     Question(
         "stability", "Would other cells give the same edges?", stability, ("cell_effects", "source_cells", "tests")
     ),
-    Question("group_stability", "Do cell types or donors give the same edges?", group_stability, ("groups", "tests")),
-    Question("threshold_sweep", "What if the thresholds were others?", threshold_sweep, ("effects", "tests")),
+    Question(
+        "group_stability",
+        "Do cell types or donors give the same edges?",
+        group_stability,
+        ("groups", "tests"),
+        table_columns={"groups": GROUP_COLUMNS},
+    ),
+    Question(
+        "threshold_sweep",
+        "What if the thresholds were others?",
+        threshold_sweep,
+        ("effects", "tests"),
+        table_columns={"effects": EFFECT_COLUMNS},
+    ),
     Question(
         "selection",
         "How much is due to the choice of sources?",
@@ -310,4 +327,4 @@ def _load(run: Path, need: str, asked: Question) -> Any:
         raise ScircuitError(f"{asked.name} needs {path}, which is not there; {how}.")
     if need == "circuit":
         return Circuit.read(path.parent, asked.edge_columns)
-    return pd.read_parquet(path)
+    return pd.read_parquet(path, columns=asked.table_columns.get(need))
