@@ -4,8 +4,8 @@
 
 18 layers of 4,608 latents, every latent but the last layer's a source, one random direction each, half of the
 latents annotated with gene sets; correlations of every edge, co-activation of 20 million pairs, every edge among the
-effects of the trace, and half of them in two groups of cells. Each question runs in a process of its own that reads what it needs
-from disk, so its seconds and peak memory include the reading. Prints a table and writes
+effects of the trace, and half of them in two groups of cells. Each question runs in a process of its own that reads
+what it needs from disk, so its seconds and peak memory include the reading. Prints a table and writes
 results/analysis.json, rows of {measure, value, unit, hardware, date}.
 """
 

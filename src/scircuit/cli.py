@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from scircuit.cli_world import compare, validate
 from scircuit.errors import ScircuitError
 
 if TYPE_CHECKING:
@@ -87,6 +88,24 @@ def init(
 
 
 @app.command()
+def doctor(
+    config: Annotated[
+        Path | None, typer.Argument(metavar="[CONFIG]", help="A TOML file; everything it names is checked too.")
+    ] = None,
+) -> None:
+    """Check the installation, devices and their arithmetic, caches, and every path of a config; exit 1 on a FAIL."""
+    from scircuit.pipeline.doctor import doctor as examine
+    from scircuit.pipeline.doctor import lines
+
+    findings = examine(config)
+    typer.echo("\n".join(lines(findings)))
+    failed = sum(finding.state == "FAIL" for finding in findings)
+    typer.echo(f"{failed} of {len(findings)} checks failed." if failed else "All is well.")
+    if failed:
+        raise typer.Exit(1)
+
+
+@app.command()
 def run(config: ConfigPath, out: OutOption = None, memory: MemoryOption = None, cluster: ClusterOption = None) -> None:
     """All stages: tokenize, train-sae, features, trace, report. Goes on where an earlier call stopped."""
     from scircuit.pipeline.runs import run as run_all
@@ -113,13 +132,13 @@ def _stage(config: Path, out: Path | None, name: str, artefact: str) -> None:
 
 @app.command()
 def tokenize(config: ConfigPath, out: OutOption = None) -> None:
-    """Stage 1: cells to tokens, split into training and traced cells. Writes tokens/."""
+    """Stage 1: cells to tokens, split by use: train, catalogue, discovery, confirmation. Writes tokens/."""
     _stage(config, out, "tokenize", "tokens")
 
 
 @app.command(name="train-sae")
 def train_sae(config: ConfigPath, out: OutOption = None) -> None:
-    """Stage 2: train the dictionaries of all layers in one pass, and measure them. Writes saes/."""
+    """Stage 2: train and measure the dictionaries of all layers; goes on where it stopped. Writes saes/."""
     _stage(config, out, "train-sae", "saes")
 
 
@@ -141,7 +160,7 @@ def plan(config: ConfigPath, out: OutOption = None, memory: MemoryOption = None)
 def trace(
     config: ConfigPath, out: OutOption = None, memory: MemoryOption = None, cluster: ClusterOption = None
 ) -> None:
-    """Stage 4: ablate the sources, measure every downstream latent, call edges. Writes trace/ and circuit/."""
+    """Stage 4: ablate the sources, call edges, find them again. Writes trace/, circuit/ and confirmation/."""
     from scircuit.pipeline.runs import run_stage
 
     typer.echo(run_stage(_read(config, out, memory), "trace", cluster).stage("circuit"))
@@ -283,6 +302,9 @@ def export(
     typer.echo(write(run, fmt, out, max_edges))
 
 
+app.command()(compare)
+app.command()(validate)
+
 knowledge = typer.Typer(
     help="Gene sets, networks and disease genes: what is known, what is in the cache, and how it gets there.",
     no_args_is_help=True,
@@ -335,6 +357,44 @@ def show(name: SourceName) -> None:
     from scircuit.knowledge.registry import show as describe
 
     typer.echo(json.dumps(describe(name), indent=2))
+
+
+models = typer.Typer(
+    help="Published checkpoints: which are known, what they are, and how they get here.",
+    no_args_is_help=True,
+    rich_markup_mode=None,
+)
+app.add_typer(models, name="models")
+CheckpointName = Annotated[str, typer.Argument(metavar="NAME", help="A checkpoint; see `scircuit models list`.")]
+
+
+@models.command(name="list")
+def list_models() -> None:
+    """Every known checkpoint with its size, licence, and whether its files are on this machine."""
+    from scircuit.models.hub import list_checkpoints_here
+
+    typer.echo(list_checkpoints_here().to_string(index=False))
+
+
+@models.command(name="fetch")
+def fetch_model(
+    name: CheckpointName,
+    again: Annotated[bool, typer.Option("--again", help="Even if it is in the cache.")] = False,
+) -> None:
+    """Download a checkpoint and its dictionaries into the Hugging Face cache, each file held to its hash."""
+    from scircuit.models.hub import fetch_checkpoint
+
+    typer.echo(fetch_checkpoint(name, again=again))
+
+
+@models.command(name="show")
+def show_model(name: CheckpointName) -> None:
+    """Repository, revision, files, hashes, licence and paper of one checkpoint, and which files are missing here."""
+    import json
+
+    from scircuit.models.hub import show_checkpoint
+
+    typer.echo(json.dumps(show_checkpoint(name), indent=2))
 
 
 def main() -> None:

@@ -1,6 +1,6 @@
 """Every question by name, with the tables it needs: what `scircuit analyze QUESTION` offers."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from inspect import Parameter, signature
 from pathlib import Path
@@ -23,6 +23,7 @@ from scircuit.analysis.hubs import hubs
 from scircuit.analysis.interactions import interactions
 from scircuit.analysis.mediation import mediation
 from scircuit.analysis.profiles import profile as named_profile
+from scircuit.analysis.replication import replication
 from scircuit.analysis.result import Result
 from scircuit.analysis.seed_stability import seed_stability
 from scircuit.analysis.selection import selection
@@ -43,6 +44,7 @@ TABLES: Mapping[str, tuple[str, str]] = {
     "mediation": ("trace/mediation.parquet", "run `scircuit mediate CONFIG`"),
     "interactions": ("trace/interactions.parquet", "run `scircuit combine CONFIG`"),
     "interaction_sets": ("trace/interaction_sets.parquet", "run `scircuit combine CONFIG`"),
+    "confirmation": ("confirmation/edges.parquet", "run `scircuit trace` with confirmation.n_cells above 0"),
     "coactivation": ("features/coactivation_across.parquet", "run with `pair_cells` above 0 under [features]"),
     "published_annotations": (
         "features/published_annotations.parquet",
@@ -92,7 +94,7 @@ class Question:
     function: Callable[..., Result]
     needs: tuple[str, ...] = ("circuit",)
     edge_columns: tuple[str, ...] = ()
-    table_columns: Mapping[str, Sequence[str]] = field(default_factory=dict)
+    table_columns: Mapping[str, list[str]] = field(default_factory=dict)
     published: Callable[..., Result] | None = None
     published_needs: tuple[str, ...] = ()
     published_of_trace: bool = True
@@ -140,6 +142,7 @@ _EVERY = (
         published=published.coactivation,
         published_needs=("coactivation",),
     ),
+    Question("replication", "Are the edges there again in other cells?", replication, ("confirmation",)),
     Question(
         "stability", "Would other cells give the same edges?", stability, ("cell_effects", "source_cells", "tests")
     ),

@@ -16,9 +16,9 @@ from scircuit.circuits.schema import ENDS
 from scircuit.config import RunConfig
 from scircuit.errors import ScircuitError
 from scircuit.models.base import FoundationModel
+from scircuit.pipeline.cells import split_cells, traced_cells
 from scircuit.pipeline.folder import RunFolder
 from scircuit.pipeline.opening import open_model, open_saes
-from scircuit.pipeline.stages import split_cells, traced_cells
 from scircuit.sae import LinearSAE
 from scircuit.tracing.interactions import Source, trace_interactions
 from scircuit.tracing.mediation import trace_mediation
@@ -142,9 +142,9 @@ def _inputs(run: RunFolder) -> tuple[FoundationModel, dict[int, LinearSAE], Toke
 
 
 def _fresh_cells(store: TokenStore, config: RunConfig, n: int) -> tuple[TokenStore, int]:
-    """`n` cells of the `trace` split, those that the trace left out first; and how many of those there are."""
-    mine = split_cells(store, "trace")
-    traced = np.isin(mine, _rows(store, traced_cells(store, config.trace.n_cells, config.seed)))
+    """`n` discovery or confirmation cells, those that the trace left out first; and how many of those there are."""
+    mine = np.concatenate([split_cells(store, split) for split in ("discovery", "confirmation")])
+    traced = np.isin(mine, _rows(store, traced_cells(store, config)))
     rng = np.random.default_rng([config.seed, 7])
     order = np.concatenate([rng.permutation(mine[~traced]), rng.permutation(mine[traced])])[:n]
     return store.subset(np.sort(order)), int(min(n, (~traced).sum()))

@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from scircuit.cells.files import open_cells
 from scircuit.circuits.build import EdgeRule
 from scircuit.config import RunConfig
 from scircuit.errors import ScircuitError
@@ -12,6 +13,7 @@ from scircuit.knowledge.gmt import GeneSets
 from scircuit.knowledge.registry import load_gene_sets
 from scircuit.models.base import FoundationModel
 from scircuit.models.load import load_model
+from scircuit.models.stack import BlockStack
 from scircuit.models.stream import check_layers
 from scircuit.sae import LinearSAE, SaeTraining, load_saes
 from scircuit.tracing.settings import TraceSettings
@@ -26,21 +28,12 @@ def open_model(config: RunConfig) -> FoundationModel:
 
 
 def read_cells(path: str) -> Any:
-    """An AnnData: backed from an .h5ad file, or one that scanpy ships (`scanpy:NAME`, no network)."""
-    import anndata
-
+    """The cells of an .h5ad file, read by rows when asked for, or of one that scanpy ships (`scanpy:NAME`)."""
     if path.startswith("scanpy:"):
         return _shipped(path.removeprefix("scanpy:"))
     if not path:
         raise ScircuitError("cells.path is empty; name an .h5ad file.")
-    if not Path(path).is_file():
-        raise ScircuitError(f"cells.path = {path!r} does not exist; name an .h5ad file.")
-    try:
-        return anndata.read_h5ad(path, backed="r")
-    except (OSError, KeyError, ValueError) as error:
-        raise ScircuitError(
-            f"{path} is not a readable .h5ad file ({error}); write it with AnnData.write_h5ad."
-        ) from None
+    return open_cells(path)
 
 
 def _shipped(name: str) -> Any:
@@ -89,7 +82,8 @@ def check_inputs(config: RunConfig, model: FoundationModel) -> None:
     Raises
     ------
     ScircuitError
-        On dictionaries of another model, unreadable gene sets, layers the model has not, or settings out of range.
+        On dictionaries of another model, unreadable gene sets, layers the model has not, settings out of range, or the
+        local engine for a model whose layers cannot be looked into.
     """
     layers = check_layers(model, config.sae.layers or range(model.n_layers))
     sae_training(config, config.seed)
@@ -101,7 +95,10 @@ def check_inputs(config: RunConfig, model: FoundationModel) -> None:
     strange = [i for i in config.sources.layers if i not in layers]
     if strange:
         raise ScircuitError(f"sources.layers names {strange[0]}; dictionaries are of layers {_listed(layers)}.")
-    trace_settings(config)
+    if trace_settings(config).engine == "local" and not isinstance(model, BlockStack):
+        raise ScircuitError(
+            f"trace.engine = 'local' reads keys and values, which {model.name} does not show; use 'exact' or 'auto'."
+        )
     EdgeRule(**vars(config.edges))
 
 

@@ -62,6 +62,13 @@ MEASURES = {
     "mean_share_carried": "mean share of the response carried by a mediator",
     "norm_ratio_2": "norm ratio of pairs",
     "norm_ratio_3": "norm ratio of triples",
+    "confirmed_share": "edges found again",
+    "confirmed_share_testable": "edges found again, of those with at least 6 responding cells",
+    "sign_agreement": "edges of the same sign in the other cells",
+    "r": "correlation of d in both",
+    "slope": "winner's-curse slope: d in the other cells over d as found",
+    "slope_affine": "the same with an intercept",
+    "testable_share": "edges with at least 6 responding cells",
     "share_carried": "share of the response carried by an edge's strongest mediator",
     "joint_share_carried": "share carried by all mediators together",
     "difference": "mean |d|, first minus second",
@@ -170,6 +177,12 @@ PRESENTATIONS = {
         "Co-expression",
         _drawn(figures.coexpression),
         "Medians and quartiles of |d| over twentieths of the edges, by the size of the correlation.",
+    ),
+    "replication": Presentation(
+        "Replication in other cells",
+        _drawn(figures.replication),
+        "Every mark is an edge; at most 3,000 are drawn. Dashed: as large as it was found. Solid: the slope. "
+        "The frame holds every d of discovery.",
     ),
     "stability": Presentation(
         "Stability over cells",

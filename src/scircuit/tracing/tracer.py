@@ -15,7 +15,8 @@ from scircuit.cells.tokens import TokenStore
 from scircuit.errors import ScircuitError
 from scircuit.models.base import FoundationModel
 from scircuit.models.stack import BlockStack
-from scircuit.sae.base import SparseAutoencoder
+from scircuit.sae.adapter import as_saes, sae_fingerprint
+from scircuit.sae.base import SparseAutoencoder, require_traceable
 from scircuit.tracing.assemble import Tables, assemble
 from scircuit.tracing.confirm import borderline, replace_rows
 from scircuit.tracing.distributed import run_units
@@ -34,7 +35,7 @@ FORMAT_VERSION = 1
 
 def trace(
     model: FoundationModel,
-    saes: Mapping[int, SparseAutoencoder],
+    saes: Mapping[int, Any],
     cells: TokenStore,
     sources: Mapping[int, Sequence[int]],
     out: str | Path,
@@ -48,6 +49,8 @@ def trace(
 
     Parameters
     ----------
+    saes
+        Dictionary per layer, ours or another library's (`scircuit.sae.as_sae`).
     sources
         Latents to ablate per source layer.
     out
@@ -65,11 +68,14 @@ def trace(
     Raises
     ------
     ScircuitError
-        When a layer has no SAE or no later layer, a source is not in its dictionary, or `out` holds the
-        trace of other inputs.
+        When a layer has no SAE or no later layer, an SAE's latents are no directions of the residual stream, a source
+        is not in its dictionary, or `out` holds the trace of other inputs.
     """
     settings = settings or TraceSettings()
     out = Path(out)
+    saes = as_saes(saes)
+    for sae in saes.values():
+        require_traceable(sae)
     targets = check_targets(model, saes, sources, settings)
     columns = groupings(cells, _columns(settings))
     if any(g.name == settings.units and len(g.labels) < 2 for g in columns):
@@ -150,6 +156,24 @@ def _run(
     client: Any,
 ) -> Tables:
     """Run every unit whose part is missing, then sum them; `context_rows` None is the exact engine."""
+    units = run_parts(model, saes, cells, todo, targets, settings, parts, context_rows, size, client)
+    columns = groupings(cells, _columns(settings))
+    return assemble(parts, units, saes, targets, settings, "exact" if context_rows is None else "local", columns)
+
+
+def run_parts(
+    model: FoundationModel,
+    saes: Mapping[int, SparseAutoencoder],
+    cells: TokenStore,
+    todo: Mapping[int, list[Intervention]],
+    targets: Mapping[int, list[int]],
+    settings: TraceSettings,
+    parts: Path,
+    context_rows: float | None,
+    size: BatchSize,
+    client: Any,
+) -> list[Unit]:
+    """Run every unit whose part is missing in the folder `parts`; returns all units in the order of their sums."""
     columns = groupings(cells, _columns(settings))
 
     def run(unit: Unit) -> Part:
@@ -166,7 +190,7 @@ def _run(
         bar.update(len(units) - len(missing))
         for _ in _run_here(missing, run, parts) if client is None else run_units(missing, run, parts, client):
             bar.update()
-    return assemble(parts, units, saes, targets, settings, "exact" if context_rows is None else "local", columns)
+    return units
 
 
 def _run_here(units: Sequence[Unit], run: Callable[[Unit], Part], parts: Path) -> Iterator[Unit]:
@@ -262,13 +286,7 @@ def _key(
     columns: Sequence[Grouping],
 ) -> str:
     """Hash of everything that a result depends on beyond its last bits."""
-    dictionaries = [
-        [
-            layer,
-            sha256_of(*(getattr(saes[layer], n).detach().float().cpu().numpy() for n in ("W_enc", "b_enc", "W_dec"))),
-        ]
-        for layer in sorted(saes)
-    ]
+    dictionaries = [[layer, sae_fingerprint(saes[layer])] for layer in sorted(saes)]
     todo = [[layer, [int(f) for f in sources[layer]]] for layer in sorted(sources)]
     more = [[layer, [asdict(i) for i in extra[layer]]] for layer in sorted(extra)]
     groups = [part for g in columns for part in (g.labels, g.code)]

@@ -7,12 +7,14 @@ from scircuit.report.figures.robustness import (
     group_stability,
     interactions,
     mediation,
+    replication,
     seed_stability,
     selection,
     stability,
     threshold_sweep,
 )
 from scircuit.report.figures.run import QUALITY, circuit, layer_pairs, sae_quality
+from scircuit.report.figures.world import consensus, feature_consensus, hierarchy, ratios, shares, validation
 
 __all__ = [
     "QUALITY",
@@ -22,16 +24,23 @@ __all__ = [
     "coexpression",
     "coherence",
     "compare_effect_sizes",
+    "consensus",
     "effect_sizes",
+    "feature_consensus",
     "group_stability",
+    "hierarchy",
     "hubs",
     "interactions",
     "layer_pairs",
     "mediation",
+    "ratios",
+    "replication",
     "sae_quality",
     "seed_stability",
     "selection",
+    "shares",
     "sign_balance",
     "stability",
     "threshold_sweep",
+    "validation",
 ]
