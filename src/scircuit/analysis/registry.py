@@ -1,7 +1,7 @@
 """Every question by name, with the tables it needs: what `scircuit analyze QUESTION` offers."""
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from inspect import Parameter, signature
 from pathlib import Path
 from typing import Any
@@ -33,6 +33,7 @@ from scircuit.analysis.thresholds import COLUMNS as EFFECT_COLUMNS
 from scircuit.analysis.thresholds import threshold_sweep
 from scircuit.circuits.build import EdgeRule
 from scircuit.circuits.circuit import Circuit
+from scircuit.circuits.schema import ENDS
 from scircuit.errors import ScircuitError
 
 TABLES: Mapping[str, tuple[str, str]] = {
@@ -139,6 +140,7 @@ _EVERY = (
         "Does co-activation tell which pairs are causal?",
         coactivation,
         ("circuit", "coactivation"),
+        table_columns={"coactivation": [*ENDS, "pmi"]},
         published=published.coactivation,
         published_needs=("coactivation",),
     ),
@@ -310,11 +312,12 @@ def _analyze_as_published(asked: Question, run: Path) -> Result:
     if asked.published is None:
         known = [name for name, q in QUESTIONS.items() if q.published]
         raise ScircuitError(f"{asked.name} has no published definition; the paper profile answers {', '.join(known)}.")
-    tables = [_load(run, need, asked) for need in asked.published_needs]
+    whole = replace(asked, table_columns={})
+    tables = [_load(run, need, whole) for need in asked.published_needs]
     if not asked.published_of_trace:
         return asked.published(*tables)
     circuit = _load(run, "circuit", asked)
-    effects, tests = (_load(run, name, asked) for name in ("effects", "tests"))
+    effects, tests = (_load(run, name, whole) for name in ("effects", "tests"))
     traced = published.Traced.of(effects, tests, circuit.nodes, circuit.terms, circuit.provenance)
     return asked.published(traced, *tables)
 
