@@ -56,7 +56,11 @@ def group_stability(
         raise ScircuitError(f"the table groups lacks {', '.join(missing)}; it needs {', '.join(COLUMNS)}.")
     n_tests = family_size(tests, groups)
     measures, tables = [], []
-    for name, rows in groups.groupby("group_name", observed=True):
+    names = groups["group_name"]
+    for name in sorted(names.dropna().unique()):
+        mine = (names == name).to_numpy()
+        # With one grouping, the table is not copied: it may hold tens of millions of rows.
+        rows = groups if mine.all() else groups.loc[mine]
         if rows["group"].nunique() < 2:
             continue
         aligned = _aligned(rows, rule, n_tests)
@@ -104,7 +108,7 @@ def _aligned(rows: pd.DataFrame, rule: EdgeRule, n_tests: int | None) -> dict[An
     aligned = {}
     for name in sorted(group.dropna().unique()):
         mine = (group == name).to_numpy()
-        own, place = rows.loc[mine], test[mine]
+        own, place = rows.loc[mine, COLUMNS[6:]], test[mine]
         edge = np.zeros(len(tests), dtype=bool)
         edge[place] = called(own, rule, n_tests)
         d, mean, variance = (np.zeros(len(tests), dtype=np.float32) for _ in range(3))
