@@ -127,6 +127,12 @@ class TestSignBalance:
         random = result["random_supporting_share"]
         assert random.low < random.estimate == result.null < random.high
 
+    def test_a_circuit_under_the_published_rule_says_so(self, circuit):
+        rule = circuit.provenance["thresholds"] | {"consistency": "zero_as_negative"}
+        published = replace(circuit, provenance=circuit.provenance | {"thresholds": rule})
+        assert "too high" in sign_balance(published).glossary
+        assert "too high" not in sign_balance(circuit).glossary
+
     def test_glossary_explains_the_published_word(self, circuit):
         assert "inhibitory" in sign_balance(circuit).glossary
 

@@ -78,8 +78,14 @@ def sign_balance(circuit: Circuit, draws: int = 2000, seed: int = 0) -> Result:
         measures,
         _by_layer_pair(edges, falls, controls, control_falls),
         "supporting share among the edges of norm-matched random directions",
-        ["supporting", "random direction"],
+        ["supporting", "random direction", *_warnings(circuit)],
     )
+
+
+def _warnings(circuit: Circuit) -> list[str]:
+    """What must be said of a circuit whose edges were called by the published rule."""
+    rule = circuit.provenance.get("thresholds") or {}
+    return ["zero as negative"] if rule.get("consistency", "nonzero") != "nonzero" else []
 
 
 def _sums(source: np.ndarray, part: np.ndarray, whole: np.ndarray | None = None) -> tuple[np.ndarray, np.ndarray]:

@@ -59,6 +59,23 @@ MEASURES = {
     "supporting_share_min": "smallest supporting share at any threshold",
     "supporting_share_max": "largest supporting share at any threshold",
     "replicated_share": "edges found again in at least half of the bootstrap samples",
+    "random_supporting_share": "supporting share of random directions",
+    "supporting_share_of_copy": "supporting share if the residual copy were all",
+    "cells_for_jaccard": "cells until two samples share half of their edges",
+    "cells_for_r": "cells until d of two samples correlates at 0.9",
+    "split_half_jaccard": "Jaccard of the edges of two halves of the cells",
+    "split_half_r": "r of d between two halves of the cells",
+    "split_half_sign": "edges of the same sign in two halves of the cells",
+    "bootstrap_jaccard": "Jaccard of the edges with a bootstrap sample of the cells",
+    "bootstrap_r": "r of d with a bootstrap sample of the cells",
+    "in_tail_exponent": "power-law exponent of the in-degree tail",
+    "r_squared": "share of the variance of |d| that both correlations explain",
+    "r_squared_corrected": "the same, corrected for edges being only the large |d|",
+    "partial_gene_r": "partial correlation of |d| with the genes', given the latents'",
+    "partial_latent_r": "partial correlation of |d| with the latents', given the genes'",
+    "mean_share_carried": "mean share of the response carried by a mediator",
+    "norm_ratio_2": "norm ratio of pairs",
+    "norm_ratio_3": "norm ratio of triples",
     "confirmed_share": "edges found again",
     "confirmed_share_testable": "edges found again, of those with at least 6 responding cells",
     "sign_agreement": "edges of the same sign in the other cells",
@@ -171,7 +188,9 @@ PRESENTATIONS = {
         "Every mark is a source: its edges per 1,000 tests against its firing rate.",
     ),
     "coexpression": Presentation(
-        "Co-expression", _drawn(figures.coexpression), "Every mark is an edge; at most 3,000 are drawn."
+        "Co-expression",
+        _drawn(figures.coexpression),
+        "Medians and quartiles of |d| over twentieths of the edges, by the size of the correlation.",
     ),
     "replication": Presentation(
         "Replication in other cells",
@@ -182,10 +201,21 @@ PRESENTATIONS = {
     "stability": Presentation(
         "Stability over cells",
         _drawn(figures.stability),
-        "Filled: random subsets against all cells, means over draws. Hollow squares: two halves against each other.",
+        "Filled: two samples without a cell in common, means over draws. Hollow, dotted: one sample against all "
+        "cells, which hold it. Grey: Jaccard of edge sets drawn at random.",
     ),
     "group_stability": Presentation(
         "Stability over groups of cells", _drawn(figures.group_stability), "Every mark is a pair of groups."
+    ),
+    "seed_stability": Presentation(
+        "Stability over dictionaries",
+        _drawn(figures.seed_stability),
+        "Every mark is an edge whose ends both dictionaries know; at most 3,000 are drawn. Dashed: equal d.",
+    ),
+    "compare_effect_sizes": Presentation(
+        "Effect sizes against another run",
+        _drawn(figures.compare_effect_sizes),
+        "Bars: 95% intervals from a bootstrap over sources.",
     ),
     "threshold_sweep": Presentation(
         "Choice of thresholds",
