@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from scircuit.cli_world import compare, validate
+from scircuit.cli_world import analyze, compare, validate
 from scircuit.errors import ScircuitError
 
 if TYPE_CHECKING:
@@ -157,27 +157,7 @@ def report(config: ConfigPath, out: OutOption = None) -> None:
 RunPath = Annotated[Path, typer.Argument(metavar="RUN", help="Folder of a finished run.")]
 
 
-@app.command()
-def analyze(
-    question: Annotated[
-        str, typer.Argument(metavar="QUESTION", help="A question's name, `all`, or `list` to see the questions.")
-    ],
-    run: Annotated[Path | None, typer.Argument(metavar="RUN", help="Folder of a finished run.")] = None,
-    profile: Annotated[str, typer.Option(help="default, or paper for the published definitions.")] = "default",
-) -> None:
-    """Ask a traced run what its circuit says; answers go to RUN/analysis/ and into the next report."""
-    from scircuit.analysis.registry import QUESTIONS, answerable
-    from scircuit.pipeline.questions import ask, questions_of, sentences
-
-    if question == "list":
-        known = list(QUESTIONS) if run is None else answerable(run)
-        typer.echo("\n".join(f"{name:18} {QUESTIONS[name].asks}" for name in known))
-        return
-    if run is None:
-        raise ScircuitError("RUN is missing; give the folder of a finished run after the question.")
-    asked = questions_of(run, question, profile)
-    summary = ask(run, asked, profile)
-    typer.echo("\n".join(sentences(summary[summary["question"].isin(asked)])))
+app.command()(analyze)
 
 
 @app.command(name="compare-profiles")

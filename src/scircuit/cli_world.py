@@ -1,4 +1,4 @@
-"""Commands between models and against the world: `compare`, `validate`."""
+"""Commands that question finished runs: `analyze` one, `compare` several, `validate` one against a screen."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -12,6 +12,53 @@ RunPaths = Annotated[list[Path], typer.Argument(metavar="RUN...", help="Folders 
 RunPath = Annotated[Path, typer.Argument(metavar="RUN", help="Folder of a finished run.")]
 Profile = Annotated[str, typer.Option(help="default, or paper to put the published definitions beside them.")]
 Seed = Annotated[int, typer.Option(help="Seeds every draw.")]
+
+
+def analyze(
+    question: Annotated[
+        str, typer.Argument(metavar="QUESTION", help="A question's name, `all`, or `list` to see the questions.")
+    ],
+    run: Annotated[Path | None, typer.Argument(metavar="RUN", help="Folder of a finished run.")] = None,
+    profile: Annotated[str, typer.Option(help="default, or paper for the published definitions.")] = "default",
+    sets: Annotated[
+        list[str] | None,
+        typer.Option(metavar="NAME", help="disease, novelty: sources of `knowledge list`, or GMT files."),
+    ] = None,
+    network: Annotated[
+        str | None, typer.Option(metavar="NAME", help="novelty: links between genes, as string, or a file.")
+    ] = None,
+    group: Annotated[str | None, typer.Option(metavar="COLUMN", help="tissue: the obs column traced by.")] = None,
+    ontology: Annotated[
+        str | None, typer.Option(metavar="OBO", help="tissue: an ontology such as cl-basic.obo.")
+    ] = None,
+    term: Annotated[
+        list[str] | None, typer.Option(metavar="TERM", help="tissue: a term of it, as CL:0000084 or 'T cell'.")
+    ] = None,
+) -> None:
+    """Ask a traced run what its circuit says; answers go to RUN/analysis/ and into the next report."""
+    from scircuit.analysis.registry import QUESTIONS, answerable
+    from scircuit.pipeline.knowledge_questions import ASKS, Sources, answerable_with_knowledge, ask_with_knowledge
+    from scircuit.pipeline.questions import ask, questions_of, sentences
+
+    if question == "list":
+        asks = {name: known.asks for name, known in QUESTIONS.items()} | dict(ASKS)
+        known = list(asks) if run is None else answerable(run) + answerable_with_knowledge(run)
+        typer.echo("\n".join(f"{name:18} {asks[name]}" for name in known))
+        return
+    if run is None:
+        raise ScircuitError("RUN is missing; give the folder of a finished run after the question.")
+    sources = Sources(tuple(sets or ()), network, group, ontology, tuple(term or ()))
+    if question in ASKS:
+        if profile != "default":
+            raise ScircuitError(f"{question} of one run has no published definition; ask it without --profile.")
+        asked, summary = [question], ask_with_knowledge(run, [question], sources)
+    else:
+        asked = questions_of(run, question, profile)
+        summary = ask(run, asked, profile)
+        if question == "all" and profile == "default":
+            more = answerable_with_knowledge(run)
+            asked, summary = asked + more, ask_with_knowledge(run, more, sources)
+    typer.echo("\n".join(sentences(summary[summary["question"].isin(asked)])))
 
 
 def compare(

@@ -173,6 +173,18 @@ PRESENTATIONS = {
         _drawn(figures.interactions),
         "Every mark is a target of a set; on the diagonal the effects add up. At most 3,000 are drawn.",
     ),
+    "hierarchy": Presentation(
+        "Hierarchy of processes",
+        _drawn(figures.hierarchy),
+        "Every mark is a label; filled: its depth differs from labels exchanged within layers.",
+    ),
+    "novelty": Presentation(
+        "Novelty", _drawn(figures.shares), "Filled: observed, with 95% intervals. Hollow diamonds: expected."
+    ),
+    "tissue": Presentation("Cell types and tissues", _drawn(figures.shares), "Share of tests that differ, per term."),
+    "disease": Presentation(
+        "Disease", _drawn(figures.ratios), "Ratios with 95% intervals; grey: raw. Dashed: 1, no difference."
+    ),
 }
 """Questions the page knows how to draw, in their order."""
 
@@ -186,6 +198,19 @@ def answers(runs: Sequence[RunTables]) -> list[Section]:
     ]
 
 
+KNOWLEDGE_ASKS = {
+    "hierarchy": "Which processes drive which, in circles or in an order?",
+    "novelty": "Do edges go where nothing known links the labels?",
+    "tissue": "Which edges differ between cell types or tissues?",
+    "disease": "Do latents with disease genes have more edges than others that fire as often?",
+}
+"""Questions that need more than the run's own tables."""
+
+
+def _asks(question: str) -> str:
+    return KNOWLEDGE_ASKS[question] if question in KNOWLEDGE_ASKS else QUESTIONS[question].asks
+
+
 def _section(question: str, runs: Sequence[RunTables]) -> Section:
     shown = PRESENTATIONS[question]
     glossary = next((run.results[question].glossary for run in runs if question in run.results), "")
@@ -196,7 +221,7 @@ def _section(question: str, runs: Sequence[RunTables]) -> Section:
         else:
             note = run.refusals.get(question, "this run was not asked, or has no edges.")
             blocks.append(Block(run.name, run.slug, note=f"No answer: {note}"))
-    return Section(question.replace("_", "-"), shown.title, QUESTIONS[question].asks, blocks, glossary)
+    return Section(question.replace("_", "-"), shown.title, _asks(question), blocks, glossary)
 
 
 def between(runs: Sequence[RunTables]) -> list[Section]:
