@@ -84,6 +84,7 @@ def compare(
         list[str] | None,
         typer.Option(metavar="NAME", help="Sets with the published disease keywords (paper profile)."),
     ] = None,
+    report: Annotated[bool, typer.Option("--report/--no-report", help="Write the page.")] = True,
     draws: Annotated[int, typer.Option(help="Draws of every null.", min=1)] = 1000,
     seed: Seed = 0,
 ) -> None:
@@ -95,9 +96,9 @@ def compare(
     folder = comparing.compare(
         runs, out, names=None if names is None else names.split(","), profile=profile,
         rule=None if rule is None else comparing.RULES[rule], n_cells=cells, disease=disease or (),
-        gene_sets=gene_sets or (), draws=draws, seed=seed,
+        gene_sets=gene_sets or (), draws=draws, report=report, seed=seed,
     )  # fmt: skip
-    typer.echo("\n".join([*comparing.sentences(folder), str(folder / "index.html")]))
+    typer.echo("\n".join([*comparing.sentences(folder), str(folder / "index.html" if report else folder)]))
 
 
 def validate(
