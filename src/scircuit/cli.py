@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from scircuit.cli_world import analyze, compare, validate
+from scircuit.cli_knowledge import knowledge, models
+from scircuit.cli_world import analyze, compare, print_answers, validate
 from scircuit.errors import ScircuitError
 
 if TYPE_CHECKING:
@@ -88,6 +89,24 @@ def init(
 
 
 @app.command()
+def doctor(
+    config: Annotated[
+        Path | None, typer.Argument(metavar="[CONFIG]", help="A TOML file; everything it names is checked too.")
+    ] = None,
+) -> None:
+    """Check the installation, devices and their arithmetic, caches, and every path of a config; exit 1 on a FAIL."""
+    from scircuit.pipeline.doctor import doctor as examine
+    from scircuit.pipeline.doctor import lines
+
+    findings = examine(config)
+    typer.echo("\n".join(lines(findings)))
+    failed = sum(finding.state == "FAIL" for finding in findings)
+    typer.echo(f"{failed} of {len(findings)} checks failed." if failed else "All is well.")
+    if failed:
+        raise typer.Exit(1)
+
+
+@app.command()
 def run(config: ConfigPath, out: OutOption = None, memory: MemoryOption = None, cluster: ClusterOption = None) -> None:
     """All stages: tokenize, train-sae, features, trace, report. Goes on where an earlier call stopped."""
     from scircuit.pipeline.runs import run as run_all
@@ -154,6 +173,46 @@ def report(config: ConfigPath, out: OutOption = None) -> None:
     _stage(config, out, "report", "report")
 
 
+@app.command()
+def mediate(
+    config: ConfigPath,
+    out: OutOption = None,
+    edges: Annotated[
+        list[str] | None,
+        typer.Option("--edge", metavar="0:12-3:45", help="An edge, layer:latent-layer:latent; may be repeated."),
+    ] = None,
+    n_edges: Annotated[int, typer.Option(help="Edges drawn at random where none is named.", min=1)] = 20,
+    top: Annotated[
+        int, typer.Option(help="Mediators held per edge, the likeliest first; as many random latents are.", min=1)
+    ] = 5,
+    n_cells: Annotated[int, typer.Option(help="Cells, those that were not traced first.", min=1)] = 50,
+) -> None:
+    """Hold the latents between the ends of edges at their clean value: which of them carry the effect."""
+    from scircuit.pipeline.causes import mediate as measure
+
+    measure(_read(config, out), edges or (), n_edges=n_edges, top=top, n_cells=n_cells)
+    print_answers(Path(_read(config, out).out), "mediation")
+
+
+@app.command()
+def combine(
+    config: ConfigPath,
+    out: OutOption = None,
+    sets: Annotated[
+        list[str] | None,
+        typer.Option("--set", metavar="0:12+0:33", help="Sources ablated together and apart; may be repeated."),
+    ] = None,
+    n_sets: Annotated[int, typer.Option(help="Sets drawn at random where none is named.", min=1)] = 10,
+    size: Annotated[int, typer.Option(help="Sources of a drawn set; its pairs are measured too.", min=2, max=4)] = 3,
+    n_cells: Annotated[int, typer.Option(help="Cells, those that were not traced first.", min=1)] = 50,
+) -> None:
+    """Ablate sources together and apart: whether their effects add up."""
+    from scircuit.pipeline.causes import combine as measure
+
+    measure(_read(config, out), sets or (), n_sets=n_sets, size=size, n_cells=n_cells)
+    print_answers(Path(_read(config, out).out), "interactions")
+
+
 RunPath = Annotated[Path, typer.Argument(metavar="RUN", help="Folder of a finished run.")]
 
 
@@ -163,10 +222,13 @@ app.command()(analyze)
 @app.command(name="compare-profiles")
 def compare_profiles(run: RunPath) -> None:
     """The corrected and the published numbers of one run side by side, with what differs in a sentence."""
-    from scircuit.pipeline.questions import both_profiles
+    from scircuit.analysis.result import GLOSSARY
+    from scircuit.pipeline.questions import beside, both_profiles
 
-    for row in both_profiles(run).itertuples():
-        typer.echo(f"{row.number}: {row.default:.4g} by default, {row.paper:.4g} as published. {row.difference}")
+    for row in both_profiles(run).to_dict("records"):
+        ours = f"{row['default']:.4g}{beside(row['default_low'], row['default_high'], row['default_null'])}"
+        typer.echo(f"{row['number']}: {ours} by default, {row['paper']:.4g} as published. {row['difference']}")
+    typer.echo(f"\n{GLOSSARY['supporting']}")
 
 
 @app.command()
@@ -185,96 +247,8 @@ def export(
 app.command()(compare)
 app.command()(validate)
 
-knowledge = typer.Typer(
-    help="Gene sets, networks and disease genes: what is known, what is in the cache, and how it gets there.",
-    no_args_is_help=True,
-    rich_markup_mode=None,
-)
 app.add_typer(knowledge, name="knowledge")
-SourceName = Annotated[str, typer.Argument(metavar="NAME", help="A source; see `scircuit knowledge list`.")]
-
-
-@knowledge.command(name="list")
-def list_sources() -> None:
-    """Every source with its version, licence, and whether it is in the cache."""
-    from scircuit.knowledge.registry import list_sources as known
-
-    typer.echo(known()[["name", "kind", "state", "version", "licence", "title"]].to_string(index=False))
-
-
-@knowledge.command()
-def fetch(
-    name: SourceName, again: Annotated[bool, typer.Option("--again", help="Even if it is in the cache.")] = False
-) -> None:
-    """Download a source once into the cache, checked against its checksum."""
-    from scircuit.knowledge.registry import fetch as download
-
-    typer.echo(download(name, again=again))
-
-
-@knowledge.command()
-def add(
-    name: SourceName,
-    path: Annotated[Path, typer.Argument(metavar="FILE", help="A file of yours, for example a GMT.")],
-    kind: Annotated[str, typer.Option(help="What the file holds; an unknown kind is refused with the list.")] = (
-        "gene sets"
-    ),
-    title: Annotated[str, typer.Option(help="Its title.")] = "",
-    version: Annotated[str, typer.Option(help="Its version.")] = "",
-    licence: Annotated[str, typer.Option(help="Its licence.")] = "",
-) -> None:
-    """Put a file of yours into the cache under a name."""
-    from scircuit.knowledge.registry import add as put
-
-    typer.echo(put(name, path, kind=kind, title=title, version=version, licence=licence))
-
-
-@knowledge.command()
-def show(name: SourceName) -> None:
-    """Version, licence, addresses, checksums and size of one source."""
-    import json
-
-    from scircuit.knowledge.registry import show as describe
-
-    typer.echo(json.dumps(describe(name), indent=2))
-
-
-models = typer.Typer(
-    help="Published checkpoints: which are known, what they are, and how they get here.",
-    no_args_is_help=True,
-    rich_markup_mode=None,
-)
 app.add_typer(models, name="models")
-CheckpointName = Annotated[str, typer.Argument(metavar="NAME", help="A checkpoint; see `scircuit models list`.")]
-
-
-@models.command(name="list")
-def list_models() -> None:
-    """Every known checkpoint with its size, licence, and whether its files are on this machine."""
-    from scircuit.models.hub import list_checkpoints_here
-
-    typer.echo(list_checkpoints_here().to_string(index=False))
-
-
-@models.command(name="fetch")
-def fetch_model(
-    name: CheckpointName,
-    again: Annotated[bool, typer.Option("--again", help="Even if it is in the cache.")] = False,
-) -> None:
-    """Download a checkpoint and its dictionaries into the Hugging Face cache, each file held to its hash."""
-    from scircuit.models.hub import fetch_checkpoint
-
-    typer.echo(fetch_checkpoint(name, again=again))
-
-
-@models.command(name="show")
-def show_model(name: CheckpointName) -> None:
-    """Repository, revision, files, hashes, licence and paper of one checkpoint, and which files are missing here."""
-    import json
-
-    from scircuit.models.hub import show_checkpoint
-
-    typer.echo(json.dumps(show_checkpoint(name), indent=2))
 
 
 def main() -> None:

@@ -1,12 +1,17 @@
 """Commands that question finished runs: `analyze` one, `compare` several, `validate` one against a screen."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from scircuit.errors import ScircuitError
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+    from scircuit.pipeline.knowledge_questions import Sources
 
 RunPaths = Annotated[list[Path], typer.Argument(metavar="RUN...", help="Folders of two or more finished runs.")]
 RunPath = Annotated[Path, typer.Argument(metavar="RUN", help="Folder of a finished run.")]
@@ -20,6 +25,13 @@ def analyze(
     ],
     run: Annotated[Path | None, typer.Argument(metavar="RUN", help="Folder of a finished run.")] = None,
     profile: Annotated[str, typer.Option(help="default, or paper for the published definitions.")] = "default",
+    second: Annotated[
+        Path | None, typer.Option("--with", metavar="RUN", help="Another run, for the questions that compare two.")
+    ] = None,
+    option: Annotated[
+        list[str] | None,
+        typer.Option("--option", metavar="NAME=VALUE", help="A setting of one question, such as draws=5000."),
+    ] = None,
     sets: Annotated[
         list[str] | None,
         typer.Option(metavar="NAME", help="disease, novelty: sources of `knowledge list`, or GMT files."),
@@ -37,28 +49,70 @@ def analyze(
 ) -> None:
     """Ask a traced run what its circuit says; answers go to RUN/analysis/ and into the next report."""
     from scircuit.analysis.registry import QUESTIONS, answerable
-    from scircuit.pipeline.knowledge_questions import ASKS, Sources, answerable_with_knowledge, ask_with_knowledge
-    from scircuit.pipeline.questions import ask, questions_of, sentences
+    from scircuit.pipeline.knowledge_questions import ASKS, Sources, answerable_with_knowledge
+    from scircuit.pipeline.questions import questions_of
 
     if question == "list":
         asks = {name: known.asks for name, known in QUESTIONS.items()} | dict(ASKS)
         known = list(asks) if run is None else answerable(run) + answerable_with_knowledge(run)
-        typer.echo("\n".join(f"{name:18} {asks[name]}" for name in known))
+        typer.echo("\n".join(f"{name:20} {asks[name]}" for name in known))
         return
     if run is None:
         raise ScircuitError("RUN is missing; give the folder of a finished run after the question.")
+    if question == "all" and (option or second):
+        raise ScircuitError("`all` takes no --option and no --with; ask one question at a time with them.")
     sources = Sources(tuple(sets or ()), network, group, ontology, tuple(term or ()))
-    if question in ASKS:
-        if profile != "default":
-            raise ScircuitError(f"{question} of one run has no published definition; ask it without --profile.")
-        asked, summary = [question], ask_with_knowledge(run, [question], sources)
-    else:
+    if question not in ASKS:
         asked = questions_of(run, question, profile)
-        summary = ask(run, asked, profile)
-        if question == "all" and profile == "default":
-            more = answerable_with_knowledge(run)
-            asked, summary = asked + more, ask_with_knowledge(run, more, sources)
-    typer.echo("\n".join(sentences(summary[summary["question"].isin(asked)])))
+        print_answers(run, *asked, profile=profile, second=second, options=_settings(option or []))
+    if question in ASKS or (question == "all" and profile == "default"):
+        _print_knowledge(run, question, profile, sources, bool(option or second))
+
+
+def print_answers(
+    run: Path,
+    *names: str,
+    profile: str = "default",
+    second: Path | None = None,
+    options: Mapping[str, object] | None = None,
+) -> None:
+    """Ask, and print the headline of every answer with the words it needs."""
+    from scircuit.pipeline.questions import ask
+
+    _print(ask(run, names, profile, {name: dict(options or {}) for name in names}, second), names)
+
+
+def _print_knowledge(run: Path, question: str, profile: str, sources: "Sources", extra: bool) -> None:
+    """The same for questions that need more than the run's own tables."""
+    from scircuit.pipeline.knowledge_questions import answerable_with_knowledge, ask_with_knowledge
+
+    if profile != "default" or extra:
+        raise ScircuitError(f"{question} has no published definition for one run and takes no --option and no --with.")
+    names = answerable_with_knowledge(run) if question == "all" else [question]
+    _print(ask_with_knowledge(run, names, sources), names)
+
+
+def _print(summary: "pd.DataFrame", names: Sequence[str]) -> None:
+    from scircuit.pipeline.questions import glossary, sentences
+
+    mine = summary[summary["question"].isin(list(names))]
+    typer.echo("\n".join([*sentences(mine), "", *glossary(mine)]))
+
+
+def _settings(given: list[str]) -> dict[str, object]:
+    """`NAME=VALUE` as keywords; numbers and lists as JSON writes them, anything else as text."""
+    import json
+
+    found: dict[str, object] = {}
+    for text in given:
+        name, separator, value = text.partition("=")
+        if not separator:
+            raise ScircuitError(f"--option {text!r} is not NAME=VALUE; write for example draws=5000.")
+        try:
+            found[name] = json.loads(value)
+        except json.JSONDecodeError:
+            found[name] = value
+    return found
 
 
 def compare(

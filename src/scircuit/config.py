@@ -16,7 +16,7 @@ class ModelSection:
     """The foundation model."""
 
     source: str = "geneformer-mini"
-    """geneformer-mini, scgpt-mini, the folder of a checkpoint, or the name of one that `scircuit models list` shows."""
+    """A folder, a name (geneformer-mini, scgpt-mini, see `scircuit models list`), or FILE.py:FUNCTION of your own."""
     protocol: str = "official"
     """How cells become tokens: official, or paper (arXiv 2603.01752)."""
     dictionaries: str | None = None
@@ -103,7 +103,7 @@ class SaeSection:
     """Cells of the catalogue split, which no dictionary learnt from, on which they are measured."""
     checkpoint_every: int = 500
     """Steps between two checkpoints of training; a run that was stopped goes on from the last."""
-    mix: tuple[MixSection, ...] = ()
+    mix: tuple[MixSection, ...] = field(default=(), metadata={"tables": True})
     """Data sets to train on in place of [cells]: [[sae.mix]] tables with name, weight and what [cells] takes."""
     stability_seeds: int = 0
     """Further dictionaries trained with other seeds, to see which latents are the data's; each costs a training."""
@@ -332,6 +332,9 @@ def _relative_to(config: RunConfig, folder: Path) -> RunConfig:
     from dataclasses import replace
 
     def place(value: str | None) -> str | None:
+        if value and ".py:" in value:  # a function of the user's own, in a file
+            file, _, function = value.rpartition(":")
+            return f"{place(file)}:{function}"
         if not value or ":" in value:
             return value
         candidate = folder / value
@@ -370,7 +373,9 @@ def template() -> str:
             for inner in fields(section):
                 value = getattr(section, inner.name)
                 shown = f"{inner.name} = {_toml(value)}"
-                lines += [f"# {docs[type(section)][inner.name]}", shown if value is not None else f"# {inner.name} = "]
+                if value is None or inner.metadata.get("tables"):  # tables of their own follow; [] would forbid them
+                    shown = f"# {inner.name} = "
+                lines += [f"# {docs[type(section)][inner.name]}", shown]
             lines.append("")
     return "\n".join(lines)
 

@@ -193,7 +193,7 @@ class TestMediation:
 
     def test_candidates_lie_on_two_edges(self, circuit):
         d = circuit.edges.set_index(ENDS)["cohens_d"]
-        table = candidate_mediators(circuit, self.far_edges(circuit), top=3, n_random=4)
+        table = candidate_mediators(circuit, self.far_edges(circuit), top=3)
         for ends, rows in table.groupby(ENDS):
             scores = {}
             for layer, feature in circuit.nodes[["layer", "feature"]].itertuples(index=False):
@@ -207,11 +207,23 @@ class TestMediation:
             assert not set(random[["mediator_layer", "mediator_feature"]].itertuples(index=False, name=None)) & set(
                 scores
             )
-        assert (table["kind"] == "random").any()
+            assert len(random) <= len(own)
+        assert (table["kind"] == "random").mean() > 0.4
+
+    def test_random_mediators_fire_as_often(self, circuit):
+        table = candidate_mediators(circuit, self.far_edges(circuit), top=3)
+        rate = circuit.nodes.set_index(["layer", "feature"])["frequency"]
+        ends = [
+            np.log(rate.loc[pd.MultiIndex.from_frame(rows[["mediator_layer", "mediator_feature"]])]).mean()
+            for _, rows in table.groupby("kind")
+        ]
+        everyone = np.log(rate.loc[1:2])
+        assert abs(ends[0] - ends[1]) < 0.35 * everyone.std()
+        assert not table.duplicated([*ENDS, "mediator_layer", "mediator_feature"]).any()
 
     def responses(self, circuit, carried, seed=0):
         rng = np.random.default_rng(seed)
-        plan = candidate_mediators(circuit, self.far_edges(circuit), top=3, n_random=4)
+        plan = candidate_mediators(circuit, self.far_edges(circuit), top=3)
         rows = []
         for row in plan.to_dict("records"):
             delta = rng.normal(-2, 0.5, 30)

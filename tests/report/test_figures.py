@@ -19,11 +19,13 @@ from scircuit.analysis.effect_comparison import compare_effect_sizes
 from scircuit.analysis.group_stability import group_stability
 from scircuit.analysis.interactions import interactions
 from scircuit.analysis.mediation import mediation
+from scircuit.analysis.replication import replication
 from scircuit.analysis.result import Result
 from scircuit.analysis.selection import selection
 from scircuit.analysis.stability import stability
 from scircuit.analysis.summary import summarise
 from scircuit.analysis.thresholds import threshold_sweep
+from scircuit.circuits.circuit import Circuit
 from scircuit.circuits.schema import ENDS
 from scircuit.circuits.synthetic import Planted, planted_circuit
 from scircuit.report import figures
@@ -70,6 +72,13 @@ def interaction_tables(rng: np.random.Generator) -> tuple[pd.DataFrame, pd.DataF
     return effects, sets
 
 
+def confirmation_table(circuit: Circuit, rng: np.random.Generator) -> pd.DataFrame:
+    d = circuit.edges["cohens_d"].to_numpy()
+    return circuit.edges[ENDS].assign(
+        n_cells=30, n_nonzero=25, cohens_d=0.8 * d + rng.normal(0, 0.3, len(d)), p_value=0.01, discovery_d=d
+    )
+
+
 @pytest.fixture(scope="module")
 def answers(planted: Planted) -> dict[str, Result]:
     rng = np.random.default_rng(0)
@@ -87,6 +96,7 @@ def answers(planted: Planted) -> dict[str, Result]:
         coactivation(circuit, ends.assign(pmi=rng.normal(1, 1, len(ends))), draws=50),
         coexpression(circuit, correlations, draws=50),
         selection(half_annotated, draws=50),
+        replication(confirmation_table(circuit, rng), draws=50, null_draws=50),
         stability(*cell_table(rng), n_cells=(10, 20, 40), n_draws=5),
         group_stability(two_groups),
         mediation(mediation_table(rng), draws=50),
@@ -98,7 +108,7 @@ def answers(planted: Planted) -> dict[str, Result]:
 
 ANSWERED = [
     "sign_balance", "attenuation", "hubs", "coherence", "threshold_sweep", "coactivation", "coexpression",
-    "selection", "stability", "group_stability", "mediation", "interactions", "compare_effect_sizes",
+    "selection", "replication", "stability", "group_stability", "mediation", "interactions", "compare_effect_sizes",
 ]  # fmt: skip
 
 

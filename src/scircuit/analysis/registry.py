@@ -22,6 +22,7 @@ from scircuit.analysis.hubs import hubs
 from scircuit.analysis.interactions import interactions
 from scircuit.analysis.mediation import mediation
 from scircuit.analysis.profiles import profile as named_profile
+from scircuit.analysis.replication import replication
 from scircuit.analysis.result import Result
 from scircuit.analysis.seed_stability import seed_stability
 from scircuit.analysis.selection import selection
@@ -41,6 +42,7 @@ TABLES: Mapping[str, tuple[str, str]] = {
     "mediation": ("trace/mediation.parquet", "run `scircuit mediate CONFIG`"),
     "interactions": ("trace/interactions.parquet", "run `scircuit combine CONFIG`"),
     "interaction_sets": ("trace/interaction_sets.parquet", "run `scircuit combine CONFIG`"),
+    "confirmation": ("confirmation/edges.parquet", "run `scircuit trace` with confirmation.n_cells above 0"),
     "coactivation": ("features/coactivation_across.parquet", "run with `pair_cells` above 0 under [features]"),
     "published_annotations": (
         "features/published_annotations.parquet",
@@ -135,7 +137,10 @@ _EVERY = (
         published=published.coactivation,
         published_needs=("coactivation",),
     ),
-    Question("stability", "Would other cells give the same edges?", stability, ("cell_effects", "source_cells", "tests")),
+    Question("replication", "Are the edges there again in other cells?", replication, ("confirmation",)),
+    Question(
+        "stability", "Would other cells give the same edges?", stability, ("cell_effects", "source_cells", "tests")
+    ),
     Question("group_stability", "Do cell types or donors give the same edges?", group_stability, ("groups", "tests")),
     Question("threshold_sweep", "What if the thresholds were others?", threshold_sweep, ("effects", "tests")),
     Question(

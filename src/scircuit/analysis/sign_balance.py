@@ -52,7 +52,7 @@ def sign_balance(circuit: Circuit, draws: int = 2000, seed: int = 0) -> Result:
     random = _per_source(index.sources(controls), control_falls, index.n_nodes)
     touched = (own[:, 1] > 0) | (random[:, 1] > 0)
     own, random = own[touched], random[touched]
-    random_share = ratio_interval(*random.T, rng, draws)
+    random_share = ratio_interval(random[:, 0], random[:, 1], rng, draws)
     excess = cluster_bootstrap(np.hstack([own, random]), _excess, rng, draws)
     both = (own[:, 1] > 0) & (random[:, 1] > 0)
     difference = ratio(own[both]) - ratio(random[both])
@@ -87,8 +87,8 @@ def sign_balance(circuit: Circuit, draws: int = 2000, seed: int = 0) -> Result:
 
 def _sums(source: np.ndarray, part: np.ndarray, whole: np.ndarray | None = None) -> tuple[np.ndarray, np.ndarray]:
     """Per-source sums of a part and of the whole (edges by default), for the sources that have edges."""
-    _, code = np.unique(source, return_inverse=True)
-    return np.bincount(code, weights=part), np.bincount(code, weights=whole)
+    known = np.bincount(source) > 0
+    return np.bincount(source, weights=part)[known], np.bincount(source, weights=whole)[known]
 
 
 def _per_source(source: np.ndarray, falls: np.ndarray, n_nodes: int) -> np.ndarray:

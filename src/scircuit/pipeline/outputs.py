@@ -1,7 +1,7 @@
 """What a run's model says of genes: without a source, and without a gene's token. Needs the model."""
 
 import logging
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -96,7 +96,7 @@ def run_deletion(run: str | Path, genes: Sequence[str], n_cells: int = 50, seed:
     if not held:
         return pd.DataFrame({"target": [], "gene": [], "score": [], "n_cells": []})
 
-    def batches_of() -> Iterator[tuple[int, Iterator[TokenBatch]]]:
+    def batches_of() -> Iterator[tuple[int, Iterable[TokenBatch]]]:
         for row, (_, cells) in enumerate(progress(held, desc="deletion", unit="gene")):
             yield row, store.batches(batch_size(store), cells=cells)
 

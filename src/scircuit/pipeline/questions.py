@@ -171,11 +171,16 @@ def sentences(summary: pd.DataFrame) -> list[str]:
         if isinstance(first["refused"], str):
             lines.append(f"{name}: not answered; {first['refused']}")
             continue
-        around = [f"{first['low']:.3g} to {first['high']:.3g}"] if pd.notna(first["low"]) else []
-        around += [f"null {first['null']:.3g}"] if pd.notna(first["null"]) else []
-        beside = f" ({', '.join(around)})" if around else ""
-        lines.append(f"{name}: {first['measure']} {first['estimate']:.3g}{beside}, n = {first['n']:,}")
+        around = beside(first["low"], first["high"], first["null"])
+        lines.append(f"{name}: {first['measure']} {first['estimate']:.3g}{around}, n = {first['n']:,}")
     return lines
+
+
+def beside(low: float, high: float, null: float) -> str:
+    """Interval and null of a number in brackets, as far as it has them."""
+    around = [f"{low:.3g} to {high:.3g}"] if pd.notna(low) else []
+    around += [f"null {null:.3g}"] if pd.notna(null) else []
+    return f" ({', '.join(around)})" if around else ""
 
 
 def _log(summary: pd.DataFrame) -> None:

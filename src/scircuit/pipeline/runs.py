@@ -129,7 +129,7 @@ def demo_config(model: str, out: Path, seed: int = 0) -> RunConfig:
             "features": {"control_draws": 4, "pair_cells": 40},
             "sources": {"n": 5, "min_frequency": 0.005},
             "trace": {"n_cells": 40, "cells_per_block": 20},
-            "confirmation": {"n_cells": 40},
+            "confirmation": {"n_cells": 20},
         }
     )
 

@@ -45,6 +45,13 @@ MEASURES = {
     "auc": "area under the curve of PMI",
     "share_pmi_above_0": "edges with PMI above 0",
     "replicated_share": "edges found again in at least half of the bootstrap samples",
+    "confirmed_share": "edges found again",
+    "confirmed_share_testable": "edges found again, of those with at least 6 responding cells",
+    "sign_agreement": "edges of the same sign in the other cells",
+    "r": "correlation of d in both",
+    "slope": "winner's-curse slope: d in the other cells over d as found",
+    "slope_affine": "the same with an intercept",
+    "testable_share": "edges with at least 6 responding cells",
     "share_carried": "share of the response carried by an edge's strongest mediator",
     "joint_share_carried": "share carried by all mediators together",
     "difference": "mean |d|, first minus second",
@@ -151,6 +158,12 @@ PRESENTATIONS = {
     ),
     "coexpression": Presentation(
         "Co-expression", _drawn(figures.coexpression), "Every mark is an edge; at most 3,000 are drawn."
+    ),
+    "replication": Presentation(
+        "Replication in other cells",
+        _drawn(figures.replication),
+        "Every mark is an edge; at most 3,000 are drawn. Dashed: as large as it was found. Solid: the slope. "
+        "The frame holds every d of discovery.",
     ),
     "stability": Presentation(
         "Stability over cells",

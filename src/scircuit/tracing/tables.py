@@ -166,8 +166,11 @@ def weight_effects(
     """Encoder of each target latent . decoder of each source, float32 `[intervention, target latent]`.
 
     The change of the target's pre-activation if one unit of the source passed unchanged down the residual
-    stream: a product of weights that needs no forward pass (METHOD D4). 0 for all but plain ablations.
+    stream: a product of weights that needs no forward pass (METHOD D4). 0 for all but plain ablations; NaN where the
+    target is an object that does not show its encoder.
     """
+    if not hasattr(target, "W_enc"):
+        return np.full((len(interventions), target.n_latents), np.nan, dtype=np.float32)
     decoder = source.W_dec[[i.features[0] for i in interventions]].detach()
     product = (decoder @ target.W_enc.detach().to(decoder.dtype)).float().cpu().numpy()
     product[[i.kind != "latent" for i in interventions]] = 0.0

@@ -15,7 +15,8 @@ from scircuit.cells.tokens import TokenStore
 from scircuit.errors import ScircuitError
 from scircuit.models.base import FoundationModel
 from scircuit.models.stack import BlockStack
-from scircuit.sae.base import SparseAutoencoder
+from scircuit.sae.adapter import as_saes, sae_fingerprint
+from scircuit.sae.base import SparseAutoencoder, require_traceable
 from scircuit.tracing.assemble import Tables, assemble
 from scircuit.tracing.confirm import borderline, replace_rows
 from scircuit.tracing.distributed import run_units
@@ -34,7 +35,7 @@ FORMAT_VERSION = 1
 
 def trace(
     model: FoundationModel,
-    saes: Mapping[int, SparseAutoencoder],
+    saes: Mapping[int, Any],
     cells: TokenStore,
     sources: Mapping[int, Sequence[int]],
     out: str | Path,
@@ -48,6 +49,8 @@ def trace(
 
     Parameters
     ----------
+    saes
+        Dictionary per layer, ours or another library's (`scircuit.sae.as_sae`).
     sources
         Latents to ablate per source layer.
     out
@@ -65,11 +68,14 @@ def trace(
     Raises
     ------
     ScircuitError
-        When a layer has no SAE or no later layer, a source is not in its dictionary, or `out` holds the
-        trace of other inputs.
+        When a layer has no SAE or no later layer, an SAE's latents are no directions of the residual stream, a source
+        is not in its dictionary, or `out` holds the trace of other inputs.
     """
     settings = settings or TraceSettings()
     out = Path(out)
+    saes = as_saes(saes)
+    for sae in saes.values():
+        require_traceable(sae)
     targets = check_targets(model, saes, sources, settings)
     columns = groupings(cells, _columns(settings))
     if any(g.name == settings.units and len(g.labels) < 2 for g in columns):
@@ -280,13 +286,7 @@ def _key(
     columns: Sequence[Grouping],
 ) -> str:
     """Hash of everything that a result depends on beyond its last bits."""
-    dictionaries = [
-        [
-            layer,
-            sha256_of(*(getattr(saes[layer], n).detach().float().cpu().numpy() for n in ("W_enc", "b_enc", "W_dec"))),
-        ]
-        for layer in sorted(saes)
-    ]
+    dictionaries = [[layer, sae_fingerprint(saes[layer])] for layer in sorted(saes)]
     todo = [[layer, [int(f) for f in sources[layer]]] for layer in sorted(sources)]
     more = [[layer, [asdict(i) for i in extra[layer]]] for layer in sorted(extra)]
     groups = [part for g in columns for part in (g.labels, g.code)]

@@ -36,6 +36,28 @@ def stability(result: "Result", *, ax: "Axes | None" = None, show: bool | None =
     return ax
 
 
+def replication(result: "Result", *, ax: "Axes | None" = None, show: bool | None = None, save: Save = None) -> "Axes":
+    """d of the edges in the confirmation cells against that of discovery, with the slope through the origin.
+
+    `result` is the answer of `scircuit.analysis.replication`.
+    """
+    table = result.table[np.isfinite(result.table[["discovery_d", "cohens_d"]]).all(axis=1)]
+    table = table.iloc[:: max(1, len(table) // MAX_POINTS)]
+    reach = float(table["discovery_d"].abs().max()) * np.array([-1.0, 1.0])
+    with canvas(ax, 0.85, show, save) as ax:
+        ax.axhline(0, color=INK, linewidth=0.4)
+        ax.plot(reach, reach, color=INK, linewidth=0.6, linestyle=DASHED)
+        ax.plot(reach, result["slope"].estimate * reach, color=SERIES[2], label=f"slope {result['slope'].estimate:.2f}")
+        for again, name, colour, marker in ((True, "found again", SUPPORTING, "o"), (False, "not", RANDOM, "D")):
+            part = table[table["replicated"] == again]
+            label = f"{name} ({int((result.table['replicated'] == again).sum()):,})"
+            ax.plot(part["discovery_d"], part["cohens_d"], marker, color=colour, alpha=0.4, markersize=2.4, label=label)
+        frame = (1.05 * reach[0], 1.05 * reach[1])  # every d of discovery; one of two or three cells may lie outside
+        ax.set(xlabel="d in the discovery cells", ylabel="d in the confirmation cells", xlim=frame, ylim=frame)
+        ax.legend(loc="upper left")
+    return ax
+
+
 def group_stability(
     result: "Result", *, ax: "Axes | None" = None, show: bool | None = None, save: Save = None
 ) -> "Axes":
