@@ -206,6 +206,17 @@ def test_a_run_whose_model_is_gone_says_how_to_go_on(finished_copy, screen: Path
     assert validate(finished_copy, screen, deletion=False, draws=50).is_dir()
 
 
+def test_another_model_under_the_same_name_is_refused(finished_copy, screen: Path) -> None:
+    import json
+
+    path = finished_copy / "circuit" / "run.json"
+    record = json.loads(path.read_text())
+    record["model"]["fingerprint"] = "0" * 64
+    path.write_text(json.dumps(record))
+    with pytest.raises(ScircuitError, match="traced in another"):
+        validate(finished_copy, screen, draws=50)
+
+
 def test_options_open_a_screen_as_asked(screen: Path) -> None:
     assert len(ScreenOptions().open(screen).strata) == 2
     assert len(ScreenOptions(batches=("b0",)).open(screen).strata) == 1
