@@ -7,8 +7,9 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from scircuit.cli_probe import paths, probe
-from scircuit.cli_world import compare, validate
+from scircuit.cli_knowledge import knowledge, models
+from scircuit.cli_probe import combine, mediate, paths, probe
+from scircuit.cli_world import analyze, compare, validate
 from scircuit.errors import ScircuitError
 
 if TYPE_CHECKING:
@@ -109,7 +110,10 @@ def doctor(
         Path | None, typer.Argument(metavar="[CONFIG]", help="A TOML file; everything it names is checked too.")
     ] = None,
 ) -> None:
-    """Check the installation, devices and their arithmetic, caches, and every path of a config; exit 1 on a FAIL."""
+    """Check the installation, the devices, a config.
+
+    Arithmetic of the devices, caches, and every path of a config; exit 1 on a FAIL.
+    """
     from scircuit.pipeline.doctor import doctor as examine
     from scircuit.pipeline.doctor import lines
 
@@ -228,112 +232,10 @@ def report(config: ConfigPath, out: OutOption = None) -> None:
     _stage(config, out, "report", "report")
 
 
-@app.command()
-def mediate(
-    config: ConfigPath,
-    out: OutOption = None,
-    edges: Annotated[
-        list[str] | None,
-        typer.Option("--edge", metavar="0:12-3:45", help="An edge, layer:latent-layer:latent; may be repeated."),
-    ] = None,
-    n_edges: Annotated[int, typer.Option(help="Edges drawn at random where none is named.", min=1)] = 20,
-    top: Annotated[
-        int, typer.Option(help="Mediators held per edge, the likeliest first; as many random latents are.", min=1)
-    ] = 5,
-    n_cells: Annotated[int, typer.Option(help="Cells, those that were not traced first.", min=1)] = 50,
-) -> None:
-    """Hold the latents between the ends of edges at their clean value: which of them carry the effect."""
-    from scircuit.pipeline.causes import mediate as measure
-
-    measure(_read(config, out), edges or (), n_edges=n_edges, top=top, n_cells=n_cells)
-    _answer(Path(_read(config, out).out), "mediation")
-
-
-@app.command()
-def combine(
-    config: ConfigPath,
-    out: OutOption = None,
-    sets: Annotated[
-        list[str] | None,
-        typer.Option("--set", metavar="0:12+0:33", help="Sources ablated together and apart; may be repeated."),
-    ] = None,
-    n_sets: Annotated[int, typer.Option(help="Sets drawn at random where none is named.", min=1)] = 10,
-    size: Annotated[int, typer.Option(help="Sources of a drawn set; its pairs are measured too.", min=2, max=4)] = 3,
-    n_cells: Annotated[int, typer.Option(help="Cells, those that were not traced first.", min=1)] = 50,
-) -> None:
-    """Ablate sources together and apart: whether their effects add up."""
-    from scircuit.pipeline.causes import combine as measure
-
-    measure(_read(config, out), sets or (), n_sets=n_sets, size=size, n_cells=n_cells)
-    _answer(Path(_read(config, out).out), "interactions")
-
-
 RunPath = Annotated[Path, typer.Argument(metavar="RUN", help="Folder of a finished run.")]
 
 
-@app.command()
-def analyze(
-    question: Annotated[
-        str, typer.Argument(metavar="QUESTION", help="A question's name, `all`, or `list` to see the questions.")
-    ],
-    run: Annotated[Path | None, typer.Argument(metavar="RUN", help="Folder of a finished run.")] = None,
-    profile: Annotated[str, typer.Option(help="default, or paper for the published definitions.")] = "default",
-    second: Annotated[
-        Path | None, typer.Option("--with", metavar="RUN", help="Another run, for the questions that compare two.")
-    ] = None,
-    option: Annotated[
-        list[str] | None,
-        typer.Option("--option", metavar="NAME=VALUE", help="A setting of one question, such as draws=5000."),
-    ] = None,
-) -> None:
-    """Put a question to a traced run.
-
-    Answers go to RUN/analysis/ and into the next report. `scircuit analyze list` shows the questions.
-    """
-    from scircuit.analysis.registry import QUESTIONS, answerable
-    from scircuit.pipeline.questions import questions_of
-
-    if question == "list":
-        known = list(QUESTIONS) if run is None else answerable(run)
-        typer.echo("\n".join(f"{name:20} {QUESTIONS[name].asks}" for name in known))
-        return
-    if run is None:
-        raise ScircuitError("RUN is missing; give the folder of a finished run after the question.")
-    asked = questions_of(run, question, profile)
-    if question == "all" and (option or second):
-        raise ScircuitError("`all` takes no --option and no --with; ask one question at a time with them.")
-    _answer(run, *asked, profile=profile, second=second, options=_settings(option or []))
-
-
-def _answer(
-    run: Path,
-    *names: str,
-    profile: str = "default",
-    second: Path | None = None,
-    options: "dict[str, object] | None" = None,
-) -> None:
-    """Ask, and print the headline of every answer with the words it needs."""
-    from scircuit.pipeline.questions import ask, glossary, sentences
-
-    summary = ask(run, names, profile, dict.fromkeys(names, options or {}), second)
-    mine = summary[summary["question"].isin(names)]
-    typer.echo("\n".join([*sentences(mine), "", *glossary(mine)]))
-
-
-def _settings(given: list[str]) -> "dict[str, object]":
-    """`NAME=VALUE` as keywords; numbers and lists as JSON writes them, anything else as text."""
-    import json
-
-    found: dict[str, object] = {}
-    for text in given:
-        name, separator, value = text.partition("=")
-        if not separator:
-            raise ScircuitError(f"--option {text!r} is not NAME=VALUE; write for example draws=5000.")
-        try:
-            found[name] = json.loads(value)
-        except json.JSONDecodeError:
-            found[name] = value
-    return found
+app.command()(analyze)
 
 
 @app.command(name="compare-profiles")
@@ -366,99 +268,13 @@ def export(
 
 app.command()(compare)
 app.command()(validate)
+app.command()(mediate)
+app.command()(combine)
 app.command()(probe)
 app.command()(paths)
 
-knowledge = typer.Typer(
-    help="Manage gene sets, networks and disease genes.\n\nWhat is known, what is in the cache, how it gets there.",
-    no_args_is_help=True,
-    rich_markup_mode=None,
-)
 app.add_typer(knowledge, name="knowledge")
-SourceName = Annotated[str, typer.Argument(metavar="NAME", help="A source; see `scircuit knowledge list`.")]
-
-
-@knowledge.command(name="list")
-def list_sources() -> None:
-    """List every source: version, licence, in the cache or not."""
-    from scircuit.knowledge.registry import list_sources as known
-
-    typer.echo(known()[["name", "kind", "state", "version", "licence", "title"]].to_string(index=False))
-
-
-@knowledge.command()
-def fetch(
-    name: SourceName, again: Annotated[bool, typer.Option("--again", help="Even if it is in the cache.")] = False
-) -> None:
-    """Download a source into the cache, checksum checked."""
-    from scircuit.knowledge.registry import fetch as download
-
-    typer.echo(download(name, again=again))
-
-
-@knowledge.command()
-def add(
-    name: SourceName,
-    path: Annotated[Path, typer.Argument(metavar="FILE", help="A file of yours, for example a GMT.")],
-    kind: Annotated[str, typer.Option(help="What the file holds; an unknown kind is refused with the list.")] = (
-        "gene sets"
-    ),
-    title: Annotated[str, typer.Option(help="Its title.")] = "",
-    version: Annotated[str, typer.Option(help="Its version.")] = "",
-    licence: Annotated[str, typer.Option(help="Its licence.")] = "",
-) -> None:
-    """Put a file of yours into the cache under a name."""
-    from scircuit.knowledge.registry import add as put
-
-    typer.echo(put(name, path, kind=kind, title=title, version=version, licence=licence))
-
-
-@knowledge.command()
-def show(name: SourceName) -> None:
-    """Version, licence, addresses, checksums and size of one source."""
-    import json
-
-    from scircuit.knowledge.registry import show as describe
-
-    typer.echo(json.dumps(describe(name), indent=2))
-
-
-models = typer.Typer(
-    help="Published checkpoints: which are known, what they are, and how they get here.",
-    no_args_is_help=True,
-    rich_markup_mode=None,
-)
 app.add_typer(models, name="models")
-CheckpointName = Annotated[str, typer.Argument(metavar="NAME", help="A checkpoint; see `scircuit models list`.")]
-
-
-@models.command(name="list")
-def list_models() -> None:
-    """Every known checkpoint with its size, licence, and whether its files are on this machine."""
-    from scircuit.models.hub import list_checkpoints_here
-
-    typer.echo(list_checkpoints_here().to_string(index=False))
-
-
-@models.command(name="fetch")
-def fetch_model(
-    name: CheckpointName,
-    again: Annotated[bool, typer.Option("--again", help="Even if it is in the cache.")] = False,
-) -> None:
-    """Download a checkpoint and its dictionaries into the Hugging Face cache, each file held to its hash."""
-    from scircuit.models.hub import fetch_checkpoint
-
-    typer.echo(fetch_checkpoint(name, again=again))
-
-
-@models.command(name="show")
-def show_model(name: CheckpointName) -> None:
-    """Repository, revision, files, hashes, licence and paper of one checkpoint, and which files are missing here."""
-    import json
-
-    from scircuit.models.hub import show_checkpoint
-
-    typer.echo(json.dumps(show_checkpoint(name), indent=2))
 
 
 def main() -> None:

@@ -21,7 +21,7 @@ from scircuit.analysis.interactions import interactions
 from scircuit.analysis.mediation import mediation
 from scircuit.analysis.registry import QUESTIONS
 from scircuit.analysis.replication import replication
-from scircuit.analysis.result import Result
+from scircuit.analysis.result import Measure, Result
 from scircuit.analysis.seed_stability import seed_stability
 from scircuit.analysis.selection import selection
 from scircuit.analysis.stability import stability
@@ -129,6 +129,41 @@ ANSWERED = [
     "selection", "replication", "stability", "group_stability", "mediation", "interactions", "compare_effect_sizes",
     "seed_stability",
 ]  # fmt: skip
+
+
+def world(planted: Planted) -> dict[str, Result | pd.DataFrame]:
+    """Results between models and against the world, made by hand: what is drawn depends on their tables only."""
+    measures = [
+        Measure("fold", 1.2, 1.1, 1.3, 1.0), Measure("paper_fold", 9.0, null=1.0), Measure("odds_ratio", 2, 1, 3, 1),
+        Measure("raw_odds_ratio", 4, 3, 5, 1), Measure("novel_share", 0.5, 0.4, 0.6, 0.55),
+    ]  # fmt: skip
+    matched = pd.DataFrame({"d_a": [1.0, -2.0, 0.5], "d_b": [0.8, -1.5, np.nan], "conserved": [True, True, False]})
+    ranks = pd.DataFrame({"pagerank": [0.4, 0.6], "pagerank_null": [0.5, 0.5], "depth_q": [0.01, np.nan]})
+    rows = [
+        ("all", method, metric, 0.5 + 0.1 * i, 0.4, 0.8, 9)
+        for i, method in enumerate(["circuit", "a baseline with quite a long name", "always down"])
+        for metric in ("direction", "auroc", "spearman")
+    ]
+    columns = ["stratum", "method", "metric", "estimate", "low", "high", "n_knockdowns"]
+
+    def made(table: pd.DataFrame) -> Result:
+        return Result.of("q", "q/1", measures, table, "", [])
+
+    return {
+        "consensus": made(pd.DataFrame()), "feature_consensus": made(matched), "ratios": made(pd.DataFrame()),
+        "shares": made(pd.DataFrame()), "hierarchy": made(ranks), "validation": pd.DataFrame(rows, columns=columns),
+    }  # fmt: skip
+
+
+@pytest.mark.parametrize("name", ["consensus", "feature_consensus", "ratios", "shares", "hierarchy", "validation"])
+def test_figures_of_the_world_fit_a_column(planted: Planted, name: str) -> None:
+    ax = getattr(figures, name)(world(planted)[name])
+    assert ax.get_xlabel()
+    assert numbers(ax)
+    ax.figure.draw_without_rendering()
+    reach, width = ax.figure.get_tightbbox(), ax.figure.get_size_inches()[0]
+    assert reach.x0 >= -0.01
+    assert reach.x1 <= width + 0.01
 
 
 def numbers(ax: Axes) -> list[float]:

@@ -21,6 +21,7 @@ from scircuit.pipeline.probing import run_paths
 from scircuit.pipeline.questions import ask_run
 from scircuit.pipeline.stages import run_circuit, run_trace
 from scircuit.report import ReportRun, write_report
+from scircuit.report.screens import screens_of
 from scircuit.tracing.distributed import open_client
 
 log = logging.getLogger(__name__)
@@ -103,6 +104,7 @@ def report(folders: Sequence[RunFolder], out: Path) -> Path:
             f.need("saes") / "manifest.json",
             f.need("features") / "features.parquet",
             f.stage("analysis") if f.done("analysis") else None,
+            screens_of(f.root),
         )
         for f in folders
     ]

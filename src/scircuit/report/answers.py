@@ -45,7 +45,7 @@ MEASURES = {
     "auc": "area under the curve of PMI",
     "share_pmi_above_0": "edges with PMI above 0",
     "r_squared": "variance of |d| that both correlations explain (R²)",
-    "r_squared_corrected": "the same, corrected for the noise of the correlations",
+    "r_squared_corrected": "the same, corrected for edges being only the large |d|",
     "partial_gene_r": "correlation of |d| with that of the genes, given that of the latents",
     "partial_latent_r": "correlation of |d| with that of the latents, given that of the genes",
     "marginal_gene_r": "correlation of |d| with that of the genes",
@@ -63,16 +63,7 @@ MEASURES = {
     "supporting_share_of_copy": "supporting share if the residual copy were all",
     "cells_for_jaccard": "cells until two samples share half of their edges",
     "cells_for_r": "cells until d of two samples correlates at 0.9",
-    "split_half_jaccard": "Jaccard of the edges of two halves of the cells",
-    "split_half_r": "r of d between two halves of the cells",
-    "split_half_sign": "edges of the same sign in two halves of the cells",
-    "bootstrap_jaccard": "Jaccard of the edges with a bootstrap sample of the cells",
-    "bootstrap_r": "r of d with a bootstrap sample of the cells",
     "in_tail_exponent": "power-law exponent of the in-degree tail",
-    "r_squared": "share of the variance of |d| that both correlations explain",
-    "r_squared_corrected": "the same, corrected for edges being only the large |d|",
-    "partial_gene_r": "partial correlation of |d| with the genes', given the latents'",
-    "partial_latent_r": "partial correlation of |d| with the latents', given the genes'",
     "mean_share_carried": "mean share of the response carried by a mediator",
     "norm_ratio_2": "norm ratio of pairs",
     "norm_ratio_3": "norm ratio of triples",
@@ -230,6 +221,18 @@ PRESENTATIONS = {
         _drawn(figures.interactions),
         "Every mark is a target of a set; on the diagonal the effects add up. At most 3,000 are drawn.",
     ),
+    "hierarchy": Presentation(
+        "Hierarchy of processes",
+        _drawn(figures.hierarchy),
+        "Every mark is a label; filled: its depth differs from labels exchanged within layers.",
+    ),
+    "novelty": Presentation(
+        "Novelty", _drawn(figures.shares), "Filled: observed, with 95% intervals. Hollow diamonds: expected."
+    ),
+    "tissue": Presentation("Cell types and tissues", _drawn(figures.shares), "Share of tests that differ, per term."),
+    "disease": Presentation(
+        "Disease", _drawn(figures.ratios), "Ratios with 95% intervals; grey: raw. Dashed: 1, no difference."
+    ),
 }
 """Questions the page knows how to draw, in their order."""
 
@@ -243,6 +246,19 @@ def answers(runs: Sequence[RunTables]) -> list[Section]:
     ]
 
 
+KNOWLEDGE_ASKS = {
+    "hierarchy": "Which processes drive which, in circles or in an order?",
+    "novelty": "Do edges go where nothing known links the labels?",
+    "tissue": "Which edges differ between cell types or tissues?",
+    "disease": "Do latents with disease genes have more edges than others that fire as often?",
+}
+"""Questions that need more than the run's own tables."""
+
+
+def _asks(question: str) -> str:
+    return KNOWLEDGE_ASKS[question] if question in KNOWLEDGE_ASKS else QUESTIONS[question].asks
+
+
 def _section(question: str, runs: Sequence[RunTables]) -> Section:
     shown = PRESENTATIONS[question]
     glossary = next((run.results[question].glossary for run in runs if question in run.results), "")
@@ -253,7 +269,7 @@ def _section(question: str, runs: Sequence[RunTables]) -> Section:
         else:
             note = run.refusals.get(question, "this run was not asked, or has no edges.")
             blocks.append(Block(run.name, run.slug, note=f"No answer: {note}"))
-    return Section(question.replace("_", "-"), shown.title, QUESTIONS[question].asks, blocks, glossary)
+    return Section(question.replace("_", "-"), shown.title, _asks(question), blocks, glossary)
 
 
 def between(runs: Sequence[RunTables]) -> list[Section]:
