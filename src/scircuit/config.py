@@ -291,7 +291,6 @@ PROFILES: Mapping[str, Mapping[str, Any]] = {
 _RANGES: Mapping[str, tuple[float, float]] = {
     "cells.n": (1, inf),
     "cells.min_match": (0, 1),
-    "cells.train_share": (0, 1),
     "sae.quality_cells": (1, inf),
     "sae.stability_seeds": (0, inf),
     "features.min_firings": (1, inf),

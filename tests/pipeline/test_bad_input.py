@@ -191,7 +191,6 @@ def test_empty_cells_are_dropped_and_counted(project, scgpt_folder, cells) -> No
         ("[model]\ndtype = 'int8'", "float32, bfloat16, float16"),
         ("[model]\nprotocol = 'offical'", "'official' or 'paper'"),
         ("[cells]\nn = -3", "cells.n = -3 is out of range"),
-        ("[cells]\ntrain_share = 2.0", "cells.train_share = 2.0 is out of range; it must lie between 0 and 1"),
         ("[cells]\ncounts = 'layer:counts'", "it may be one of: X"),
         ("[features]\ngene_sets = []", "features.gene_sets is empty"),
         ("[features]\npair_cells = -1", "features.pair_cells = -1"),
