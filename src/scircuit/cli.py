@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from scircuit.errors import ScircuitError
+from scircuit.study.commands import app as study_app
 
 if TYPE_CHECKING:
     from scircuit.config import RunConfig
@@ -207,6 +208,7 @@ knowledge = typer.Typer(
     rich_markup_mode=None,
 )
 app.add_typer(knowledge, name="knowledge")
+app.add_typer(study_app, name="study")
 SourceName = Annotated[str, typer.Argument(metavar="NAME", help="A source; see `scircuit knowledge list`.")]
 
 

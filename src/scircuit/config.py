@@ -224,7 +224,7 @@ def load_config(path: str | Path) -> RunConfig:
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise ScircuitError(f"{path} is not valid TOML: {error}.") from None
     config = parse_config(content, where=str(path))
-    return _relative_to(config, path.parent)
+    return relative_to(config, path.parent)
 
 
 def parse_config(content: Mapping[str, Any], where: str = "config") -> RunConfig:
@@ -243,10 +243,11 @@ def parse_config(content: Mapping[str, Any], where: str = "config") -> RunConfig
         for key, value in layer.items():
             both = isinstance(value, Mapping) and isinstance(merged.get(key), Mapping)
             merged[key] = {**merged[key], **value} if both else value
-    return _build(RunConfig, merged, where)
+    return build_section(RunConfig, merged, where)
 
 
-def _build(kind: Any, content: Any, where: str) -> Any:
+def build_section(kind: Any, content: Any, where: str) -> Any:
+    """A dataclass of values from a table of them; unknown keys and wrong types are refused with what is allowed."""
     if not isinstance(content, Mapping):
         raise ScircuitError(f"{where} must be a table of values, not {content!r}.")
     known = {f.name: f for f in fields(kind)}
@@ -259,7 +260,7 @@ def _build(kind: Any, content: Any, where: str) -> Any:
     values = {}
     for key, value in content.items():
         inner = f"{where}: {key}"
-        values[key] = _build(hints[key], value, inner) if is_dataclass(hints[key]) else _cast(hints[key], value, inner)
+        values[key] = build_section(hints[key], value, inner) if is_dataclass(hints[key]) else _cast(hints[key], value, inner)
     return kind(**values)
 
 
@@ -285,7 +286,7 @@ def _cast(hint: Any, value: Any, where: str) -> Any:
     raise ScircuitError(f"{where} = {value!r} is of the wrong type; {names} is needed.")
 
 
-def _relative_to(config: RunConfig, folder: Path) -> RunConfig:
+def relative_to(config: RunConfig, folder: Path) -> RunConfig:
     """Paths of the file, seen from the file's folder."""
     from dataclasses import replace
 

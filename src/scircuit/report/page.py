@@ -16,7 +16,7 @@ from scircuit.report.runs import ReportRun, RunTables, load
 TEMPLATES = files("scircuit.report") / "templates"
 
 
-def write_report(out: str | Path, runs: Sequence[ReportRun]) -> Path:
+def write_report(out: str | Path, runs: Sequence[ReportRun], first: Sequence[Section] = ()) -> Path:
     """Write `index.html` into the folder `out`: one run, or several side by side.
 
     Parameters
@@ -25,6 +25,8 @@ def write_report(out: str | Path, runs: Sequence[ReportRun]) -> Path:
         Folder of the report; made when it is not there. An `index.html` in it is replaced.
     runs
         The runs, in the order in which they stand on the page.
+    first
+        Sections of the caller's, ahead of those of the runs.
 
     Returns
     -------
@@ -38,7 +40,7 @@ def write_report(out: str | Path, runs: Sequence[ReportRun]) -> Path:
     """
     tables = load(list(runs))
     path = Path(out) / "index.html"
-    page = _render(tables)
+    page = _render(tables, first)
     with atomic(path) as temporary:
         temporary.write_text(page, encoding="utf-8")
     return path
@@ -56,7 +58,7 @@ def page_sections(runs: Sequence[RunTables]) -> list[Section]:
     ]
 
 
-def _render(runs: Sequence[RunTables]) -> str:
+def _render(runs: Sequence[RunTables], first: Sequence[Section] = ()) -> str:
     from jinja2 import Environment, FunctionLoader, StrictUndefined
 
     environment = Environment(
@@ -72,7 +74,7 @@ def _render(runs: Sequence[RunTables]) -> str:
         runs=[_summary(run) for run in runs],
         overview=provenance.overview_table(runs),
         record=provenance.record_table(runs),
-        sections=page_sections(runs),
+        sections=[*first, *page_sections(runs)],
         data={run.slug: _payload(run) for run in runs},
         style=(TEMPLATES / "style.css").read_text(encoding="utf-8"),
         script=(TEMPLATES / "circuit.js").read_text(encoding="utf-8"),
