@@ -13,12 +13,12 @@ from scircuit.cli import app
 NAMES = [
     "Circuit", "EdgeRule", "FoundationModel", "HookedModel", "Intervention", "Latents", "RunConfig", "SaeTraining",
     "ScircuitError", "TokenBatch", "TokenStore", "TraceSettings", "__version__", "build_catalogue", "build_circuit",
-    "demo", "enrich", "gene_rows", "label_features", "load_config", "load_model", "load_saes", "measure_quality",
-    "packaged_programs", "parse_config", "read_gmt", "residuals", "run", "save_saes", "select_sources", "tokenize",
-    "trace", "train_saes", "write_report",
+    "demo", "enrich", "gene_rows", "label_features", "list_checkpoints", "load_config", "load_model", "load_saes",
+    "measure_quality", "packaged_programs", "parse_config", "read_gmt", "residuals", "run", "save_saes",
+    "select_sources", "tokenize", "trace", "train_saes", "write_report",
 ]  # fmt: skip
 COMMANDS = sorted(command.name or command.callback.__name__ for command in app.registered_commands)
-KNOWLEDGE = ["list", "fetch", "add", "show"]
+GROUPS = {"knowledge": ["list", "fetch", "add", "show"], "models": ["list", "fetch", "show"]}
 
 
 def python(code: str) -> str:
@@ -81,7 +81,9 @@ def test_bare_call_lists_every_command() -> None:
     } <= set(COMMANDS)
 
 
-@pytest.mark.parametrize("command", [*COMMANDS, *(f"knowledge {name}" for name in KNOWLEDGE)])
+@pytest.mark.parametrize(
+    "command", [*COMMANDS, *(f"{group} {name}" for group, names in GROUPS.items() for name in names)]
+)
 def test_help_of(command: str) -> None:
     result = CliRunner().invoke(app, [*command.split(), "--help"])
     assert result.exit_code == 0

@@ -28,6 +28,7 @@ _NAMES = {
     "enrich": "features.enrichment",
     "gene_rows": "models.stream",
     "label_features": "features.labels",
+    "list_checkpoints": "models.registry",
     "load_config": "config",
     "load_model": "models.load",
     "load_saes": "sae.checkpoint",
@@ -63,6 +64,7 @@ if TYPE_CHECKING:
     from scircuit.models.base import FoundationModel
     from scircuit.models.hooked import HookedModel
     from scircuit.models.load import load_model
+    from scircuit.models.registry import list_checkpoints
     from scircuit.models.stream import gene_rows, residuals
     from scircuit.pipeline.runs import demo, run
     from scircuit.report.page import write_report

@@ -257,6 +257,44 @@ def show(name: SourceName) -> None:
     typer.echo(json.dumps(describe(name), indent=2))
 
 
+models = typer.Typer(
+    help="Published checkpoints: which are known, what they are, and how they get here.",
+    no_args_is_help=True,
+    rich_markup_mode=None,
+)
+app.add_typer(models, name="models")
+CheckpointName = Annotated[str, typer.Argument(metavar="NAME", help="A checkpoint; see `scircuit models list`.")]
+
+
+@models.command(name="list")
+def list_models() -> None:
+    """Every known checkpoint with its size, licence, and whether its files are on this machine."""
+    from scircuit.models.hub import list_checkpoints_here
+
+    typer.echo(list_checkpoints_here().to_string(index=False))
+
+
+@models.command(name="fetch")
+def fetch_model(
+    name: CheckpointName,
+    again: Annotated[bool, typer.Option("--again", help="Even if it is in the cache.")] = False,
+) -> None:
+    """Download a checkpoint and its dictionaries into the Hugging Face cache, each file held to its hash."""
+    from scircuit.models.hub import fetch_checkpoint
+
+    typer.echo(fetch_checkpoint(name, again=again))
+
+
+@models.command(name="show")
+def show_model(name: CheckpointName) -> None:
+    """Repository, revision, files, hashes, licence and paper of one checkpoint, and which files are missing here."""
+    import json
+
+    from scircuit.models.hub import show_checkpoint
+
+    typer.echo(json.dumps(show_checkpoint(name), indent=2))
+
+
 def main() -> None:
     """Entry point: a wrong input is one sentence and exit code 2."""
     try:

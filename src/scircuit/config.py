@@ -16,7 +16,7 @@ class ModelSection:
     """The foundation model."""
 
     source: str = "geneformer-mini"
-    """geneformer-mini, scgpt-mini, or the folder of a Geneformer or scGPT checkpoint."""
+    """geneformer-mini, scgpt-mini, the folder of a checkpoint, or the name of one that `scircuit models list` shows."""
     protocol: str = "official"
     """How cells become tokens: official, or paper (arXiv 2603.01752)."""
     dictionaries: str | None = None

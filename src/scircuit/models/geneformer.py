@@ -15,7 +15,9 @@ from scircuit.errors import ScircuitError
 from scircuit.models.base import Masked
 from scircuit.models.block import ACTIVATIONS
 from scircuit.models.files import read_safetensors
-from scircuit.models.stack import BlockStack, assign, choose_device, choose_dtype, hash_weights
+from scircuit.models.origin import read_origin
+from scircuit.models.registry import Checkpoint
+from scircuit.models.stack import BlockStack, assign, choose_device, choose_dtype
 
 # The tied decoder is absent from published files, the V1 file carries a constant table of positions, and
 # some exports add the classifier-era pooler: none of them takes part in the masked language model.
@@ -33,6 +35,11 @@ _BLOCK = {
     "attention.output.dense": "out", "attention.output.LayerNorm": "norm1", "intermediate.dense": "up",
     "output.dense": "down", "output.LayerNorm": "norm2",
 }  # fmt: skip
+
+_CONFIG = (
+    "vocab_size", "hidden_size", "num_hidden_layers", "num_attention_heads", "intermediate_size", "hidden_act",
+    "layer_norm_eps", "max_position_embeddings", "type_vocab_size",
+)  # fmt: skip
 
 
 class Geneformer(BlockStack):
@@ -92,27 +99,34 @@ def load_geneformer(
     device: str = "auto",
     dtype: str = "float32",
     options: dict[str, Any] | None = None,
+    checkpoint: Checkpoint | None = None,
 ) -> Geneformer:
     """Load any published Geneformer folder (`config.json`, `model.safetensors`).
 
-    The token dictionaries are looked for in `dictionaries`, or in the folder and its parents' `geneformer/`.
+    The token dictionaries are looked for in `dictionaries`, or in the folder and its parents' `geneformer/`. With
+    `checkpoint`, every file is held to the registered hash of that published model.
 
     Raises
     ------
     ScircuitError
-        When a file is missing or truncated, a weight is missing or unexpected, or the dictionaries are of
-        another series than the weights.
+        When a file is missing, truncated or not `checkpoint`'s, a weight is missing or unexpected, or the
+        dictionaries are of another series than the weights.
     """
     folder = Path(folder)
     config = read_json(folder / "config.json")
-    vocabulary = _vocabulary(folder, dictionaries, config["vocab_size"])
+    absent = [key for key in _CONFIG if key not in config]
+    if absent:
+        raise ScircuitError(f"{folder / 'config.json'} lacks {absent[0]!r}; take the published config.json.")
+    path = folder / "model.safetensors"
+    tables = _dictionary_files(folder, dictionaries, config["vocab_size"])
+    origin = read_origin([folder / "config.json", path, *tables], path, checkpoint)
+    vocabulary = _vocabulary(tables, config["vocab_size"])
     tokenizer = RankValueTokenizer(vocabulary, config["max_position_embeddings"], protocol, options or {})
     with torch.device("meta"):
-        model = Geneformer(config, tokenizer, folder.name)
-    path = folder / "model.safetensors"
+        model = Geneformer(config, tokenizer, origin.named(folder))
     assign(model, _rename(read_safetensors(path)), path, _UNUSED)
     model = model.to(device=choose_device(device), dtype=choose_dtype(dtype))
-    model.seal(hash_weights(path))
+    model.seal(dict(origin.files)[path.name], {key: config[key] for key in _CONFIG}, origin)
     return model
 
 
@@ -136,22 +150,31 @@ def _rename(weights: dict[str, Tensor]) -> dict[str, Tensor]:
     return out
 
 
-def _vocabulary(folder: Path, dictionaries: str | Path | None, vocab_size: int) -> Vocabulary:
+def _dictionary_files(folder: Path, dictionaries: str | Path | None, vocab_size: int) -> list[Path]:
+    """The files that hold the vocabulary: ours, or the published dictionaries of the weights' series."""
     if (folder / "vocabulary.json").is_file():
-        return read_vocabulary(folder / "vocabulary.json")
+        return [folder / "vocabulary.json"]
     series = "gc30M" if vocab_size == 25426 else "gc104M"
     places = [Path(dictionaries)] if dictionaries else [folder, folder / "geneformer", folder.parent / "geneformer"]
     places += [place / "gene_dictionaries_30m" for place in places]
     for place in places:
         if (place / f"token_dictionary_{series}.pkl").is_file():
-            vocabulary = from_geneformer(place, series)
-            if vocabulary.size != vocab_size:
-                raise ScircuitError(
-                    f"{place} holds a dictionary of {vocabulary.size} tokens, the weights have {vocab_size}; "
-                    "take the dictionaries of the same series."
-                )
-            return vocabulary
+            names = ("token_dictionary", "gene_median_dictionary", "gene_name_id_dict", "ensembl_mapping_dict")
+            return [place / f"{name}_{series}.pkl" for name in names]
     raise ScircuitError(
         f"token_dictionary_{series}.pkl is in none of {', '.join(map(str, places))}; pass dictionaries= the folder "
         "that holds the Geneformer token dictionaries."
     )
+
+
+def _vocabulary(tables: list[Path], vocab_size: int) -> Vocabulary:
+    first = tables[0]
+    if first.name == "vocabulary.json":
+        return read_vocabulary(first)
+    vocabulary = from_geneformer(first.parent, first.stem.rpartition("_")[2])
+    if vocabulary.size != vocab_size:
+        raise ScircuitError(
+            f"{first.parent} holds a dictionary of {vocabulary.size} tokens, the weights have {vocab_size}; "
+            "take the dictionaries of the same series."
+        )
+    return vocabulary

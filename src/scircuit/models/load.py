@@ -1,13 +1,23 @@
-"""`load_model`: a folder of a published checkpoint, or the name of a model that ships with the package."""
+"""`load_model`: the folder of a checkpoint, the name of a published one, or of a model that ships with the package."""
 
 from importlib.resources import files
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from scircuit.errors import ScircuitError
 from scircuit.models.base import FoundationModel
+from scircuit.models.hub import locate
+from scircuit.models.registry import Checkpoint, checkpoints, known_checkpoint
 
 PACKAGED = ("geneformer-mini", "scgpt-mini")
+
+
+class Source(NamedTuple):
+    """What a name or path stands for; `checkpoint` where a published one was asked for by name."""
+
+    folder: Path
+    dictionaries: str | Path | None
+    checkpoint: Checkpoint | None
 
 
 def load_model(
@@ -24,8 +34,9 @@ def load_model(
     Parameters
     ----------
     source
-        `geneformer-mini` or `scgpt-mini`, or a folder: Geneformer's `config.json` + `model.safetensors`, or
-        scGPT's `args.json` + `vocab.json` + `best_model.pt`.
+        `geneformer-mini` or `scgpt-mini`; or a folder: Geneformer's `config.json` + `model.safetensors`, or
+        scGPT's `args.json` + `vocab.json` + `best_model.pt`; or the name of a published checkpoint
+        (`list_checkpoints()`), which is looked for as `models.hub.locate` says and held to its registered hashes.
     protocol
         `official`, or `paper` for the preprocessing of arXiv 2603.01752.
     dictionaries
@@ -38,26 +49,46 @@ def load_model(
     Raises
     ------
     ScircuitError
-        When the folder is neither, or something in it is missing, damaged or of another model.
+        When the source is neither folder nor name, something in it is missing, damaged or of another model, or a
+        published checkpoint cannot be had or is not the registered one.
     """
     from scircuit.models.geneformer import load_geneformer
     from scircuit.models.scgpt import load_scgpt
 
-    folder = Path(str(files("scircuit") / "data" / str(source))) if str(source) in PACKAGED else Path(source)
-    if not folder.is_dir():
-        raise ScircuitError(
-            f"{source} is no folder; pass {' or '.join(PACKAGED)}, or the folder of a Geneformer or scGPT checkpoint."
-        )
+    folder, dictionaries, checkpoint = find_source(source, dictionaries)
     if (folder / "args.json").is_file() and (folder / "vocab.json").is_file():
         if dictionaries is not None:
             raise ScircuitError("dictionaries= belongs to Geneformer, this folder holds scGPT; leave it out.")
-        return load_scgpt(folder, protocol=protocol, device=device, dtype=dtype, options=options)
+        return load_scgpt(folder, protocol=protocol, device=device, dtype=dtype, options=options, checkpoint=checkpoint)
     if (folder / "config.json").is_file():
         return load_geneformer(
-            folder, protocol=protocol, dictionaries=dictionaries, device=device, dtype=dtype, options=options
-        )
+            folder, protocol=protocol, dictionaries=dictionaries, device=device, dtype=dtype, options=options,
+            checkpoint=checkpoint,
+        )  # fmt: skip
     found = ", ".join(sorted(p.name for p in folder.iterdir())[:8]) or "nothing"
     raise ScircuitError(
         f"{folder} holds no known checkpoint (found {found}); Geneformer needs config.json and model.safetensors, "
         "scGPT needs args.json, vocab.json and best_model.pt."
+    )
+
+
+def find_source(source: str | Path, dictionaries: str | Path | None = None) -> Source:
+    """The folder behind a name or path: packaged model, local folder, published checkpoint, in that order.
+
+    Raises
+    ------
+    ScircuitError
+        When there is no such folder or name, or a published checkpoint is not at hand and cannot be downloaded.
+    """
+    name = str(source)
+    if name in PACKAGED:
+        return Source(Path(str(files("scircuit") / "data" / name)), dictionaries, None)
+    checkpoint = known_checkpoint(name)
+    if Path(source).is_dir():
+        return Source(Path(source), dictionaries, checkpoint)
+    if checkpoint is not None:
+        return Source(*locate(checkpoint, dictionaries=dictionaries), checkpoint)
+    raise ScircuitError(
+        f"{source} is no folder; pass {' or '.join(PACKAGED)}, the folder of a Geneformer or scGPT checkpoint, or the "
+        f"name of a published one: {', '.join(checkpoints())}."
     )

@@ -14,7 +14,9 @@ from scircuit.cells.vocabulary import from_scgpt
 from scircuit.errors import ScircuitError
 from scircuit.models.base import Masked
 from scircuit.models.files import read_safetensors, read_state_dict
-from scircuit.models.stack import BlockStack, assign, choose_device, choose_dtype, hash_weights
+from scircuit.models.origin import read_origin
+from scircuit.models.registry import Checkpoint
+from scircuit.models.stack import BlockStack, assign, choose_device, choose_dtype
 
 # Heads that the perception path does not use: the whole-cell decoder of pre-training and the embedding of
 # the "generated" flag. Everything else in the file must be ours, name by name.
@@ -78,37 +80,38 @@ def load_scgpt(
     device: str = "auto",
     dtype: str = "float32",
     options: dict[str, Any] | None = None,
+    checkpoint: Checkpoint | None = None,
 ) -> ScGPT:
     """Load a published scGPT folder: `args.json`, `vocab.json`, `best_model.pt` (or `model.safetensors`).
 
-    A tab-separated `genes.tsv` (`ensembl_id`, `symbol`) in the folder lets data with Ensembl ids in.
+    A tab-separated `genes.tsv` (`ensembl_id`, `symbol`) in the folder lets data with Ensembl ids in. With
+    `checkpoint`, every file is held to the registered size and hash of that published model, where they are known.
 
     Raises
     ------
     ScircuitError
-        When a file is missing or truncated, or a weight is missing, unexpected or of another shape.
+        When a file is missing, truncated or not `checkpoint`'s, or a weight is missing, unexpected or of another shape.
     """
     folder = Path(folder)
     args = read_json(folder / "args.json")
     absent = [key for key in _ARGS if key not in args]
     if absent:
         raise ScircuitError(f"{folder / 'args.json'} lacks {absent[0]!r}; take the published args.json.")
+    path = folder / "best_model.pt"
+    if not path.is_file():
+        path = folder / "model.safetensors"
     table = folder / "genes.tsv"
+    origin = read_origin([folder / "args.json", folder / "vocab.json", table, path], path, checkpoint)
     vocabulary = from_scgpt(folder / "vocab.json", table if table.is_file() else None)
     tokenizer = BinningTokenizer(
         vocabulary, args["max_seq_len"], args["n_bins"], float(args["pad_value"]), protocol, options or {}
     )
-    path = folder / "best_model.pt"
-    if path.is_file():
-        weights = _rename(read_state_dict(path))
-    else:
-        path = folder / "model.safetensors"
-        weights = _rename(read_safetensors(path))
+    weights = _rename(read_state_dict(path) if path.suffix == ".pt" else read_safetensors(path))
     with torch.device("meta"):
-        model = ScGPT(args, tokenizer, vocabulary.size, folder.name)
+        model = ScGPT(args, tokenizer, vocabulary.size, origin.named(folder))
     assign(model, weights, path, _UNUSED)
     model = model.to(device=choose_device(device), dtype=choose_dtype(dtype))
-    model.seal(hash_weights(path))
+    model.seal(dict(origin.files)[path.name], {key: args[key] for key in _ARGS}, origin)
     return model
 
 

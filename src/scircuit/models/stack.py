@@ -9,11 +9,12 @@ import pandas as pd
 import torch
 from torch import Tensor, nn
 
-from scircuit._io import sha256_file, sha256_of
+from scircuit._io import sha256_of
 from scircuit.cells.batch import Role, TokenBatch
 from scircuit.cells.tokens import Tokenizer, tokenize
 from scircuit.errors import ScircuitError
 from scircuit.models.block import PostNormBlock
+from scircuit.models.origin import Origin
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 
@@ -60,6 +61,7 @@ class BlockStack(ReadsCells, nn.Module):
     name: str
     blocks: nn.ModuleList
     fingerprint: str
+    origin: Origin = Origin()
 
     def __init__(self, *, n_layers: int, d_model: int, n_heads: int, d_mlp: int, activation: str, eps: float) -> None:
         super().__init__()
@@ -100,18 +102,29 @@ class BlockStack(ReadsCells, nn.Module):
         """The residual stream after block i."""
         return self.block(i)(h, self.key_mask(batch))
 
-    def seal(self, weights: str) -> None:
-        """Freeze, and set the fingerprint from the weights' hash, tokenizer and dtype."""
+    def seal(self, weights: str, settings: Mapping[str, Any] | None = None, origin: Origin | None = None) -> None:
+        """Freeze, and set the fingerprint.
+
+        Parameters
+        ----------
+        weights
+            Hash of the weights.
+        settings
+            What the architecture reads from its configuration: equal weights with another number of heads or another
+            activation are another model.
+        origin
+            The files it was read from.
+        """
         self.requires_grad_(False)
         self.eval()
-        self.fingerprint = sha256_of(self.name, weights, self.tokenizer.fingerprint, str(self.dtype))
+        self.origin = origin or Origin()
+        parts = (self.name, weights, dict(settings or {}), self.tokenizer.fingerprint, str(self.dtype))
+        self.fingerprint = sha256_of(*parts)
 
 
-def hash_weights(source: Path | Mapping[str, Tensor]) -> str:
-    """sha256 of a weights file, or of tensors in name order."""
-    if isinstance(source, Path):
-        return sha256_file(source)
-    return sha256_of(*(x for name in sorted(source) for x in (name, source[name].float().cpu().numpy())))
+def hash_weights(weights: Mapping[str, Tensor]) -> str:
+    """sha256 of tensors in name order."""
+    return sha256_of(*(x for name in sorted(weights) for x in (name, weights[name].float().cpu().numpy())))
 
 
 def assign(model: nn.Module, weights: Mapping[str, Tensor], path: Path, unused: frozenset[str]) -> None:

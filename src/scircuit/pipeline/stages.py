@@ -21,6 +21,7 @@ from scircuit.features.detectors import one_gene_shares
 from scircuit.features.quality import measure_quality
 from scircuit.features.sources import Sources, select_sources
 from scircuit.models.base import FoundationModel
+from scircuit.models.origin import Origin
 from scircuit.models.stream import check_layers, gene_rows
 from scircuit.pipeline.facts import hardware, versions
 from scircuit.pipeline.folder import RunFolder, settings
@@ -232,6 +233,7 @@ def run_circuit(run: RunFolder, model: FoundationModel, catalogue: Catalogue, te
             "fingerprint": model.fingerprint,
             "protocol": model.protocol,
             "n_layers": model.n_layers,
+            **_origin(model),
         },
         "saes": sha256_of(read_json(run.stage("saes") / "manifest.json")),
         "precision": c.model.dtype,
@@ -249,6 +251,12 @@ def run_circuit(run: RunFolder, model: FoundationModel, catalogue: Catalogue, te
     )  # fmt: skip
     circuit.write(folder)
     return circuit
+
+
+def _origin(model: FoundationModel) -> dict[str, Any]:
+    """The files that a model was read from; nothing for adapters of users that do not say."""
+    origin = getattr(model, "origin", None)
+    return origin.to_dict() if isinstance(origin, Origin) else {}
 
 
 def _annotation(run: RunFolder) -> dict[str, Any]:
