@@ -7,8 +7,9 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from scircuit.cli_study import app as study_app
+from scircuit.cli_world import compare, validate
 from scircuit.errors import ScircuitError
-from scircuit.study.commands import app as study_app
 
 if TYPE_CHECKING:
     from scircuit.config import RunConfig
@@ -201,6 +202,9 @@ def export(
 
     typer.echo(write(run, fmt, out, max_edges))
 
+
+app.command()(compare)
+app.command()(validate)
 
 knowledge = typer.Typer(
     help="Gene sets, networks and disease genes: what is known, what is in the cache, and how it gets there.",

@@ -69,13 +69,14 @@ def check_conditions(conditions: Sequence[Condition], n_models: int = 2) -> list
         if limits != reference:
             raise ScircuitError(
                 f"{other.name} was built with the thresholds {limits} and {first.name} with {reference}; build both "
-                "from their traces with one rule (scircuit.circuits.build)."
+                "from their traces with one rule (`scircuit compare --rule default`)."
             )
         cells, expected = traced_cells(other.circuit), traced_cells(first.circuit)
         if cells != expected:
             raise ScircuitError(
                 f"{other.name} was traced in {cells} cells and {first.name} in {expected}; the error of d depends on "
-                "it: subsample the larger from its stored moments, or trace both in as many cells."
+                "it: subsample the larger from its stored moments "
+                f"(`scircuit compare --cells {min(cells, expected)}`), or trace both in as many cells."
             )
     return models
 

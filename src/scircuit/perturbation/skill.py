@@ -86,6 +86,37 @@ def sentences(comparison: pd.DataFrame) -> tuple[str, ...]:
     return tuple(_sentence(row) for row in comparison.to_dict("records"))
 
 
+def conclusion(comparison: pd.DataFrame) -> str:
+    """What all metrics over all targets add up to: skill only where the circuit beats the best baseline."""
+    every = comparison[comparison["stratum"] == "all"]
+    if every.empty:
+        return "Nothing could be judged: no metric is defined for the circuit and a baseline."
+    n = f"over {int(every['n_knockdowns'].max())} knock-downs"
+    if (every["verdict"] == "too few").all():
+        return f"Too few knocked-down genes to speak of skill ({n}; at least {MIN_GENES} genes are needed)."
+    better = every[every["verdict"] == "better"]
+    if len(better):
+        others = len(every) - len(better)
+        rest = f"; none is shown by the other {others} of {len(every)} metrics" if others else ""
+        return f"Skill beyond every baseline tried {n}: {_listed(better['metric'])}{rest}."
+    covering = every[(every["low"] <= every["chance"]) & (every["chance"] <= every["high"])]
+    covered = (
+        f" The interval of {_listed(covering['metric'])} covers {_listed_values(covering['chance'])}, the value "
+        "without skill."
+        if len(covering)
+        else ""
+    )
+    return f"No skill: on none of {len(every)} metrics does the circuit beat the best baseline {n}.{covered}"
+
+
+def _listed(metrics: pd.Series) -> str:
+    return ", ".join(_NAMES[metric] for metric in metrics)
+
+
+def _listed_values(values: pd.Series) -> str:
+    return ", ".join(dict.fromkeys(f"{value:.2g}" for value in values))
+
+
 def _sentence(row: dict) -> str:
     covers = not (row["low"] > row["chance"] or row["high"] < row["chance"])
     chance = f"{row['chance']:.2g}"

@@ -10,13 +10,20 @@ from scircuit._io import atomic
 from scircuit.report import provenance, sections
 from scircuit.report.answers import answers, between
 from scircuit.report.blocks import Section
+from scircuit.report.comparison import Comparison, comparison_sections, read_comparison
 from scircuit.report.picture import payload
 from scircuit.report.runs import ReportRun, RunTables, load
+from scircuit.report.validation import screen_sections
 
 TEMPLATES = files("scircuit.report") / "templates"
 
 
-def write_report(out: str | Path, runs: Sequence[ReportRun], first: Sequence[Section] = ()) -> Path:
+def write_report(
+    out: str | Path,
+    runs: Sequence[ReportRun],
+    comparison: str | Path | None = None,
+    first: Sequence[Section] = (),
+) -> Path:
     """Write `index.html` into the folder `out`: one run, or several side by side.
 
     Parameters
@@ -25,6 +32,8 @@ def write_report(out: str | Path, runs: Sequence[ReportRun], first: Sequence[Sec
         Folder of the report; made when it is not there. An `index.html` in it is replaced.
     runs
         The runs, in the order in which they stand on the page.
+    comparison
+        Folder of a comparison of these runs (`pipeline.comparing.compare`), which gets its own sections.
     first
         Sections of the caller's, ahead of those of the runs.
 
@@ -40,25 +49,28 @@ def write_report(out: str | Path, runs: Sequence[ReportRun], first: Sequence[Sec
     """
     tables = load(list(runs))
     path = Path(out) / "index.html"
-    page = _render(tables, first)
+    page = _render(tables, None if comparison is None else read_comparison(comparison), first)
     with atomic(path) as temporary:
         temporary.write_text(page, encoding="utf-8")
     return path
 
 
-def page_sections(runs: Sequence[RunTables]) -> list[Section]:
+def page_sections(runs: Sequence[RunTables], comparison: Comparison | None = None) -> list[Section]:
     """The sections of the page in their order."""
     return [
         sections.picture(runs),
         sections.strongest_edges(runs),
         sections.layer_pairs(runs),
         *answers(runs),
-        *between(runs),
+        *(between(runs) if comparison is None else comparison_sections(comparison)),
+        *screen_sections(runs),
         sections.sae_quality(runs),
     ]
 
 
-def _render(runs: Sequence[RunTables], first: Sequence[Section] = ()) -> str:
+def _render(
+    runs: Sequence[RunTables], comparison: Comparison | None = None, first: Sequence[Section] = ()
+) -> str:
     from jinja2 import Environment, FunctionLoader, StrictUndefined
 
     environment = Environment(
@@ -74,7 +86,7 @@ def _render(runs: Sequence[RunTables], first: Sequence[Section] = ()) -> str:
         runs=[_summary(run) for run in runs],
         overview=provenance.overview_table(runs),
         record=provenance.record_table(runs),
-        sections=[*first, *page_sections(runs)],
+        sections=[*first, *page_sections(runs, comparison)],
         data={run.slug: _payload(run) for run in runs},
         style=(TEMPLATES / "style.css").read_text(encoding="utf-8"),
         script=(TEMPLATES / "circuit.js").read_text(encoding="utf-8"),

@@ -11,6 +11,7 @@ from scircuit.analysis.result import Measure, Result
 from scircuit.analysis.summary import summarise
 from scircuit.circuits.circuit import Circuit
 from scircuit.errors import ScircuitError
+from scircuit.report.screens import ScreenTables, read_screen, screens_of
 
 COHERENCE_EDGES = 200_000
 """Edges up to which coherence, whose null redraws every target a thousand times, is asked while reporting."""
@@ -33,6 +34,8 @@ class ReportRun:
     analysis
         Folder of answers as `Result.write` leaves them (`<question>.json` beside `<question>.parquet`). They stand
         beside, or in the place of, the answers that need nothing but the circuit.
+    validations
+        Folders that `scircuit validate` wrote: what knock-down screens say of the circuit.
     """
 
     name: str
@@ -40,6 +43,7 @@ class ReportRun:
     saes: Path | None = None
     features: Path | None = None
     analysis: Path | None = None
+    validations: tuple[Path, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -57,6 +61,8 @@ class RunTables:
         catalogue, which is missing without one; empty without a manifest.
     results, refusals
         Answers of the analysis by question, and why a question that was put has none.
+    validations
+        What knock-down screens say of the circuit.
     """
 
     name: str
@@ -65,6 +71,25 @@ class RunTables:
     layers: pd.DataFrame
     results: dict[str, Result]
     refusals: dict[str, str]
+    validations: list[ScreenTables]
+
+
+def run_of_folder(run: str | Path, name: str) -> ReportRun:
+    """The artefacts of a run folder that are there, under a name."""
+    run = Path(run)
+
+    def there(path: str) -> Path | None:
+        return run / path if (run / path).exists() else None
+
+    analysis = run / "analysis" if (run / "analysis" / "answers.parquet").exists() else None
+    return ReportRun(
+        name,
+        run / "circuit",
+        there("saes/manifest.json"),
+        there("features/features.parquet"),
+        analysis,
+        screens_of(run),
+    )
 
 
 def load(runs: list[ReportRun]) -> list[RunTables]:
@@ -89,6 +114,7 @@ def _load(run: ReportRun, slug: str) -> RunTables:
         layers=_layers(run),
         results=results,
         refusals=refusals,
+        validations=[read_screen(folder) for folder in run.validations],
     )
 
 

@@ -12,6 +12,7 @@ from scircuit.report.figures.robustness import (
     threshold_sweep,
 )
 from scircuit.report.figures.run import QUALITY, circuit, layer_pairs, sae_quality
+from scircuit.report.figures.world import consensus, feature_consensus, hierarchy, ratios, shares, validation
 
 __all__ = [
     "QUALITY",
@@ -21,15 +22,21 @@ __all__ = [
     "coexpression",
     "coherence",
     "compare_effect_sizes",
+    "consensus",
     "effect_sizes",
+    "feature_consensus",
     "group_stability",
+    "hierarchy",
     "hubs",
     "interactions",
     "layer_pairs",
     "mediation",
+    "ratios",
     "sae_quality",
     "selection",
+    "shares",
     "sign_balance",
     "stability",
     "threshold_sweep",
+    "validation",
 ]

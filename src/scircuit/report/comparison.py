@@ -1,0 +1,165 @@
+"""The sections of a comparison of runs: what models share, each number beside its null and the published one."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, NamedTuple
+
+import pandas as pd
+
+from scircuit.analysis.result import Result
+from scircuit.errors import ScircuitError
+from scircuit.report import figures, numbers
+from scircuit.report.answers import measure_table
+from scircuit.report.blocks import Block, Column, Section, Table
+from scircuit.report.canvas import inline_svg
+from scircuit.report.runs import read_result
+from scircuit.report.tables import records
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
+TOP_PAIRS = 25
+
+
+class Answer(NamedTuple):
+    """One answer of a comparison: the runs it is about (all where empty), the result, or why there is none."""
+
+    question: str
+    names: str
+    published: bool
+    result: Result | None
+    refused: str
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """Every answer of a comparison, in the order in which they were asked."""
+
+    answers: list[Answer]
+
+    def of(self, question: str) -> list[Answer]:
+        """The answers to one question."""
+        return [answer for answer in self.answers if answer.question == question]
+
+
+class _Shown(NamedTuple):
+    title: str
+    lead: str
+    marks: str
+    figure: "Callable[[Result], Axes]"
+    tables: Callable[[Result], list[Table]]
+
+
+def read_comparison(folder: str | Path) -> Comparison:
+    """Read the answers that `scircuit compare` wrote."""
+    folder = Path(folder)
+    if not (folder / "answers.parquet").is_file():
+        raise ScircuitError(f"{folder} has no answers.parquet; give a folder that `scircuit compare` wrote.")
+    asked = pd.read_parquet(folder / "answers.parquet").drop_duplicates(["question", "names", "folder"])
+    answers = []
+    for row in records(asked):
+        refused = row["refused"] if isinstance(row["refused"], str) else ""
+        place = folder / str(row["folder"]) / f"{row['question']}.json"
+        result = None if refused else read_result(place)
+        answers.append(Answer(row["question"], row["names"], row["folder"] == "paper", result, refused))
+    return Comparison(answers)
+
+
+def comparison_sections(comparison: Comparison) -> list[Section]:
+    """One section per question that was asked."""
+    return [
+        _section(question, shown, comparison.of(question))
+        for question, shown in _SHOWN.items()
+        if comparison.of(question)
+    ]
+
+
+def _section(question: str, shown: _Shown, answers: list[Answer]) -> Section:
+    blocks = []
+    for place, answer in enumerate(answers):
+        name = answer.names.replace(" | ", " and ") or ("all runs, published rule" if answer.published else "all runs")
+        if answer.result is None:
+            blocks.append(Block(name, "all", note=f"No answer: {answer.refused}"))
+            continue
+        result = answer.result
+        headline = result.headline
+        caption = (
+            f"{shown.marks} n = {headline.n:,} {headline.unit_of_n}. Null: {result.null_model}. "
+            f"Definition {result.definition}."
+        )
+        svg = inline_svg(shown.figure(result), f"between-{question}-{place}", f"{shown.title}, {name}")
+        blocks.append(Block(name, "all", svg, caption, tables=[measure_table(result), *shown.tables(result)]))
+    glossary = next((answer.result.glossary for answer in answers if answer.result is not None), "")
+    return Section(question.replace("_", "-"), shown.title, shown.lead, blocks, glossary)
+
+
+def _no_tables(result: Result) -> list[Table]:
+    return []
+
+
+def _conserved_pairs(result: Result) -> list[Table]:
+    part = result.table[~result.table["is_self"]] if len(result.table) else result.table
+    rows = [
+        [
+            row["source_label"],
+            row["target_label"],
+            numbers.count(row["n_models"]),
+            numbers.count(row["n_edges"]),
+            numbers.decimal(row["mean_abs_d"]),
+            numbers.percent(row["expected"]),
+            numbers.probability(row["q_value"]),
+        ]
+        for row in records(part.head(TOP_PAIRS))
+    ]
+    columns = [
+        Column("source label", numeric=False),
+        Column("target label", numeric=False),
+        Column("models", "models in which an edge connects the two labels"),
+        Column("edges", "in all models together"),
+        Column("mean |d|"),
+        Column("by chance", "share of the draws of the null in which the pair is conserved"),
+        Column("q", "Benjamini-Hochberg over all pairs that could be conserved"),
+    ]
+    caption = f"Conserved pairs of two different labels: {len(rows):,} of {len(part):,}, least likely by chance first"
+    return [Table(columns, rows, len(part), caption, folded=True)] if rows else []
+
+
+_SHOWN = {
+    "consensus": _Shown(
+        "Consensus of the models",
+        "Do models connect the same labels? Beside it the published null, which calls random targets conserved.",
+        "Bars: observed; hollow diamonds: expected under the null of the row.",
+        figures.consensus,
+        _conserved_pairs,
+    ),
+    "feature_consensus": _Shown(
+        "Consensus without labels",
+        "Do latents that stand for the same genes have the same edges?",
+        "Every mark is an edge found in both models, d in one against d in the other; at most 3,000 are drawn.",
+        figures.feature_consensus,
+        _no_tables,
+    ),
+    "compare_effect_sizes": _Shown(
+        "Effect sizes, like for like",
+        "Are the edges of one run stronger at equal cells, depth and firing rate?",
+        "Bars: 95% intervals from a bootstrap over sources.",
+        figures.compare_effect_sizes,
+        _no_tables,
+    ),
+    "disease_conservation": _Shown(
+        "Disease between models",
+        "Are edges between disease labels conserved more than others of their size? The raw odds ratio grows with the "
+        "frequency of labels; the adjusted one holds it fixed.",
+        "Ratios with 95% intervals; dashed: 1, no difference.",
+        figures.ratios,
+        _no_tables,
+    ),
+    "disease_paper": _Shown(
+        "Disease between models, as published",
+        "Keyword sets, pooled genes, no correction: shown for comparison only.",
+        "Ratios with 95% intervals; dashed: 1, no difference.",
+        figures.ratios,
+        _no_tables,
+    ),
+}
