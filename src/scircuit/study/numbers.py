@@ -111,8 +111,7 @@ class _Reader:
             return self._identified(name, profile, run)
         if not folder:
             folder = f"{run}/analysis"
-        condition = run.rsplit("/", 1)[-1]
-        folder = folder.replace("CONDITION", condition if folder.startswith("validate") else run)
+        folder = folder.replace("CONDITION", run.rsplit("/", 1)[-1])
         name, _, column = name.partition("@")
         question, _, measure = name.partition(".")
         folder, inside = (folder[: -len("/paper")], "paper") if folder.endswith("/paper") else (folder, "")
