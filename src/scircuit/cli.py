@@ -115,13 +115,13 @@ def _stage(config: Path, out: Path | None, name: str, artefact: str) -> None:
 
 @app.command()
 def tokenize(config: ConfigPath, out: OutOption = None) -> None:
-    """Stage 1: cells to tokens, split into training and traced cells. Writes tokens/."""
+    """Stage 1: cells to tokens, split by use: train, catalogue, discovery, confirmation. Writes tokens/."""
     _stage(config, out, "tokenize", "tokens")
 
 
 @app.command(name="train-sae")
 def train_sae(config: ConfigPath, out: OutOption = None) -> None:
-    """Stage 2: train the dictionaries of all layers in one pass, and measure them. Writes saes/."""
+    """Stage 2: train and measure the dictionaries of all layers; goes on where it stopped. Writes saes/."""
     _stage(config, out, "train-sae", "saes")
 
 
@@ -143,7 +143,7 @@ def plan(config: ConfigPath, out: OutOption = None, memory: MemoryOption = None)
 def trace(
     config: ConfigPath, out: OutOption = None, memory: MemoryOption = None, cluster: ClusterOption = None
 ) -> None:
-    """Stage 4: ablate the sources, measure every downstream latent, call edges. Writes trace/ and circuit/."""
+    """Stage 4: ablate the sources, call edges, find them again. Writes trace/, circuit/ and confirmation/."""
     from scircuit.pipeline.runs import run_stage
 
     typer.echo(run_stage(_read(config, out, memory), "trace", cluster).stage("circuit"))

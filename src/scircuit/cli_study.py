@@ -28,7 +28,9 @@ def init(
 
     name, path = ("own", Path(what)) if what not in NAMES else (what, file or Path(f"{what}.toml"))
     if name == "own" and file is not None:
-        raise ScircuitError(f"There is no study called {what!r}; it may be {', '.join(NAMES)}, or left out for your own.")
+        raise ScircuitError(
+            f"There is no study called {what!r}; it may be {', '.join(NAMES)}, or left out for your own."
+        )
     if path.exists():
         raise ScircuitError(f"{path} exists already; choose another name or delete it.")
     with atomic(path) as temporary:

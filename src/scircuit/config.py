@@ -30,11 +30,11 @@ class ModelSection:
 
 
 @dataclass(frozen=True)
-class CellsSection:
-    """The cells, and how they are split."""
+class DataSection:
+    """A data set and the cells taken from it."""
 
     path: str = ""
-    """An .h5ad file (read backed), or scanpy:NAME for a data set that scanpy ships."""
+    """An .h5ad file of any size (read by rows), census:DATE (CELLxGENE Census), or scanpy:NAME that scanpy ships."""
     counts: str = "X"
     """Where raw counts lie: X, raw, or layer:NAME."""
     scale: str = "counts"
@@ -44,13 +44,37 @@ class CellsSection:
     min_match: float = 0.2
     """Refuse when fewer of the genes are in the model's vocabulary."""
     where: dict[str, Any] = field(default_factory=dict)
-    """Keep cells whose obs columns have these values, for example {cell_line = "K562"}."""
+    """Keep cells whose obs columns have these values, for example {cell_line = "k562", phase = ["G1", "S"]}."""
     n: int | None = None
-    """Cells drawn at random (seeded); by default all."""
-    train_share: float = 0.6
-    """Share of the cells on which dictionaries are trained and features described; the rest is traced."""
+    """Cells drawn at random (seeded), all splits together; by default all."""
+    stratify: tuple[str, ...] = ()
+    """obs columns (tissue, cell type) by which cells are drawn: in proportion to size, at least one of each."""
+    equal: bool = False
+    """Share n out equally among the values of the first of these columns (67, 67, 66)."""
+    n_per: dict[str, int] = field(default_factory=dict)
+    """Cells per value of the first of these columns, in place of n, for example {lung = 1000, kidney = 500}."""
+    shares: dict[str, float] = field(
+        default_factory=lambda: {"train": 0.5, "catalogue": 0.2, "discovery": 0.2, "confirmation": 0.1}
+    )
+    """Splits by seed and row: dictionaries learn, features are described, edges are found, edges are found again."""
+
+
+@dataclass(frozen=True)
+class CellsSection(DataSection):
+    """The cells, and how they are split."""
+
     obs: tuple[str, ...] = ()
     """Categorical obs columns among which a feature's top cells are tested."""
+
+
+@dataclass(frozen=True)
+class MixSection(DataSection):
+    """One of several data sets on which dictionaries are trained together."""
+
+    name: str = ""
+    """Names the data set in the manifest."""
+    weight: float = 1.0
+    """Positions taken from it, relative to the others."""
 
 
 @dataclass(frozen=True)
@@ -76,7 +100,11 @@ class SaeSection:
     lr: float | None = None
     """Learning rate; by default by the size of the dictionary."""
     quality_cells: int = 64
-    """Held-out cells on which the dictionaries are measured."""
+    """Cells of the catalogue split, which no dictionary learnt from, on which they are measured."""
+    checkpoint_every: int = 500
+    """Steps between two checkpoints of training; a run that was stopped goes on from the last."""
+    mix: tuple[MixSection, ...] = ()
+    """Data sets to train on in place of [cells]: [[sae.mix]] tables with name, weight and what [cells] takes."""
     stability_seeds: int = 0
     """Further dictionaries trained with other seeds, to see which latents are the data's; each costs a training."""
 
@@ -102,7 +130,7 @@ class FeaturesSection:
     min_cosine: float | None = 0.7
     """Least |cosine| of decoder directions for latents of two layers to be matched; null for no matching."""
     pair_cells: int = 200
-    """Training cells over which sources and later latents are correlated without intervention; 0 for none."""
+    """Cells of the catalogue split over which sources and later latents are correlated; 0 for none."""
 
 
 @dataclass(frozen=True)
@@ -126,7 +154,7 @@ class TraceSection:
     """How effects are measured."""
 
     n_cells: int | None = 200
-    """Cells traced, drawn from those not used for training; null for all of them."""
+    """Cells of the discovery split that are traced, drawn as the sample was; null for all of them."""
     engine: str = "auto"
     """exact (the rest of the model runs again for every ablation), local (edited rows only), or auto (by size)."""
     targets: tuple[int, ...] = ()
@@ -180,6 +208,16 @@ class EdgesSection:
 
 
 @dataclass(frozen=True)
+class ConfirmationSection:
+    """The edges measured again, exactly, in cells that had no part in finding them."""
+
+    n_cells: int | None = 100
+    """Cells of the confirmation split, drawn as the sample was; null for all of them, 0 for no confirmation."""
+    max_sources: int | None = 50
+    """Most sources per layer whose edges are measured again, drawn at random; null for all that have an edge."""
+
+
+@dataclass(frozen=True)
 class RunConfig:
     """A whole run."""
 
@@ -198,6 +236,7 @@ class RunConfig:
     sources: SourcesSection = field(default_factory=SourcesSection)
     trace: TraceSection = field(default_factory=TraceSection)
     edges: EdgesSection = field(default_factory=EdgesSection)
+    confirmation: ConfirmationSection = field(default_factory=ConfirmationSection)
 
     def to_dict(self) -> dict[str, Any]:
         """Plain nested dict, JSON-able."""
@@ -260,7 +299,8 @@ def build_section(kind: Any, content: Any, where: str) -> Any:
     values = {}
     for key, value in content.items():
         inner = f"{where}: {key}"
-        values[key] = build_section(hints[key], value, inner) if is_dataclass(hints[key]) else _cast(hints[key], value, inner)
+        cast = build_section if is_dataclass(hints[key]) else _cast
+        values[key] = cast(hints[key], value, inner)
     return kind(**values)
 
 
@@ -275,11 +315,14 @@ def _cast(hint: Any, value: Any, where: str) -> Any:
         origin = get_origin(option) or option
         if origin is tuple and isinstance(value, (list, tuple)):
             inner = get_args(option)[0]
-            return tuple(_cast(inner, v, where) for v in value)
+            cast = build_section if is_dataclass(inner) else _cast
+            return tuple(cast(inner, v, where) for v in value)
         if origin is float and isinstance(value, (int, float)) and not isinstance(value, bool):
             return float(value)
         if origin is int and isinstance(value, int) and not isinstance(value, bool):
             return value
+        if origin is dict and isinstance(value, dict) and get_args(option)[1:] == (float,):
+            return {key: _cast(float, v, f"{where}.{key}") for key, v in value.items()}
         if origin in (str, bool, dict) and isinstance(value, origin):
             return value
     names = " or ".join(getattr(get_origin(o) or o, "__name__", str(o)) for o in options if o is not type(None))
@@ -304,7 +347,11 @@ def relative_to(config: RunConfig, folder: Path) -> RunConfig:
             config.model, source=str(place(config.model.source)), dictionaries=place(config.model.dictionaries)
         ),
         cells=replace(config.cells, path=str(place(config.cells.path))),
-        sae=replace(config.sae, path=place(config.sae.path)),
+        sae=replace(
+            config.sae,
+            path=place(config.sae.path),
+            mix=tuple(replace(part, path=str(place(part.path))) for part in config.sae.mix),
+        ),
         features=replace(config.features, gene_sets=sets),
     )
 
@@ -351,9 +398,10 @@ def _field_docs() -> dict[type, dict[str, str]]:
     out: dict[type, dict[str, str]] = {}
     for node in tree.body:
         if isinstance(node, ast.ClassDef):
-            found = {}
+            section = globals()[node.name]
+            found = {name: text for base in section.__bases__ for name, text in out.get(base, {}).items()}
             for name, text in zip(node.body, node.body[1:], strict=False):
                 if isinstance(name, ast.AnnAssign) and isinstance(text, ast.Expr):
                     found[name.target.id] = " ".join(ast.literal_eval(text.value).split())  # type: ignore[union-attr]
-            out[globals()[node.name]] = found
+            out[section] = found
     return out

@@ -20,6 +20,7 @@ device = "cpu"
 path = "cells.h5ad"
 min_match = 0.1
 obs = ["kind"]
+shares = {{train = 0.3, catalogue = 0.2, discovery = 0.3, confirmation = 0.2}}
 [sae]
 expansion = 2
 k = 6

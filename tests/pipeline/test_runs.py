@@ -58,7 +58,7 @@ def test_run_json_says_everything(finished: dict[str, Path], model: str, n_layer
     assert record["hardware"]["cores"] >= 1
     assert record["hardware"]["cpu"]
     assert record["seconds"] > 0
-    assert record["n_cells"] == 16
+    assert record["n_cells"] == 12
     tests = pd.read_parquet(out / "circuit" / "tests.parquet")
     assert record["n_tests"] == tests.loc[tests["kind"] == "latent", "n_tests"].sum() > 0
     assert record["n_ablated_forwards"] > record["n_clean_forwards"] > 0
@@ -75,7 +75,7 @@ def test_found_edges_meet_the_rule(finished: dict[str, Path]) -> None:
 
 def test_traced_cells_are_not_those_of_training(finished: dict[str, Path]) -> None:
     split = pd.read_parquet(finished["scgpt"] / "out" / "tokens" / "cells.parquet")["_split"]
-    assert split.value_counts().to_dict() == {"train": 24, "trace": 16}
+    assert split.value_counts().to_dict() == {"train": 12, "catalogue": 8, "discovery": 12, "confirmation": 8}
 
 
 def test_volatile_facts_do_not_decide_the_run_id(finished: dict[str, Path]) -> None:

@@ -187,19 +187,24 @@ def _covariance(totals: np.ndarray) -> np.ndarray:
 
 
 def _marginal(c: np.ndarray, i: int, j: int) -> np.ndarray:
-    scale = np.sqrt(c[..., i, i] * c[..., j, j])
-    return c[..., i, j] / np.where(scale > 1e-12, scale, np.nan)
+    scale = np.sqrt(np.maximum(c[..., i, i] * c[..., j, j], 0.0))
+    return c[..., i, j] / _defined(scale)
 
 
 def _partial(c: np.ndarray, i: int, j: int, k: int) -> np.ndarray:
     """Correlation of i and j with k held."""
     r_ij, r_ik, r_jk = _marginal(c, i, j), _marginal(c, i, k), _marginal(c, j, k)
-    return (r_ij - r_ik * r_jk) / np.sqrt((1 - r_ik**2) * (1 - r_jk**2))
+    return (r_ij - r_ik * r_jk) / np.sqrt(_defined(1 - r_ik**2) * _defined(1 - r_jk**2))
 
 
 def _r_squared(c: np.ndarray) -> np.ndarray:
     r_1, r_2, r_12 = _marginal(c, 0, 1), _marginal(c, 0, 2), _marginal(c, 1, 2)
-    return (r_1**2 + r_2**2 - 2 * r_1 * r_2 * r_12) / (1 - r_12**2)
+    return (r_1**2 + r_2**2 - 2 * r_1 * r_2 * r_12) / _defined(1 - r_12**2)
+
+
+def _defined(divisor: np.ndarray) -> np.ndarray:
+    """NaN in place of 0 and of what rounding makes of it, as in a bootstrap sample of few distinct edges."""
+    return np.where(divisor > 1e-12, divisor, np.nan)
 
 
 _Share = Callable[[np.ndarray], np.ndarray]

@@ -10,6 +10,9 @@ from scipy import sparse
 
 from scircuit.errors import ScircuitError
 
+_BLOCK_BYTES = 1 << 26
+"""Size of a block as a dense float64 matrix up to which cells are read at once."""
+
 
 @dataclass(frozen=True)
 class CountSource:
@@ -18,7 +21,7 @@ class CountSource:
     Attributes
     ----------
     adata : AnnData
-        In memory or backed; only read.
+        In memory, backed, or a `files.CellFile`; only read, and from a file only by blocks of rows.
     counts : str
         `X`, `raw`, or `layer:NAME`.
     scale : str
@@ -38,9 +41,15 @@ class CountSource:
             raise ScircuitError(
                 f"counts={self.counts!r} is not in the data; it may be one of: {', '.join(self.choices())}."
             )
-        if self._matrix() is None:
+        matrix = self._matrix()
+        if matrix is None:
             raise ScircuitError(
                 f"The AnnData has no values in {self.counts}; pass counts= one of {', '.join(self.choices())}."
+            )
+        if _is_columns_on_disk(matrix):
+            raise ScircuitError(
+                f"{self.counts} is stored on disk by columns (CSC), of which no cell can be read without reading all; "
+                "rewrite it by rows: load it once where memory allows, set X = X.tocsr(), and write_h5ad."
             )
 
     def choices(self) -> list[str]:
@@ -54,17 +63,13 @@ class CountSource:
         return self.adata.raw.var if self.counts == "raw" else self.adata.var
 
     def _matrix(self) -> Any:
-        if self.counts == "X":
-            try:
-                return self.adata.X
-            except KeyError:  # a backed file that was written without X
-                return None
-        if self.counts == "raw":
-            return self.adata.raw.X
-        return self.adata.layers[self.counts.removeprefix("layer:")]
+        return _matrix_of(self.adata, self.counts)
 
     def blocks(self, rows: np.ndarray, size: int = 512) -> Iterator[tuple[np.ndarray, sparse.csr_matrix]]:
         """Yield `(rows, counts)`: counts is float64 CSR `[cell, var]` of at most `size` cells.
+
+        Blocks of many genes hold fewer cells, so that a block takes at most 64 MB even where the file is dense.
+        From a file, rows that ascend are read in the order in which they lie there.
 
         Raises
         ------
@@ -72,6 +77,7 @@ class CountSource:
             At the first NaN, negative or (for `scale="counts"`) non-integer value.
         """
         matrix = self._matrix()
+        size = max(1, min(size, _BLOCK_BYTES // (8 * max(matrix.shape[1], 1))))
         for start in range(0, len(rows), size):
             chosen = rows[start : start + size]
             # Backed matrices read contiguous or sorted rows; asking sorted keeps one code path for all.
@@ -109,14 +115,30 @@ class CountSource:
 
     def _advice(self) -> str:
         others = [name for name in self.choices() if name != self.counts]
-        whole = [name for name in others if CountSource(self.adata, name)._looks_like_counts()]
+        whole = [name for name in others if _looks_like_counts(_matrix_of(self.adata, name))]
         if whole:
             return f"pass counts={whole[0]!r}, which holds whole numbers"
         return "no other place of this AnnData holds whole numbers; if the values are log1p, pass scale='log1p'"
 
-    def _looks_like_counts(self) -> bool:
-        head = sparse.csr_matrix(self._matrix()[:20], dtype=np.float64).data
-        return len(head) > 0 and bool((np.isfinite(head) & (head >= 0) & (head == np.floor(head))).all())
+
+def _matrix_of(adata: Any, counts: str) -> Any:
+    if counts == "X":
+        try:
+            return adata.X
+        except KeyError:  # a file that was written without X
+            return None
+    return adata.raw.X if counts == "raw" else adata.layers[counts.removeprefix("layer:")]
+
+
+def _looks_like_counts(matrix: Any) -> bool:
+    if matrix is None or _is_columns_on_disk(matrix):
+        return False
+    head = sparse.csr_matrix(matrix[:20], dtype=np.float64).data
+    return len(head) > 0 and bool((np.isfinite(head) & (head >= 0) & (head == np.floor(head))).all())
+
+
+def _is_columns_on_disk(matrix: Any) -> bool:
+    return getattr(matrix, "format", None) == "csc" and not sparse.issparse(matrix)
 
 
 def _relative_counts(block: sparse.csr_matrix) -> sparse.csr_matrix:

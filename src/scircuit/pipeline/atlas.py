@@ -13,9 +13,9 @@ from scircuit.features.control import random_gene_control
 from scircuit.features.enrichment import enrich
 from scircuit.features.labels import label_features
 from scircuit.models.base import FoundationModel
+from scircuit.pipeline.cells import batch_size, categories, split_cells
 from scircuit.pipeline.folder import RunFolder
 from scircuit.pipeline.opening import gene_set_libraries
-from scircuit.pipeline.stages import batch_size, categories, split_cells
 from scircuit.sae import LinearSAE
 
 log = logging.getLogger(__name__)
@@ -24,15 +24,15 @@ log = logging.getLogger(__name__)
 def run_features(
     run: RunFolder, model: FoundationModel, store: TokenStore, saes: Mapping[int, LinearSAE]
 ) -> tuple[Catalogue, pd.DataFrame]:
-    """Stage `features`: catalogue on the training cells, enrichment, labels. Returns catalogue and terms."""
+    """Stage `features`: catalogue on the `catalogue` cells, enrichment, labels. Returns catalogue and terms."""
     folder = run.stage("features")
     if run.done("features"):
         return Catalogue.read(folder), pd.read_parquet(folder / "terms.parquet")
     f = run.config.features
     libraries = gene_set_libraries(run.config)
-    train = split_cells(store, "train")
+    cells = split_cells(store, "catalogue")
     catalogue = build_catalogue(
-        model, store.batches(batch_size(store), cells=train), saes, min_firings=f.min_firings,
+        model, store.batches(batch_size(store), cells=cells), saes, min_firings=f.min_firings,
         n_top_genes=f.n_top_genes, obs=categories(store, run.config.cells.obs),
         coactivation=Limits() if f.coactivation else None,
     )  # fmt: skip

@@ -176,7 +176,10 @@ def _ask_all(
     for a, b in combinations(conditions, 2):
         _ask_pair(tally, a, b, draws, seed)
     if sets:
-        tally.ask("disease_conservation", lambda: disease_conservation(conditions, _associations(conditions, sets), min_models))
+        tally.ask(
+            "disease_conservation",
+            lambda: disease_conservation(conditions, _associations(conditions, sets), min_models),
+        )
 
 
 def _ask_pair(tally: _Tally, a: Condition, b: Condition, draws: int, seed: int) -> None:

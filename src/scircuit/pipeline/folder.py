@@ -1,5 +1,6 @@
 """`RunFolder`: where a run's artefacts lie, which of them are there, and whose they are."""
 
+import json
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -17,6 +18,7 @@ MARKERS = {
     "features": "labels.json",
     "trace": "trace.json",
     "circuit": "run.json",
+    "confirmation": "confirmation.json",
     "analysis": "answers.parquet",
     "report": "index.html",
 }
@@ -25,7 +27,7 @@ RESOURCES = ("tokens", "sources_per_block", "memory")
 """Settings of the trace that may change between calls of one run."""
 COMMANDS = {
     "tokens": "tokenize", "saes": "train-sae", "features": "features", "trace": "trace", "circuit": "trace",
-    "analysis": "analyze all", "report": "report",
+    "confirmation": "trace", "analysis": "analyze all", "report": "report",
 }  # fmt: skip
 
 
@@ -101,10 +103,11 @@ class RunFolder:
 
 
 def settings(config: RunConfig) -> dict[str, Any]:
-    """What decides a run: its config without the place where it lies and the memory it may take."""
+    """What decides a run, JSON-able: its config less where it lies, the memory it takes, how often it saves."""
     found = {k: v for k, v in config.to_dict().items() if k != "out"}
     found["trace"] = {k: v for k, v in found["trace"].items() if k not in RESOURCES}
-    return found
+    found["sae"].pop("checkpoint_every")
+    return dict(json.loads(json.dumps(found, default=str)))  # as it is read again: lists for tuples
 
 
 def _unfinished(path: Path) -> bool:
@@ -119,5 +122,4 @@ def _differences(theirs: Any, mine: Any, where: str = "") -> list[str]:
         for key in sorted(set(theirs) | set(mine)):
             found += _differences(theirs.get(key), mine.get(key), f"{where}.{key}" if where else key)
         return found
-    plain = list(mine) if isinstance(mine, tuple) else mine
-    return [] if theirs == plain else [f"{where} is {theirs!r} there, {plain!r} was asked"]
+    return [] if theirs == mine else [f"{where} is {theirs!r} there, {mine!r} was asked"]

@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from scircuit.cells.files import open_cells
 from scircuit.circuits.build import EdgeRule
 from scircuit.config import RunConfig
 from scircuit.errors import ScircuitError
@@ -26,21 +27,12 @@ def open_model(config: RunConfig) -> FoundationModel:
 
 
 def read_cells(path: str) -> Any:
-    """An AnnData: backed from an .h5ad file, or one that scanpy ships (`scanpy:NAME`, no network)."""
-    import anndata
-
+    """The cells of an .h5ad file, read by rows when asked for, or of one that scanpy ships (`scanpy:NAME`)."""
     if path.startswith("scanpy:"):
         return _shipped(path.removeprefix("scanpy:"))
     if not path:
         raise ScircuitError("cells.path is empty; name an .h5ad file.")
-    if not Path(path).is_file():
-        raise ScircuitError(f"cells.path = {path!r} does not exist; name an .h5ad file.")
-    try:
-        return anndata.read_h5ad(path, backed="r")
-    except (OSError, KeyError, ValueError) as error:
-        raise ScircuitError(
-            f"{path} is not a readable .h5ad file ({error}); write it with AnnData.write_h5ad."
-        ) from None
+    return open_cells(path)
 
 
 def _shipped(name: str) -> Any:

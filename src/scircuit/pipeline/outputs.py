@@ -15,9 +15,9 @@ from scircuit.circuits.circuit import Circuit
 from scircuit.config import RunConfig, parse_config
 from scircuit.errors import ScircuitError
 from scircuit.models.base import FoundationModel
+from scircuit.pipeline.cells import batch_size, traced_cells
 from scircuit.pipeline.folder import RunFolder
 from scircuit.pipeline.opening import open_model, open_saes
-from scircuit.pipeline.stages import batch_size, traced_cells
 from scircuit.tracing.outputs import OutputChange, ablation_outputs, deletion_outputs, require_outputs
 
 log = logging.getLogger(__name__)
@@ -114,7 +114,7 @@ def _open(run: str | Path, n_cells: int | None, seed: int) -> tuple[RunFolder, F
     except ScircuitError as error:
         raise ScircuitError(f"{error} Its own outputs need the model; leave them out with --no-deletion.") from None
     require_outputs(model)
-    cells = traced_cells(store, config.trace.n_cells, config.seed)
+    cells = traced_cells(store, config)
     if n_cells is not None and n_cells < len(cells):
         cells = cells.subset(np.sort(np.random.default_rng([seed, 5]).choice(len(cells), n_cells, replace=False)))
     return folder, model, cells

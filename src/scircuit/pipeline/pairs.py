@@ -14,9 +14,8 @@ from scircuit.cells.tokens import TokenStore
 from scircuit.circuits.circuit import Circuit
 from scircuit.features.across import watch_across
 from scircuit.models.base import FoundationModel
+from scircuit.pipeline.cells import batch_size, drawn_cells, open_data
 from scircuit.pipeline.folder import RunFolder
-from scircuit.pipeline.opening import read_cells
-from scircuit.pipeline.stages import batch_size, split_cells
 from scircuit.sae import LinearSAE
 
 log = logging.getLogger(__name__)
@@ -27,7 +26,7 @@ MOST_PAIRS = 20_000_000
 def run_pairs(
     run: RunFolder, model: FoundationModel, store: TokenStore, saes: Mapping[int, LinearSAE], circuit: Circuit
 ) -> None:
-    """Write `features/coactivation_across.parquet` and `features/correlations.parquet`, over training cells.
+    """Write `features/coactivation_across.parquet` and `features/correlations.parquet`, over catalogue cells.
 
     Cells that were not traced, so that chance in the traced ones does not make both sides agree.
     """
@@ -43,9 +42,7 @@ def run_pairs(
             "co-activation across layers is left out: %s pairs are more than %s", f"{n_pairs:,}", f"{MOST_PAIRS:,}"
         )
         return
-    train = split_cells(store, "train")
-    rng = np.random.default_rng([run.config.seed, 4])
-    cells = np.sort(rng.choice(train, min(n, len(train)), replace=False))
+    cells = drawn_cells(store, run.config, "catalogue", n, 4)
     seen = watch_across(model, store.batches(batch_size(store), cells=cells), saes, sources, cells)
     expression = log_expression(run, model, store, cells)
     symbols = model.genes["symbol"].where(model.genes["symbol"] != "", model.genes["ensembl_id"]).tolist()
@@ -58,7 +55,7 @@ def run_pairs(
 def log_expression(run: RunFolder, model: FoundationModel, store: TokenStore, cells: np.ndarray) -> sparse.csr_matrix:
     """log(1 + counts per 10,000) of the cells `cells` of the store, `[cell, vocabulary gene]`."""
     c = run.config.cells
-    source = CountSource(read_cells(c.path), c.counts, c.scale)
+    source = CountSource(open_data(c, run.config.seed).adata, c.counts, c.scale)
     match = match_genes(source.var, model.tokenizer.vocabulary, gene_column=c.gene_column, min_rate=c.min_match)
     projection = match.projection(len(model.genes))
     blocks = []

@@ -3,9 +3,10 @@
 from scircuit.cells.tokens import TokenStore
 from scircuit.config import RunConfig
 from scircuit.features.catalogue import Catalogue
+from scircuit.pipeline.cells import check_cells, traced_cells
 from scircuit.pipeline.folder import RunFolder
 from scircuit.pipeline.opening import check_inputs, open_model, open_saes, trace_settings
-from scircuit.pipeline.stages import source_latents, traced_cells
+from scircuit.pipeline.stages import source_latents
 from scircuit.tracing.plan import Plan, plan_trace
 
 
@@ -21,9 +22,10 @@ def plan(config: RunConfig) -> Plan:
     for name in ("tokens", "saes", "features"):
         folder.need(name)
     model = open_model(config)
+    check_cells(config)
     check_inputs(config, model)
     store = TokenStore.read(folder.stage("tokens"))
     saes = open_saes(folder.stage("saes"), model)
     sources = source_latents(config, Catalogue.read(folder.stage("features")).features, sorted(saes))
-    cells = traced_cells(store, config.trace.n_cells, config.seed)
+    cells = traced_cells(store, config)
     return plan_trace(model, saes, cells, sources, settings=trace_settings(config))

@@ -9,11 +9,14 @@ from pathlib import Path
 from scircuit.circuits.circuit import Circuit
 from scircuit.config import RunConfig, parse_config
 from scircuit.pipeline.atlas import run_features
+from scircuit.pipeline.cells import check_cells, run_tokenize
+from scircuit.pipeline.confirmation import run_confirmation
+from scircuit.pipeline.dictionaries import run_saes
 from scircuit.pipeline.folder import RunFolder
 from scircuit.pipeline.opening import check_inputs, open_model
 from scircuit.pipeline.pairs import run_pairs
 from scircuit.pipeline.questions import ask_run
-from scircuit.pipeline.stages import run_circuit, run_saes, run_tokenize, run_trace
+from scircuit.pipeline.stages import run_circuit, run_trace
 from scircuit.report import ReportRun, write_report
 from scircuit.tracing.distributed import open_client
 
@@ -32,6 +35,7 @@ def run(config: RunConfig, *, until: str = "report", cluster: str | None = None)
         On any wrong input, before or at the stage that meets it; earlier artefacts stay whole.
     """
     folder = RunFolder.open(config)
+    check_cells(config)
     model = open_model(config)
     check_inputs(config, model)
     with folder.timed("tokens"):
@@ -46,9 +50,12 @@ def run(config: RunConfig, *, until: str = "report", cluster: str | None = None)
         catalogue, terms = run_features(folder, model, store, saes)
     if until == "features":
         return folder
-    with folder.timed("trace"), nullcontext() if cluster is None else open_client(cluster) as client:
-        run_trace(folder, model, store, saes, catalogue, client)
-    circuit = run_circuit(folder, model, catalogue, terms)
+    with nullcontext() if cluster is None else open_client(cluster) as client:
+        with folder.timed("trace"):
+            run_trace(folder, model, store, saes, catalogue, client)
+        circuit = run_circuit(folder, model, catalogue, terms)
+        with folder.timed("confirmation"):
+            run_confirmation(folder, model, store, saes, circuit, client)
     run_pairs(folder, model, store, saes, circuit)
     if until in ("analysis", "report"):
         _analyse(folder)
@@ -115,12 +122,14 @@ def demo_config(model: str, out: Path, seed: int = 0) -> RunConfig:
                 "counts": "raw",
                 "scale": "log1p",
                 "n": 500,
+                "shares": {"train": 0.4, "catalogue": 0.4, "discovery": 0.1, "confirmation": 0.1},
                 "obs": ["bulk_labels"],
             },
             "sae": {"k": 16, "n_steps": 200, "batch_rows": 512, "buffer_rows": 100_000, "quality_cells": 32},
             "features": {"control_draws": 4, "pair_cells": 40},
             "sources": {"n": 5, "min_frequency": 0.005},
             "trace": {"n_cells": 40, "cells_per_block": 20},
+            "confirmation": {"n_cells": 40},
         }
     )
 

@@ -68,9 +68,7 @@ def page_sections(runs: Sequence[RunTables], comparison: Comparison | None = Non
     ]
 
 
-def _render(
-    runs: Sequence[RunTables], comparison: Comparison | None = None, first: Sequence[Section] = ()
-) -> str:
+def _render(runs: Sequence[RunTables], comparison: Comparison | None = None, first: Sequence[Section] = ()) -> str:
     from jinja2 import Environment, FunctionLoader, StrictUndefined
 
     environment = Environment(

@@ -49,7 +49,13 @@ def mix(streams: Mapping[str, Stream], weights: Mapping[str, float]) -> Stream:
                 repeats[name] += 1
                 chunks[name] = iter(streams[name](epoch * _REPEATS + repeats[name]))
                 continue
-            rows[name] += len(next(iter(chunk.values())))
+            rows[name] += _n_rows(chunk)
             yield chunk
 
     return mixed
+
+
+def _n_rows(chunk: Mapping[int, Tensor]) -> int:
+    """Rows of a chunk; one that says so itself is not computed for it."""
+    known = getattr(chunk, "n_rows", None)
+    return len(next(iter(chunk.values()))) if known is None else known

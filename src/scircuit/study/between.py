@@ -96,5 +96,7 @@ def label_numbers(conditions: Sequence[Condition]) -> Result:
             **{name: pairs[name] for name in ("model", "n_edges", "mean_abs_d")},
         }
     )
-    measures = pd.DataFrame([Measure(name, count, n=n) for name, count in counts.items()], columns=list(Measure._fields))
+    measures = pd.DataFrame(
+        [Measure(name, count, n=n) for name, count in counts.items()], columns=list(Measure._fields)
+    )
     return Result("labels", "label-numbers/1", measures, table, "none: counts", "label pair: labels of the two ends.")

@@ -81,7 +81,9 @@ def _of_edges(capped: Circuit, uncapped: Circuit, profile: str) -> Iterator[Numb
     yield Number("edges_uncapped", profile, len(uncapped.edges), null, len(uncapped.edges))
     targets = edges[TARGET].drop_duplicates()
     yield Number("targets", profile, len(targets), n=n)
-    yield Number("coverage", profile, len(targets) / max(len(capped.nodes), 1), n=len(capped.nodes), unit_of_n="latents")
+    yield Number(
+        "coverage", profile, len(targets) / max(len(capped.nodes), 1), n=len(capped.nodes), unit_of_n="latents"
+    )
     size, other = pd.Series(sizes(edges), dtype=float), pd.Series(sizes(controls), dtype=float)
     for name, take in (("mean_abs_d", "mean"), ("median_abs_d", "median"), ("max_abs_d", "max")):
         chance = float(getattr(other, take)()) if has_null and len(other) else np.nan
@@ -91,7 +93,9 @@ def _of_edges(capped: Circuit, uncapped: Circuit, profile: str) -> Iterator[Numb
         yield Number(f"abs_d_above_{limit}", profile, float((size > limit).mean()) if n else np.nan, chance, n)
     chance = float((controls["cohens_d"] < 0).mean()) if has_null and len(controls) else np.nan
     yield Number("supporting_share", profile, paper.inhibitory_share(edges) if n else np.nan, chance, n)
-    labelled = set(capped.nodes.loc[capped.nodes["n_terms"] > 0, ["layer", "feature"]].itertuples(index=False, name=None))
+    labelled = set(
+        capped.nodes.loc[capped.nodes["n_terms"] > 0, ["layer", "feature"]].itertuples(index=False, name=None)
+    )
     share = np.mean([end in labelled for end in targets.itertuples(index=False, name=None)]) if len(targets) else np.nan
     yield Number("labelled_targets", profile, float(share), n=len(targets), unit_of_n="targets")
     yield from _degrees(capped, uncapped, profile)
@@ -113,7 +117,11 @@ def _by_layer(circuit: Circuit, profile: str) -> Iterator[Number]:
     for layer, count in n_edges.items():
         yield Number(f"edges_from_L{layer}", profile, int(count), n=int(n_sources[layer]), unit_of_n="sources")
         yield Number(
-            f"edges_per_source_L{layer}", profile, count / n_sources[layer], n=int(n_sources[layer]), unit_of_n="sources"
+            f"edges_per_source_L{layer}",
+            profile,
+            count / n_sources[layer],
+            n=int(n_sources[layer]),
+            unit_of_n="sources",
         )
     for a, b, mean in paper.density(edges, tests).itertuples(index=False):
         yield Number(f"density_L{a}_L{b}", profile, mean, n=int(n_sources[a]), unit_of_n="sources")

@@ -7,7 +7,7 @@ starts from; `[dictionaries.NAME]` and each `[[conditions]]` say what is their o
 
 import tomllib
 from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field, fields, is_dataclass, replace
 from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
@@ -18,7 +18,7 @@ from scircuit.errors import ScircuitError
 _TOP = (
     "name", "out", "seed", "profile", "defaults", "dictionaries", "conditions", "compare", "disease", "perturbation",
 )  # fmt: skip
-_RUN_SECTIONS = ("model", "cells", "sae", "features", "sources", "trace", "edges")
+_RUN_SECTIONS = tuple(f.name for f in fields(RunConfig) if is_dataclass(f.default_factory))
 _OF_DICTIONARY = ("seed", "model", "cells", "sae")
 _OF_CONDITION = ("name", "group", "dictionaries", "published", "seed", *(s for s in _RUN_SECTIONS if s != "sae"))
 _SAME_MODEL = ("source", "protocol", "dictionaries", "dtype", "options")
@@ -213,7 +213,9 @@ def _condition(
     if source not in dictionaries:
         near = get_close_matches(source, dictionaries, n=1, cutoff=0.5)
         hint = f"did you mean {near[0]!r}? " if near else ""
-        raise ScircuitError(f"{where}: there are no dictionaries {source!r}; {hint}Known are {', '.join(dictionaries)}.")
+        raise ScircuitError(
+            f"{where}: there are no dictionaries {source!r}; {hint}Known are {', '.join(dictionaries)}."
+        )
     published = own.get("published")
     if published is not None and published not in PUBLISHED:
         raise ScircuitError(f"{where}: published = {published!r} is unknown; it may be {', '.join(PUBLISHED)}.")
@@ -263,9 +265,7 @@ def _placed(study: StudyConfig, folder: Path, where: str) -> StudyConfig:
     names = [condition.name for condition in study.conditions]
     for asked in study.perturbation.conditions:
         if asked not in names:
-            raise ScircuitError(
-                f"{where}: perturbation.conditions names {asked!r}; conditions are {', '.join(names)}."
-            )
+            raise ScircuitError(f"{where}: perturbation.conditions names {asked!r}; conditions are {', '.join(names)}.")
     if study.compare.min_models < 2:
         raise ScircuitError(f"{where}: compare.min_models is {study.compare.min_models}; it must be at least 2.")
 

@@ -189,4 +189,3 @@ def _knowledge(kind: str, name: str, user: str) -> Need:
 
 def _size(folder: Path) -> int:
     return sum(file.stat().st_size for file in folder.rglob("*") if file.is_file())
-

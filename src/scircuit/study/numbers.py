@@ -80,9 +80,7 @@ def compare_numbers(study: StudyConfig) -> pd.DataFrame:
         if number.of_study:
             rows.append(_row(number, WHOLE, "all", reader, ""))
             continue
-        rows += [
-            _row(number, c.name, c.published or "", reader, f"conditions/{c.name}") for c in study.conditions
-        ]
+        rows += [_row(number, c.name, c.published or "", reader, f"conditions/{c.name}") for c in study.conditions]
         if "all" in number.published:
             rows.append(_total(number, rows, study))
     table = pd.DataFrame(rows, columns=list(COLUMNS))
@@ -164,4 +162,3 @@ def _total(number: PublishedNumber, rows: list[dict[str, object]], study: StudyC
         total[key] = sum(float(row[key]) for row in own) if summed else np.nan  # type: ignore[arg-type]
     total["n"] = sum(int(row["n"]) for row in own) if summed else 0  # type: ignore[call-overload]
     return total
-

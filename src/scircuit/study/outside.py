@@ -85,9 +85,7 @@ def _of_folder(out: Path) -> Result:
     knockdowns = pd.read_parquet(out / "knockdowns.parquet", columns=["definition", "stratum", "label"])
     n = knockdowns[(knockdowns["definition"] == "loadings") & (knockdowns["stratum"] == "all")]["label"].nunique()
     measures = [
-        Measure(
-            str(row.metric), row.estimate, row.low, row.high, row.baseline, row.p_permuted, int(n), "knock-downs"
-        )
+        Measure(str(row.metric), row.estimate, row.low, row.high, row.baseline, row.p_permuted, int(n), "knock-downs")
         for row in chosen.itertuples()
     ]
     frame = pd.DataFrame(measures, columns=list(Measure._fields))

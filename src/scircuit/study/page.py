@@ -10,7 +10,7 @@ from scircuit._io import atomic
 from scircuit.report import numbers
 from scircuit.report.blocks import Block, Column, Section, Table
 from scircuit.report.page import write_report
-from scircuit.report.runs import ReportRun
+from scircuit.report.runs import run_of_folder
 from scircuit.report.tables import records
 from scircuit.study.config import StudyConfig
 from scircuit.study.numbers import WHOLE, compare_numbers
@@ -26,14 +26,8 @@ def write_study_report(study: StudyConfig) -> Path:
     with atomic(folder / NUMBERS) as path:
         table.to_parquet(path, index=False)
     first = [numbers_section(table, study), stages_section(status(study))]
-    return write_report(folder, [_run(c.name, Path(c.run.out)) for c in study.conditions], first=first)
-
-
-def _run(name: str, folder: Path) -> ReportRun:
-    return ReportRun(
-        name, folder / "circuit", folder / "saes" / "manifest.json", folder / "features" / "features.parquet",
-        folder / "analysis",
-    )  # fmt: skip
+    runs = [run_of_folder(c.run.out, c.name) for c in study.conditions]
+    return write_report(folder, runs, comparison=study.out / "compare", first=first)
 
 
 def numbers_section(table: pd.DataFrame, study: StudyConfig) -> Section:
@@ -65,7 +59,9 @@ def numbers_section(table: pd.DataFrame, study: StudyConfig) -> Section:
         "Dictionaries' seeds and cells of the published study are not recoverable, so agreement in size is what can be "
         "expected; where the two columns of ours differ, the definition makes the difference, not the cells."
     )
-    note = "" if repeated else "No condition of this study repeats a published one; the published column is of the whole."
+    note = (
+        "" if repeated else "No condition of this study repeats a published one; the published column is of the whole."
+    )
     block = Block(study.name, "study", note=note, tables=[Table(columns, rows, len(rows)), words])
     return Section("numbers", "Beside the published study", lead, [block])
 
@@ -109,7 +105,12 @@ def stages_section(table: pd.DataFrame) -> Section:
         Column("calls", "more than one: it was interrupted, and measured is what was left for the last"),
     ]
     rows = [
-        [row["stage"], numbers.decimal(row["planned_seconds"], 1), numbers.decimal(row["seconds"], 1), str(row["calls"])]
+        [
+            row["stage"],
+            numbers.decimal(row["planned_seconds"], 1),
+            numbers.decimal(row["seconds"], 1),
+            str(row["calls"]),
+        ]
         for row in records(table)
         if row["stage"] != "report"
     ]

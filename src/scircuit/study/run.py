@@ -98,4 +98,3 @@ def _last(todo: list[Stage], until: str | None) -> int:
         names = ", ".join(dict.fromkeys([stage.kind for stage in todo] + [stage.name for stage in todo]))
         raise ScircuitError(f"there is no stage {until!r}; choose one of {names}.")
     return places[-1]
-

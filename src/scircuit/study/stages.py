@@ -1,13 +1,13 @@
 """The stages of a study: what each needs, what decides it, and the function that does it."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 from scircuit._io import sha256_of
 from scircuit.config import RunConfig
-from scircuit.pipeline.folder import RunFolder, settings
+from scircuit.pipeline.folder import settings
 from scircuit.study.config import Dictionaries, StudyCondition, StudyConfig
 
 
@@ -42,7 +42,7 @@ def stages(study: StudyConfig) -> list[Stage]:
     """Every stage, each after those that it needs."""
     out = [_dictionary(d) for d in study.dictionaries]
     for condition in study.conditions:
-        out += _of_condition(condition)
+        out += _of_condition(study, condition)
     return out + _of_study(study)
 
 
@@ -55,41 +55,42 @@ def keys(todo: list[Stage]) -> dict[str, str]:
 
 
 def _dictionary(part: Dictionaries) -> Stage:
-    return Stage(f"dictionary:{part.name}", (), _decides(part.run), _until(part.run, "train-sae"))
+    return Stage(f"dictionary:{part.name}", (), settings(part.run), _until(part.run, "train-sae"))
 
 
-def _of_condition(c: StudyCondition) -> list[Stage]:
+def _of_condition(study: StudyConfig, c: StudyCondition) -> list[Stage]:
     """The road of one condition. The dictionary comes first: a condition refuses to start without."""
-    name, decides = c.name, _decides(c.run)
+    from scircuit.study import outside
+
+    name, run = c.name, Path(c.run.out)
+    draws = [study.compare.draws, study.seed]
     return [
-        Stage(f"tokens:{name}", (f"dictionary:{c.dictionaries}",), decides, _until(c.run, "tokenize")),
+        Stage(f"tokens:{name}", (f"dictionary:{c.dictionaries}",), settings(c.run), _until(c.run, "tokenize")),
         Stage(f"features:{name}", (f"tokens:{name}",), None, _until(c.run, "features")),
         Stage(f"trace:{name}", (f"features:{name}",), None, _until(c.run, "trace")),
-        Stage(f"analysis:{name}", (f"trace:{name}",), None, lambda _: _analyse(Path(c.run.out))),
-        Stage(f"paper-analysis:{name}", (f"trace:{name}",), None, lambda _: _analyse_as_published(Path(c.run.out))),
+        Stage(f"analysis:{name}", (f"trace:{name}",), None, lambda _: _analyse(run)),
+        Stage(f"paper-analysis:{name}", (f"trace:{name}",), None, lambda _: _analyse_as_published(run)),
+        Stage(f"knowledge:{name}", (f"trace:{name}",), draws, lambda _: outside.knowledge(study, c)),
     ]
 
 
 def _of_study(study: StudyConfig) -> list[Stage]:
     """What is asked between conditions, of the world outside, and the report of it all."""
-    from scircuit.study import between
+    from scircuit.study import between, outside
 
     traced = tuple(f"trace:{c.name}" for c in study.conditions)
-    parts = {c.name: {"group": c.group, "published": c.published} for c in study.conditions}
-    out = [Stage("compare", traced, [asdict(study.compare), parts, study.seed], lambda _: between.compare(study))]
+    decides = [asdict(study.compare), list(study.disease.sources), [[c.name, c.group] for c in study.conditions]]
+    out = [Stage("compare", traced, [*decides, study.seed], lambda _: between.compare(study))]
     if study.disease.sources:
-        decides = [list(study.disease.sources), asdict(study.compare), parts, study.seed]
-        out.append(Stage("disease", traced, decides, lambda _: between.disease(study)))
+        out.append(Stage("disease", traced, list(study.disease.sources), lambda _: outside.disease(study)))
     if study.perturbation.screen:
         judged = study.perturbation.conditions or tuple(c.name for c in study.conditions)
         needs = tuple(f"trace:{name}" for name in judged)
-        out.append(
-            Stage("validate", needs, [asdict(study.perturbation), study.seed], lambda _: between.validate(study))
-        )
-    every = tuple(
-        f"{kind}:{c.name}" for c in study.conditions for kind in ("analysis", "paper-analysis")
-    ) + tuple(stage.name for stage in out)
-    return [*out, Stage("report", every, [study.name, parts], lambda _: _report(study))]
+        decides = [asdict(study.perturbation), study.seed]
+        out.append(Stage("validate", needs, decides, lambda _: outside.validate(study)))
+    asked = tuple(f"{kind}:{c.name}" for c in study.conditions for kind in ("analysis", "paper-analysis", "knowledge"))
+    shown = [study.name, [[c.name, c.published] for c in study.conditions]]
+    return [*out, Stage("report", asked + tuple(s.name for s in out), shown, lambda _: _report(study))]
 
 
 def _until(config: RunConfig, stage: str) -> Callable[[str | None], None]:
@@ -99,10 +100,6 @@ def _until(config: RunConfig, stage: str) -> Callable[[str | None], None]:
         run_until(config, until=stage, cluster=cluster)
 
     return run
-
-
-def _decides(config: RunConfig) -> Mapping[str, Any]:
-    return settings(config)
 
 
 def _analyse(run: Path) -> None:
@@ -123,8 +120,3 @@ def _report(study: StudyConfig) -> None:
     from scircuit.study.page import write_study_report
 
     write_study_report(study)
-
-
-def condition_folders(study: StudyConfig) -> dict[str, RunFolder]:
-    """The run folder of each condition."""
-    return {c.name: RunFolder.open(c.run) for c in study.conditions}

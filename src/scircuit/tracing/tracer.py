@@ -150,6 +150,24 @@ def _run(
     client: Any,
 ) -> Tables:
     """Run every unit whose part is missing, then sum them; `context_rows` None is the exact engine."""
+    units = run_parts(model, saes, cells, todo, targets, settings, parts, context_rows, size, client)
+    columns = groupings(cells, _columns(settings))
+    return assemble(parts, units, saes, targets, settings, "exact" if context_rows is None else "local", columns)
+
+
+def run_parts(
+    model: FoundationModel,
+    saes: Mapping[int, SparseAutoencoder],
+    cells: TokenStore,
+    todo: Mapping[int, list[Intervention]],
+    targets: Mapping[int, list[int]],
+    settings: TraceSettings,
+    parts: Path,
+    context_rows: float | None,
+    size: BatchSize,
+    client: Any,
+) -> list[Unit]:
+    """Run every unit whose part is missing in the folder `parts`; returns all units in the order of their sums."""
     columns = groupings(cells, _columns(settings))
 
     def run(unit: Unit) -> Part:
@@ -166,7 +184,7 @@ def _run(
         bar.update(len(units) - len(missing))
         for _ in _run_here(missing, run, parts) if client is None else run_units(missing, run, parts, client):
             bar.update()
-    return assemble(parts, units, saes, targets, settings, "exact" if context_rows is None else "local", columns)
+    return units
 
 
 def _run_here(units: Sequence[Unit], run: Callable[[Unit], Part], parts: Path) -> Iterator[Unit]:

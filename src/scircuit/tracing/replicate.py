@@ -1,0 +1,201 @@
+"""`replicate`: the edges of a circuit measured again, exactly, in cells that had no part in finding them.
+
+Only the sources that have an edge are ablated, and of their responses only those of the edges' targets are kept. So
+every listed edge gets its row, whatever became of it: an edge that is gone is a result.
+"""
+
+import shutil
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from scircuit._io import atomic, read_json, sha256_of, write_json
+from scircuit.cells.tokens import TokenStore
+from scircuit.errors import ScircuitError
+from scircuit.models.base import FoundationModel
+from scircuit.sae.base import SparseAutoencoder
+from scircuit.stats.multiple import benjamini_hochberg
+from scircuit.tracing.groups import Grouping, groupings, unit_p
+from scircuit.tracing.interventions import Intervention
+from scircuit.tracing.memory import BatchSize, fit
+from scircuit.tracing.moments import merge
+from scircuit.tracing.parts import CellEffects, Part, Unit
+from scircuit.tracing.settings import RESOURCES, TraceSettings
+from scircuit.tracing.tables import cell_p, effect_rows, weight_effects
+from scircuit.tracing.tracer import run_parts
+
+FORMAT_VERSION = 1
+ENDS = ["source_layer", "source_feature", "target_layer", "target_feature"]
+_STATISTICS = [
+    "n_cells", "n_nonzero", "n_pos", "n_neg", "mean_delta", "sd_delta", "cohens_d", "hedges_g", "ci_low", "ci_high",
+    "consistency", "p_value",
+]  # fmt: skip
+_COUNTS = ["n_cells", "n_nonzero", "n_pos", "n_neg"]
+
+
+def replicate(
+    model: FoundationModel,
+    saes: Mapping[int, SparseAutoencoder],
+    cells: TokenStore,
+    edges: pd.DataFrame,
+    out: str | Path,
+    *,
+    settings: TraceSettings | None = None,
+    provenance: Mapping[str, Any] | None = None,
+    client: Any = None,
+) -> Path:
+    """Measure edges in other cells by the exact engine.
+
+    Parameters
+    ----------
+    cells
+        Cells that were not traced.
+    edges
+        `circuit/edges.parquet` or a part of it: the ends, `cohens_d` and `mean_delta`.
+    out
+        Folder of the artefact: `edges.parquet`, one row per edge with its ends, the statistics of
+        `trace/effects.parquet` in these cells, `q_value` (Benjamini-Hochberg over these edges), and
+        `discovery_d, discovery_delta` as they were found; then `confirmation.json`. What was interrupted goes on.
+    settings
+        As of the trace; random directions, groups and the engine play no part.
+    client
+        As `tracer.trace`.
+
+    Raises
+    ------
+    ScircuitError
+        When there is no cell, an edge's end is in no dictionary, or `out` holds the confirmation of other inputs.
+    """
+    settings = replace(settings or TraceSettings(), engine="exact", n_random=0, groups=())
+    out = Path(out)
+    if not len(cells):
+        raise ScircuitError("No cell is left to confirm edges in; give the confirmation split a larger share.")
+    edges = edges[[*ENDS, "cohens_d", "mean_delta"]].sort_values(ENDS, kind="stable").reset_index(drop=True)
+    _check_ends(saes, edges)
+    rules = {k: v for k, v in asdict(settings).items() if k not in RESOURCES}
+    key = sha256_of(
+        FORMAT_VERSION, model.fingerprint, cells.fingerprint, rules, *(edges[c].to_numpy() for c in edges.columns),
+        *(saes[layer].W_dec.detach().float().cpu().numpy() for layer in sorted(saes)),
+    )  # fmt: skip
+    record = out / "confirmation.json"
+    if record.is_file():
+        if read_json(record).get("key") == key:
+            return out
+        raise ScircuitError(f"{out} holds the confirmation of other inputs; choose another folder or delete it.")
+    table, counts = _measured(model, saes, cells, edges, settings, out / "parts" / key[:16], client)
+    with atomic(out / "edges.parquet") as path:
+        table.to_parquet(path, index=False)
+    summary = {
+        "format_version": FORMAT_VERSION, "key": key, "n_edges": len(edges),
+        "n_sources": len(edges[ENDS[:2]].drop_duplicates()), "n_cells": len(cells), "cells": cells.fingerprint,
+        "n_clean_forwards": counts[0], "n_ablated_forwards": counts[1],
+    }  # fmt: skip
+    write_json(record, {**summary, **(provenance or {})})
+    shutil.rmtree(out / "parts", ignore_errors=True)
+    for stale in out.glob(".*.tmp"):  # left by a process that was killed while it wrote
+        stale.unlink()
+    return out
+
+
+def _check_ends(saes: Mapping[int, SparseAutoencoder], edges: pd.DataFrame) -> None:
+    for end in ("source", "target"):
+        for layer, features in edges.groupby(f"{end}_layer")[f"{end}_feature"]:
+            number = int(str(layer))
+            if number not in saes or not features.between(0, saes[number].n_latents - 1).all():
+                raise ScircuitError(
+                    f"An edge's {end} is in no dictionary (layer {number}); confirm with the dictionaries of the trace."
+                )
+
+
+def _measured(
+    model: FoundationModel,
+    saes: Mapping[int, SparseAutoencoder],
+    cells: TokenStore,
+    edges: pd.DataFrame,
+    settings: TraceSettings,
+    parts: Path,
+    client: Any,
+) -> tuple[pd.DataFrame, tuple[int, int]]:
+    """One row per edge, and the clean and ablated forwards it took."""
+    if edges.empty:
+        return _with_discovery(edges, edges.iloc[:0].reindex(columns=[*ENDS, *_STATISTICS])), (0, 0)
+    by_layer = {int(str(layer)): part for layer, part in edges.groupby("source_layer")}
+    sources = {layer: sorted(set(part["source_feature"].tolist())) for layer, part in by_layer.items()}
+    targets = {layer: sorted(set(part["target_layer"].tolist())) for layer, part in by_layer.items()}
+    settings = fit(
+        model, saes, settings, engine="exact", length=int(cells.lengths.max()), sources=sources, targets=targets
+    )
+    todo = {layer: [Intervention((f,)) for f in features] for layer, features in sources.items()}
+    size = BatchSize(settings.tokens, settings.score_bytes)
+    units = run_parts(model, saes, cells, todo, targets, settings, parts, None, size, client)
+    columns = groupings(cells, [settings.units] if settings.units else [])
+    rows, n_clean, n_ablated = [], 0, 0
+    for members in _blocks(units):
+        read = [Part.read(parts / unit.name) for unit in members]
+        n_clean, n_ablated = n_clean + sum(p.n_clean for p in read), n_ablated + sum(p.n_ablated for p in read)
+        wanted = by_layer[members[0].layer]
+        for target, listed in wanted.groupby("target_layer"):
+            rows.append(_rows(members[0], int(str(target)), listed, read, saes, settings, columns))
+    return _with_discovery(edges, pd.concat(rows, ignore_index=True)), (n_clean, n_ablated)
+
+
+def _blocks(units: list[Unit]) -> list[list[Unit]]:
+    """Units of the same sources, whose parts are summed together, in order."""
+    blocks: dict[tuple[int, int], list[Unit]] = {}
+    for unit in units:
+        blocks.setdefault((unit.layer, unit.source_block), []).append(unit)
+    return list(blocks.values())
+
+
+def _rows(
+    unit: Unit,
+    target: int,
+    listed: pd.DataFrame,
+    read: list[Part],
+    saes: Mapping[int, SparseAutoencoder],
+    settings: TraceSettings,
+    columns: Sequence[Grouping],
+) -> pd.DataFrame:
+    """Statistics of the listed edges from the sources of one block to one target layer."""
+    row_of = {i.features[0]: row for row, i in enumerate(unit.interventions)}
+    mine = listed[listed["source_feature"].isin(row_of)]
+    wanted = np.zeros((len(unit.interventions), saes[target].n_latents), dtype=bool)
+    wanted[mine["source_feature"].map(row_of).to_numpy(np.int64), mine["target_feature"].to_numpy(np.int64)] = True
+    found = CellEffects.concatenate([p.cell_effects[target] for p in read])
+    found = found.take(wanted[found.row, found.latent])
+    m = merge([p.moments[target] for p in read]).arrays()
+    m["n_nonzero"] = np.where(wanted, m["n_nonzero"], 0)
+    if columns:
+        sums = merge([p.groups[target][0] for p in read])
+        p = unit_p(sums, len(columns[0].labels), settings.retention, settings.seed)
+    else:
+        p = cell_p(m, found, retention=settings.retention, seed=settings.seed)
+    weights = weight_effects(unit.interventions, saes[unit.layer], saes[target])
+    table = effect_rows(unit.layer, target, unit.interventions, m, p, m["n_nonzero"] > 0, weights)
+    silent = np.argwhere(wanted & (m["n_nonzero"] == 0))
+    if not len(silent):
+        return table[[*ENDS, *_STATISTICS]]
+    features = np.array([i.features[0] for i in unit.interventions])
+    gone = pd.DataFrame(
+        {
+            "source_layer": unit.layer, "source_feature": features[silent[:, 0]], "target_layer": target,
+            "target_feature": silent[:, 1], "n_cells": m["n_cells"][silent[:, 0]], "n_nonzero": 0, "n_pos": 0,
+            "n_neg": 0, "mean_delta": 0.0, "sd_delta": 0.0, "cohens_d": 0.0, "p_value": 1.0,
+        }
+    )  # fmt: skip
+    return pd.concat([table[[*ENDS, *_STATISTICS]], gone], ignore_index=True) if len(table) else gone
+
+
+def _with_discovery(edges: pd.DataFrame, measured: pd.DataFrame) -> pd.DataFrame:
+    """Measured rows in the order of the edges, with what the discovery cells had said; types as in the trace."""
+    found = edges.rename(columns={"cohens_d": "discovery_d", "mean_delta": "discovery_delta"})
+    table = found.merge(measured, on=ENDS, how="left", validate="one_to_one")
+    table["q_value"] = benjamini_hochberg(table["p_value"].to_numpy(np.float64))
+    types = dict.fromkeys(_COUNTS, "int32") | {"source_layer": "int16", "target_layer": "int16"}
+    types |= {"source_feature": "int32", "target_feature": "int32"}
+    table = table.reindex(columns=[*ENDS, *_STATISTICS, "q_value", "discovery_d", "discovery_delta"])
+    return table.astype(types | {c: "float64" for c in table.columns if c not in types})
