@@ -1,5 +1,6 @@
 """Stages between conditions: what they share, and the numbers of their label pairs. No torch."""
 
+import logging
 import shutil
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -8,14 +9,16 @@ import numpy as np
 import pandas as pd
 
 from scircuit._io import atomic
-from scircuit.analysis.conditions import Condition, LabelledEdges, label_vocabulary
+from scircuit.analysis.conditions import Condition, LabelledEdges, label_vocabulary, traced_cells
 from scircuit.analysis.result import Measure, Result
 from scircuit.circuits.build import PAPER
+from scircuit.circuits.circuit import Circuit
 from scircuit.errors import ScircuitError
 from scircuit.pipeline import comparing
 from scircuit.pipeline.conditions import open_conditions
 from scircuit.study.config import StudyConfig
 
+log = logging.getLogger(__name__)
 ANSWERS = "answers.parquet"
 STRONG = 1.0
 """Mean |d| above which the published study called a label pair of high confidence, in either model."""
@@ -52,15 +55,25 @@ def compare(study: StudyConfig) -> None:
     shutil.rmtree(out, ignore_errors=True)  # of other settings, or half done
     runs = [study.out / "conditions" / c.name for c in study.conditions]
     names, models = [c.name for c in study.conditions], [c.group for c in study.conditions]
+    n_cells = fewest_cells(runs)
     comparing.compare(
-        runs, out, names=names, models=models, profile="paper", disease=study.disease.sources,
+        runs, out, names=names, models=models, profile="paper", n_cells=n_cells, disease=study.disease.sources,
         draws=study.compare.draws, min_models=study.compare.min_models, report=False, seed=study.seed,
     )  # fmt: skip
     tally = Answers(study.out / "labels")
     for inside, rule in (("", None), ("paper", PAPER)):
-        conditions = open_conditions(runs, names, rule, models=models)
+        conditions = open_conditions(runs, names, rule, n_cells, study.seed, models)
         tally.ask("labels", lambda conditions=conditions: label_numbers(conditions), inside)
     tally.write()
+
+
+def fewest_cells(runs: Sequence[Path]) -> int | None:
+    """Cells of the smallest trace, to which the others are subsampled; None where all are of one size."""
+    sizes = [traced_cells(Circuit.read(run / "circuit", ())) for run in runs]
+    if len(set(sizes)) == 1:
+        return None
+    log.info("the traces are of %s cells; all are compared in %d", ", ".join(map(str, sizes)), min(sizes))
+    return min(sizes)
 
 
 def label_numbers(conditions: Sequence[Condition]) -> Result:

@@ -221,7 +221,7 @@ def _condition(
         raise ScircuitError(f"{where}: published = {published!r} is unknown; it may be {', '.join(PUBLISHED)}.")
     trained, defaults = dictionaries[source].run, study.get("defaults", {})
     theirs = study["dictionaries"][source]
-    inherited = _merge(defaults, {k: theirs[k] for k in ("model", "cells") if k in theirs}, ("model", "cells"))
+    inherited = _merge(defaults, {k: theirs[k] for k in ("model", "cells") if k in theirs}, _RUN_SECTIONS)
     if "path" in own.get("cells", {}):
         # Other cells than the dictionary's: its filters and columns say nothing about them.
         inherited["cells"] = dict(defaults.get("cells", {}))

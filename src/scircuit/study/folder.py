@@ -23,12 +23,15 @@ class Progress:
         `done`, `partial` (begun and interrupted; it goes on from its last checkpoint) or `waiting`.
     seconds : float or None
         Wall-clock time of the call that finished it.
+    cpu_seconds : float or None
+        Processor time of that call in this process, over all its threads: what a busy machine does not stretch.
     calls : int
-        Calls that began it; with more than one, `seconds` is only what was left for the last.
+        Calls that began it; with more than one, both are only what was left for the last.
     """
 
     state: str
     seconds: float | None = None
+    cpu_seconds: float | None = None
     calls: int = 0
 
 
@@ -71,14 +74,16 @@ class StudyFolder:
         found = read_json(file)
         if found.get("key") != key:
             return Progress("waiting")
-        return Progress("done" if found["done"] else "partial", found.get("seconds"), found["calls"])
+        state = "done" if found["done"] else "partial"
+        return Progress(state, found.get("seconds"), found.get("cpu_seconds"), found["calls"])
 
     @contextmanager
     def timed(self, stage: str, key: str) -> Iterator[None]:
         """Mark a stage as begun, and as done with its seconds when the block succeeds."""
         calls = self.progress(stage, key).calls + 1
-        started = time.perf_counter()
+        started, worked = time.perf_counter(), time.process_time()
         write_json(self.marker(stage), {"key": key, "done": False, "calls": calls})
         yield
-        seconds = round(time.perf_counter() - started, 3)
-        write_json(self.marker(stage), {"key": key, "done": True, "calls": calls, "seconds": seconds})
+        spent = {"seconds": time.perf_counter() - started, "cpu_seconds": time.process_time() - worked}
+        rounded = {name: round(value, 3) for name, value in spent.items()}
+        write_json(self.marker(stage), {"key": key, "done": True, "calls": calls, **rounded})

@@ -53,16 +53,16 @@ def run_study(study: StudyConfig, *, until: str | None = None, cluster: str | No
 
 
 def status(study: StudyConfig) -> pd.DataFrame:
-    """One row per stage: `stage, state, calls, seconds, planned_seconds` (NaN before `scircuit study plan`)."""
+    """One row per stage: `stage, state, calls, seconds, cpu_seconds, planned_seconds` (NaN before there is a plan)."""
     todo = stages(study)
     folder, known = StudyFolder.open(study.out), keys(todo)
     planned = planned_seconds(folder.root)
     rows = []
     for stage in todo:
         found = folder.progress(stage.name, known[stage.name])
-        rows.append((stage.name, found.state, found.calls, found.seconds, planned.get(stage.name)))
-    table = pd.DataFrame(rows, columns=["stage", "state", "calls", "seconds", "planned_seconds"])
-    return table.astype({"seconds": float, "planned_seconds": float})
+        rows.append((stage.name, found.state, found.calls, found.seconds, found.cpu_seconds, planned.get(stage.name)))
+    table = pd.DataFrame(rows, columns=["stage", "state", "calls", "seconds", "cpu_seconds", "planned_seconds"])
+    return table.astype({"seconds": float, "cpu_seconds": float, "planned_seconds": float})
 
 
 def planned_seconds(root: Path) -> Mapping[str, float]:
