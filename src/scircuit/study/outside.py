@@ -38,12 +38,20 @@ def knowledge(study: StudyConfig, condition: StudyCondition) -> None:
     sets: dict[str, list[str]] = {}
     for name in condition.run.features.gene_sets:
         sets |= {label: list(genes) for label, genes in load_gene_sets(name).genes.items()}
-    tally.ask("novelty", lambda: novelty(circuit, sets, draws=draws, seed=study.seed))
-    tally.ask("hierarchy", lambda: hierarchy(circuit, draws=draws, seed=study.seed))
+    for inside, of in (("", circuit), ("paper", published_circuit(run))):
+        tally.ask("novelty", lambda of=of: novelty(of, sets, draws=draws, seed=study.seed), inside)
+        tally.ask("hierarchy", lambda of=of: hierarchy(of, draws=draws, seed=study.seed), inside)
     for column in condition.run.trace.groups:
         groups = pd.read_parquet(run / "trace" / "groups.parquet")
         tally.ask("tissue", lambda column=column, groups=groups: tissue(groups, column), column)
     tally.write()
+
+
+def published_circuit(run: Path) -> Circuit:
+    """The circuit of a traced run under the published rule."""
+    circuit = Circuit.read(run / "circuit")
+    effects, tests = (pd.read_parquet(run / "trace" / f"{name}.parquet") for name in ("effects", "tests"))
+    return build_circuit(effects, tests, circuit.nodes, circuit.terms, PAPER, circuit.provenance)
 
 
 def disease(study: StudyConfig) -> None:
@@ -99,9 +107,7 @@ def concordance(study: StudyConfig, run: Path) -> Result:
     all cell lines pooled, pairs with |log fold change| >= 0.01. Measures `direction` (null: the share that always saying
     down gets) and `spearman` of the sizes.
     """
-    p, circuit = study.perturbation, Circuit.read(run / "circuit")
-    effects, tests = (pd.read_parquet(run / "trace" / f"{name}.parquet") for name in ("effects", "tests"))
-    published = build_circuit(effects, tests, circuit.nodes, circuit.terms, PAPER, circuit.provenance)
+    p, published = study.perturbation, published_circuit(run)
     pairs = paper_gene_pairs(published.edges, published.nodes)
     screen = open_screen(
         p.screen, perturbation=p.perturbation, control=p.control, lines="all", min_cells=PUBLISHED_CELLS
