@@ -1,8 +1,12 @@
 """What several rooms' tests build by hand: published weights under their published names."""
 
 from pathlib import Path
+from typing import Any
 
+import pandas as pd
 import torch
+
+from scircuit.cells.vocabulary import Vocabulary
 
 SHARED = Path(__file__).resolve().parents[1].parent / "shared" / "data"
 """Real data sets, where they lie beside the project."""
@@ -11,6 +15,32 @@ SCGPT_ARGS = {
     "embsize": 32, "nheads": 4, "nlayers": 3, "d_hid": 48, "max_seq_len": 30, "n_bins": 51, "pad_value": -2,
     "mask_value": -1,
 }  # fmt: skip
+
+
+def write_token_table(path: Path, vocabulary: Vocabulary) -> None:
+    """The vocabulary as a generic Hugging Face encoder's `tokens.tsv`."""
+    special = [(i, "", name, "") for name, i in vocabulary.special.items()]
+    genes = zip(
+        vocabulary.genes["token"], vocabulary.genes["ensembl_id"], vocabulary.genes["symbol"], vocabulary.medians,
+        strict=True,
+    )  # fmt: skip
+    table = pd.DataFrame([*special, *genes], columns=["token_id", "ensembl_id", "symbol", "median"])
+    table.to_csv(path, sep="\t", index=False)
+
+
+def save_encoder(folder: Path, vocabulary: Vocabulary, config: Any, *, head: bool = True) -> Path:
+    """A random Hugging Face encoder of any architecture with its table of tokens, as `load_hf_encoder` reads it."""
+    import transformers
+
+    torch.manual_seed(0)
+    kind = transformers.AutoModelForMaskedLM if head else transformers.AutoModel
+    module = kind.from_config(config)
+    for parameter in module.parameters():  # the usual 0.02 makes layers that hardly differ
+        if parameter.ndim > 1:
+            torch.nn.init.normal_(parameter, std=0.2)
+    module.save_pretrained(folder)
+    write_token_table(folder / "tokens.tsv", vocabulary)
+    return folder
 
 
 def scgpt_weights(args: dict, n_tokens: int, seed: int = 0) -> dict[str, torch.Tensor]:

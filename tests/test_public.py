@@ -13,9 +13,9 @@ from scircuit.cli import app
 NAMES = [
     "Circuit", "EdgeRule", "FoundationModel", "HookedModel", "Intervention", "Latents", "RunConfig", "SaeTraining",
     "ScircuitError", "TokenBatch", "TokenStore", "TraceSettings", "__version__", "build_catalogue", "build_circuit",
-    "demo", "enrich", "gene_rows", "label_features", "list_checkpoints", "load_config", "load_model", "load_saes",
-    "measure_quality", "packaged_programs", "parse_config", "read_gmt", "residuals", "run", "save_saes",
-    "select_sources", "tokenize", "trace", "train_saes", "write_report",
+    "check_adapter", "demo", "doctor", "enrich", "gene_rows", "label_features", "list_checkpoints", "load_config",
+    "load_model", "load_saes", "measure_quality", "packaged_programs", "parse_config", "read_gmt", "residuals", "run",
+    "save_saes", "select_sources", "tokenize", "trace", "train_saes", "write_report",
 ]  # fmt: skip
 COMMANDS = sorted(command.name or command.callback.__name__ for command in app.registered_commands)
 GROUPS = {"knowledge": ["list", "fetch", "add", "show"], "models": ["list", "fetch", "show"]}

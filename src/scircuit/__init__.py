@@ -24,7 +24,9 @@ _NAMES = {
     "TraceSettings": "tracing.settings",
     "build_catalogue": "features.catalogue",
     "build_circuit": "circuits.build",
+    "check_adapter": "models.parity",
     "demo": "pipeline.runs",
+    "doctor": "pipeline.doctor",
     "enrich": "features.enrichment",
     "gene_rows": "models.stream",
     "label_features": "features.labels",
@@ -64,8 +66,10 @@ if TYPE_CHECKING:
     from scircuit.models.base import FoundationModel
     from scircuit.models.hooked import HookedModel
     from scircuit.models.load import load_model
+    from scircuit.models.parity import check_adapter
     from scircuit.models.registry import list_checkpoints
     from scircuit.models.stream import gene_rows, residuals
+    from scircuit.pipeline.doctor import doctor
     from scircuit.pipeline.runs import demo, run
     from scircuit.report.page import write_report
     from scircuit.sae.checkpoint import load_saes, save_saes

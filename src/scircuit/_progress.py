@@ -8,7 +8,8 @@ from typing import Any
 def progress(iterable: Iterable[Any] | None = None, **options: Any) -> Any:
     """A `tqdm` bar that stays away from logs: off unless standard error is a terminal or a notebook.
 
-    Bars shorter than two seconds never appear, so short work stays quiet.
+    Bars shorter than two seconds never appear, so short work stays quiet. Time left needs a length: give one that
+    has it, or `total=`.
     """
     from tqdm.auto import tqdm
 

@@ -89,6 +89,24 @@ def init(
 
 
 @app.command()
+def doctor(
+    config: Annotated[
+        Path | None, typer.Argument(metavar="[CONFIG]", help="A TOML file; everything it names is checked too.")
+    ] = None,
+) -> None:
+    """Check the installation, devices and their arithmetic, caches, and every path of a config; exit 1 on a FAIL."""
+    from scircuit.pipeline.doctor import doctor as examine
+    from scircuit.pipeline.doctor import lines
+
+    findings = examine(config)
+    typer.echo("\n".join(lines(findings)))
+    failed = sum(finding.state == "FAIL" for finding in findings)
+    typer.echo(f"{failed} of {len(findings)} checks failed." if failed else "All is well.")
+    if failed:
+        raise typer.Exit(1)
+
+
+@app.command()
 def run(config: ConfigPath, out: OutOption = None, memory: MemoryOption = None, cluster: ClusterOption = None) -> None:
     """All stages: tokenize, train-sae, features, trace, report. Goes on where an earlier call stopped."""
     from scircuit.pipeline.runs import run as run_all

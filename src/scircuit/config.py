@@ -16,7 +16,7 @@ class ModelSection:
     """The foundation model."""
 
     source: str = "geneformer-mini"
-    """geneformer-mini, scgpt-mini, the folder of a checkpoint, or the name of one that `scircuit models list` shows."""
+    """A folder, a name (geneformer-mini, scgpt-mini, see `scircuit models list`), or FILE.py:FUNCTION of your own."""
     protocol: str = "official"
     """How cells become tokens: official, or paper (arXiv 2603.01752)."""
     dictionaries: str | None = None
@@ -334,6 +334,9 @@ def relative_to(config: RunConfig, folder: Path) -> RunConfig:
     from dataclasses import replace
 
     def place(value: str | None) -> str | None:
+        if value and ".py:" in value:  # a function of the user's own, in a file
+            file, _, function = value.rpartition(":")
+            return f"{place(file)}:{function}"
         if not value or ":" in value:
             return value
         candidate = folder / value

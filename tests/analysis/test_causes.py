@@ -148,10 +148,10 @@ class TestCoexpression:
         tilted, correlations = self.tables(circuit, 0.3)
         names = set(coexpression(tilted, correlations).measures["measure"])
         assert "r_squared_corrected" not in names
-        tests = tilted.tests.assign(sum_abs_d=0.0, sum_sq_d=0.0)
+        tests = tilted.tests.assign(n_sized=tilted.tests["n_tests"], sum_abs_d=0.0, sum_sq_d=0.0)
         tests.loc[tests.index[0], ["n_tests", "sum_abs_d", "sum_sq_d"]] = [0, 0.0, float(tests["n_tests"].sum())]
         from_tests = coexpression(replace(tilted, tests=tests), correlations)
-        known = np.sqrt(tests["sum_sq_d"].sum() / tests["n_tests"].sum())
+        known = np.sqrt(tests["sum_sq_d"].sum() / tests["n_sized"].sum())
         given = coexpression(tilted, correlations, unrestricted_sd=known)
         assert from_tests["r_squared_corrected"].estimate == given["r_squared_corrected"].estimate
         assert given["r_squared_corrected"].estimate > given["r_squared"].estimate

@@ -6,10 +6,10 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from scircuit.analysis.agreement import CellEffects, agreement
+from scircuit.analysis.agreement import Agreement, CellEffects, agreement
 from scircuit.analysis.group_stability import group_stability
 from scircuit.analysis.seed_stability import seed_stability
-from scircuit.analysis.stability import stability
+from scircuit.analysis.stability import _cells_for_jaccard, _cells_for_r, _disjoint, stability
 from scircuit.analysis.thresholds import threshold_sweep
 from scircuit.circuits.build import EdgeRule, build_circuit
 from scircuit.circuits.synthetic import moments, planted_circuit
@@ -75,6 +75,43 @@ def test_more_cells_agree_better_with_all():
     assert subsets["n_cells"].tolist() == [20, 40, 60]
     assert subsets["r"].is_monotonic_increasing
     assert subsets["jaccard"].iloc[-1] > subsets["jaccard"].iloc[0]
+
+
+def test_tests_that_were_not_kept_count_in_the_correction():
+    """The kept tests alone would call nearly everything: 12 of noise were kept out of 2,000 made."""
+    values = np.random.default_rng(0).standard_normal((4, 500, N_CELLS))
+    p = np.array([moments(source)["p_value"] for source in values])
+    kept = values.copy()
+    kept[p > 0.02] = 0
+    effects, cells = as_tables(kept)
+    tests = pd.DataFrame({"source_layer": 0, "source_feature": range(4), "kind": "latent", "n_tests": 500})
+    rule = EdgeRule(min_abs_d=0, min_consistency=0)
+    alone, whole = (stability(effects, cells, t, rule, n_draws=2) for t in (None, tests))
+    assert alone["replicated_share"].n > 20
+    assert whole["replicated_share"].n == 0
+
+
+def test_cells_needed_by_hand():
+    splits = pd.DataFrame({"n_cells": [10, 20, 40], "jaccard": [0.1, 0.4, 0.6]})
+    assert _cells_for_jaccard(splits).estimate == pytest.approx(30)
+    assert _cells_for_jaccard(splits, wanted=0.05).estimate == 10
+    assert np.isnan(_cells_for_jaccard(splits, wanted=0.7).estimate)
+    half = Agreement(0.5, 0.1, 0.6, 1.0, 5, 5, 5)
+    # Reliability 0.6 at 40 cells: k = 40 * 0.4 / 0.6, and 0.9 needs 9 k.
+    assert _cells_for_r(40, [half, half]).estimate == pytest.approx(240)
+
+
+def test_more_noise_needs_more_cells():
+    weak, strong = (stability(*as_tables(simulate(e)), n_cells=(10, 20), n_draws=10) for e in (0.8, 3.0))
+    assert strong["cells_for_jaccard"].estimate < 20
+    assert not weak["cells_for_jaccard"].estimate < strong["cells_for_jaccard"].estimate
+    assert {"split", "subset", "bootstrap"} == set(weak.table["comparison"])
+
+
+def test_disjoint_samples_share_no_cell():
+    a, b = _disjoint(11, 5, np.random.default_rng(0))
+    assert a.sum() == b.sum() == 5
+    assert not (a & b).any()
 
 
 def test_agreement_by_hand():

@@ -12,10 +12,13 @@ from hypothesis import strategies as st
 from scircuit.analysis.attenuation import attenuation, decay_rate
 from scircuit.analysis.effect_comparison import compare_effect_sizes
 from scircuit.analysis.effect_sizes import effect_sizes, effect_units
+from scircuit.analysis.equal_cells import at_equal_cells
 from scircuit.analysis.hubs import degrees, gini, hubs
 from scircuit.analysis.nodes import NodeIndex
 from scircuit.analysis.sign_balance import sign_balance
 from scircuit.analysis.summary import summarise
+from scircuit.circuits.circuit import Circuit
+from scircuit.circuits.schema import ENDS
 from scircuit.circuits.synthetic import planted_circuit
 from scircuit.errors import ScircuitError
 
@@ -32,6 +35,24 @@ def circuit(planted):
 
 def empty(circuit):
     return replace(circuit, edges=circuit.edges.iloc[:0], controls=circuit.controls.iloc[:0])
+
+
+def per_cell(n_cells, seed):
+    """Responses of six sources on forty targets, d = 0.1, as `cell_effects` and `source_cells`."""
+    rng = np.random.default_rng(seed)
+    source, target, cell = (a.ravel() for a in np.indices((6, 40, n_cells)))
+    ends = {"source_layer": 0, "source_feature": source, "target_layer": 1, "target_feature": target}
+    effects = pd.DataFrame(ends | {"cell": cell, "delta": rng.normal(0.1, 1, len(cell))})
+    return effects, effects[["source_layer", "source_feature", "cell"]].drop_duplicates()
+
+
+def circuit_of_cells(effects, fires):
+    """Every pair an edge, with d over all cells."""
+    nodes = pd.DataFrame({"layer": np.repeat([0, 1], 40), "feature": np.tile(np.arange(40), 2), "frequency": 0.01})
+    groups = effects.groupby(ENDS)["delta"]
+    edges = (groups.mean() / groups.std()).rename("cohens_d").reset_index()
+    edges["n_cells"] = effects["cell"].nunique()
+    return Circuit(edges, nodes, pd.DataFrame(), edges.iloc[:0], pd.DataFrame(), {"model": {"n_layers": 2}})
 
 
 class TestSignBalance:
@@ -80,6 +101,14 @@ class TestSignBalance:
         result = sign_balance(replace(circuit, controls=circuit.controls.iloc[:0]))
         assert np.isnan(result.null)
         assert 0 < result.interval[0] < result.estimate < result.interval[1] < 1
+
+    def test_what_the_copy_alone_would_do(self, circuit):
+        source = NodeIndex.of(circuit.nodes).sources(circuit.edges)
+        copy = -circuit.edges["weight_effect"] * circuit.nodes["mean_activation"].to_numpy()[source]
+        result = sign_balance(circuit)
+        assert result["supporting_share_of_copy"].estimate == pytest.approx((copy < 0).mean())
+        random = result["random_supporting_share"]
+        assert random.low < random.estimate == result.null < random.high
 
     def test_glossary_explains_the_published_word(self, circuit):
         assert "inhibitory" in sign_balance(circuit).glossary
@@ -146,6 +175,13 @@ class TestEffectSizes:
         np.testing.assert_allclose(ours["q95"], oracle.quantile(0.95))
         np.testing.assert_allclose(ours["max"], oracle.max())
 
+    def test_every_unit_has_its_null(self, circuit):
+        result, units = effect_sizes(circuit), effect_units(circuit.controls)
+        assert result["mean_in_clean_sd"].null == pytest.approx(units["in_clean_sd"].mean())
+        assert result["mean_share_lost"].null == pytest.approx(units["share_lost"].mean())
+        table = result.table
+        assert table.loc[table["unit"] == "abs_d", "n_random"].sum() == len(circuit.controls)
+
     def test_headline(self, circuit):
         size = circuit.edges["cohens_d"].abs()
         result = effect_sizes(circuit)
@@ -167,6 +203,24 @@ class TestEffectSizes:
         second = replace(first, edges=shallow)
         assert abs(first.edges["cohens_d"].mean() - second.edges["cohens_d"].mean()) > 0.2
         assert compare_effect_sizes(first, second, n_depth_bins=4).estimate == pytest.approx(0, abs=1e-9)
+
+    def test_more_cells_are_no_difference(self):
+        """One population of small effects measured on 30 and on 300 cells; with fewer cells |d| is larger by noise."""
+        cells = [per_cell(n, seed) for seed, n in enumerate((30, 300))]
+        circuits = [circuit_of_cells(*tables) for tables in cells]
+        raw = [circuit.edges["cohens_d"].abs().mean() for circuit in circuits]
+        assert raw[0] > raw[1] + 0.04
+        result = compare_effect_sizes(*circuits, cells=tuple(cells))
+        assert result["difference"].low < 0 < result["difference"].high
+        assert abs(result.estimate) < 0.02
+        assert "over 30 cells" in result.null_model
+
+    def test_d_over_all_cells_is_the_d_of_the_trace(self):
+        effects, fires = per_cell(30, 0)
+        circuit = circuit_of_cells(effects, fires)
+        again = at_equal_cells(circuit, effects, fires, 30, np.random.default_rng(0))
+        np.testing.assert_allclose(again.edges["cohens_d"], circuit.edges["cohens_d"])
+        assert at_equal_cells(circuit, effects, fires, 31, np.random.default_rng(0)).edges.empty
 
     def test_nothing_in_common_is_refused(self, circuit):
         other = replace(circuit, edges=circuit.edges.assign(n_cells=5000))
@@ -212,9 +266,9 @@ class TestHubs:
 
     def test_tail_is_reported_when_there_is_one(self, circuit):
         names = set(hubs(circuit).measures["measure"])
-        assert {"tail_exponent", "tail_against_lognormal"} <= names
+        assert {"tail_exponent", "tail_against_lognormal", "in_tail_exponent", "in_tail_against_exponential"} <= names
         few = planted_circuit(n_layers=2, n_sources=5, seed=0).circuit
-        assert not any(name.startswith("tail") for name in hubs(few).measures["measure"])
+        assert not any(name.startswith("tail_") for name in hubs(few).measures["measure"])
 
 
 @pytest.mark.parametrize("ask", [sign_balance, attenuation, effect_sizes, hubs])

@@ -1,10 +1,14 @@
 import json
+import shutil
 from dataclasses import replace
 
 import numpy as np
 import pandas as pd
+import pyarrow.parquet as pq
 import pytest
+from safetensors.numpy import load_file, save_file
 
+from scircuit.analysis.dictionaries import match_dictionaries
 from scircuit.analysis.registry import QUESTIONS, TABLES, analyze, answerable, question
 from scircuit.analysis.result import GLOSSARY, Measure, Result
 from scircuit.circuits.schema import ENDS
@@ -38,7 +42,8 @@ def run(tmp_path_factory):
         ),
         "interactions": members.assign(set_id=0, delta=rng.normal(0, 1, len(members))),
         "interaction_sets": pd.DataFrame({"set_id": 0, "member": [0, 1], "layer": 0, "feature": [1, 2], "n_cells": 40}),
-        "coactivation": edges.assign(pmi=1.0),
+        "coactivation": edges.assign(n_both=150, pmi=1.0),
+        "published_annotations": planted.terms.assign(library="GO_BP"),
         "correlations": edges.assign(gene_r=rng.random(len(edges)), latent_r=rng.random(len(edges))),
     }
     assert set(tables) == set(TABLES)
@@ -46,17 +51,34 @@ def run(tmp_path_factory):
         path = root / TABLES[name][0]
         path.parent.mkdir(exist_ok=True)
         table.to_parquet(path)
+    write_dictionaries(root / "saes", rng)
     return root
 
 
+def write_dictionaries(folder, rng, fingerprint="m"):
+    """Random dictionaries of four layers of 40 latents."""
+    layers = {str(i): {"path": f"layer_{i:02d}"} for i in range(4)}
+    for entry in layers.values():
+        (folder / entry["path"]).mkdir(parents=True)
+        weights = rng.standard_normal((40, 32)).astype("float32")
+        save_file({"W_dec": weights}, folder / entry["path"] / "sae_weights.safetensors")
+    record = {"model": {"fingerprint": fingerprint, "protocol": "official"}, "layers": layers}
+    (folder / "manifest.json").write_text(json.dumps(record))
+
+
+def second_of(name, run):
+    """The run itself stands for the second one."""
+    return {"second": run} if QUESTIONS[name].needs_second else {}
+
+
 def test_a_full_run_answers_everything(run):
-    assert answerable(run) == list(QUESTIONS)
+    assert answerable(run) == [name for name, q in QUESTIONS.items() if not q.needs_second]
 
 
 @pytest.mark.parametrize("name", QUESTIONS)
 def test_every_question_answers_and_is_written(run, name, tmp_path):
     """Circuits are read with the declared edge columns only, so a missing one would fail here."""
-    result = analyze(name, run)
+    result = analyze(name, run, **second_of(name, run))
     assert result.question == name
     assert result.definition.count("/") == 1
     assert np.isfinite(result.estimate)
@@ -64,16 +86,20 @@ def test_every_question_answers_and_is_written(run, name, tmp_path):
     assert result.measures["measure"].is_unique
     assert any(sentence in result.glossary for sentence in GLOSSARY.values())
     assert result.null_model
-    result.write(tmp_path)
+    result.write(tmp_path, {"run_id": "r"})
     stored = json.loads((tmp_path / f"{name}.json").read_text())
     assert [row["measure"] for row in stored["measures"]] == result.measures["measure"].tolist()
     assert len(pd.read_parquet(tmp_path / f"{name}.parquet")) == len(result.table)
+    words = json.loads(pq.read_schema(tmp_path / f"{name}.parquet").metadata[b"scircuit"])
+    assert words["glossary"] == stored["glossary"] == result.glossary
+    assert words["run_id"] == stored["run_id"] == "r"
 
 
 @pytest.mark.parametrize("name", [q.name for q in QUESTIONS.values() if q.published])
 def test_the_paper_profile_answers_what_was_published(run, name):
     result = analyze(name, run, profile="paper")
-    assert tuple(result.measures["measure"]) == question(name).published
+    assert result.question == name
+    assert result.measures["measure"].is_unique
     assert result.definition.startswith("paper/")
     assert np.isfinite(result.estimate)
 
@@ -89,7 +115,61 @@ def test_refusals_name_the_way_out(run, tmp_path):
         analyze("mediation", run, profile="paper")
     with pytest.raises(ScircuitError, match="no profile"):
         analyze("hubs", run, profile="draft")
+    with pytest.raises(ScircuitError, match="name the other one"):
+        analyze("seed_stability", run)
+    with pytest.raises(ScircuitError, match="a second one serves selection, compare_effect_sizes, seed_stability"):
+        analyze("hubs", run, second=run)
+    with pytest.raises(ScircuitError, match="no option 'n_draws'; it takes draws, seed"):
+        analyze("hubs", run, n_draws=5)
+    with pytest.raises(ScircuitError, match="take no options"):
+        analyze("hubs", run, profile="paper", draws=5)
     assert answerable(tmp_path) == []
+
+
+def test_options_reach_the_question(run):
+    few, many = (analyze("coherence", run, draws=draws) for draws in (20, 200))
+    assert few["fold"].p_value >= 1 / 21
+    assert many["fold"].p_value >= 1 / 201
+    assert few["coherent_share"].estimate == many["coherent_share"].estimate
+
+
+def test_the_rule_of_the_run_is_the_rule_of_its_questions(run, tmp_path):
+    """Stability and the sweep judge edges as the run's circuit did, not by the default thresholds."""
+    shutil.copytree(run, tmp_path / "run")
+    record = json.loads((tmp_path / "run" / "circuit" / "run.json").read_text())
+    record["thresholds"] |= {"min_abs_d": 1.5}
+    (tmp_path / "run" / "circuit" / "run.json").write_text(json.dumps(record))
+    assert analyze("threshold_sweep", tmp_path / "run").estimate < analyze("threshold_sweep", run).estimate
+
+
+def test_a_run_agrees_with_itself(run):
+    assert analyze("seed_stability", run, second=run)["jaccard"].estimate == 1
+    assert analyze("compare_effect_sizes", run, second=run)["difference"].estimate == pytest.approx(0, abs=0.1)
+
+
+def test_dictionaries_of_other_models_are_not_matched(run, tmp_path):
+    rng = np.random.default_rng(1)
+    write_dictionaries(tmp_path / "other", rng, fingerprint="n")
+    with pytest.raises(ScircuitError, match="different fingerprint"):
+        match_dictionaries(run / "saes", tmp_path / "other")
+    with pytest.raises(ScircuitError, match=r"manifest\.json does not exist"):
+        match_dictionaries(run / "saes", tmp_path)
+
+
+def test_nearest_directions_are_found_again(run, tmp_path):
+    """A permuted copy of the dictionaries, rescaled and with a little noise."""
+    rng = np.random.default_rng(2)
+    write_dictionaries(tmp_path / "saes", rng)
+    order = rng.permutation(40)
+    for i in range(4):
+        place = f"layer_{i:02d}/sae_weights.safetensors"
+        weights = load_file(run / "saes" / place)["W_dec"]
+        noisy = 3 * weights[order] + 0.01 * rng.standard_normal(weights.shape)
+        save_file({"W_dec": noisy.astype("float32")}, tmp_path / "saes" / place)
+    table = match_dictionaries(run / "saes", tmp_path / "saes")
+    assert len(table) == 160
+    assert (order[table["feature_second"]] == table["feature_first"]).all()
+    assert (table["similarity"] > 0.99).all()
 
 
 def test_a_result_gives_its_numbers_by_name():

@@ -1,5 +1,6 @@
 """A run small enough for a test: random tiny models, 40 cells of 60 genes, gene sets over them."""
 
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -76,3 +77,10 @@ def finished(project: Project, geneformer_folder: Path, scgpt_folder: Path) -> d
         folders[name] = project(model)
         run(config_of(folders[name]))
     return folders
+
+
+@pytest.fixture
+def finished_copy(finished: dict[str, Path], tmp_path: Path) -> Path:
+    """The finished Geneformer run in a folder that a test may write to."""
+    shutil.copytree(finished["geneformer"] / "out", tmp_path / "run")
+    return tmp_path / "run"

@@ -6,6 +6,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+from agreement import assert_same_effects
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import stats
@@ -96,6 +97,17 @@ def test_every_statistic_of_every_effect(setup, traced):
         assert checked > 40
 
 
+def test_the_spread_of_all_tests_is_counted(traced):
+    """With every test kept, the sums of the test table are those of the effect table."""
+    effects, tests = (pd.read_parquet(traced / f"{name}.parquet") for name in ("effects", "tests"))
+    size = effects.loc[np.isfinite(effects["cohens_d"])].assign(a=lambda t: t["cohens_d"].abs())
+    by = ["source_layer", "source_feature", "target_layer", "kind", "draw"]
+    sums = size.groupby(by, observed=True)["a"].agg(["size", "sum", lambda a: (a**2).sum()])
+    ours = tests.set_index(by)[["n_sized", "sum_abs_d", "sum_sq_d"]]
+    np.testing.assert_allclose(ours.loc[sums.index], sums, rtol=1e-6)
+    assert ours["n_sized"].sum() == len(size)
+
+
 def test_p_values_are_the_exact_sign_flip_test(setup, traced):
     effects = pd.read_parquet(traced / "effects.parquet")
     per_cell = pd.read_parquet(traced / "cell_effects.parquet")
@@ -147,10 +159,8 @@ def test_blocks_of_sources_and_batches_do_not_change_the_result(setup, traced, t
     model, saes, store, sources = setup
     other = TraceSettings(cells_per_block=4, sources_per_block=100, tokens=5000, retention=1.0)
     tracer.trace(model, saes, store, sources, tmp_path / "t", settings=other)
-    a = read(tmp_path / "t")[0]["effects"].set_index([*ENDS, "kind", "draw"]).sort_index()
-    b = read(traced)[0]["effects"].set_index([*ENDS, "kind", "draw"]).sort_index()
-    assert a.index.equals(b.index)
-    np.testing.assert_allclose(a["mean_delta"], b["mean_delta"], atol=1e-5)
+    a, b = (read(folder)[0]["effects"] for folder in (tmp_path / "t", traced))
+    assert_same_effects(a, b, [*ENDS, "kind", "draw"])
 
 
 def test_a_finished_trace_is_returned_and_another_is_refused(setup, traced, monkeypatch):

@@ -110,8 +110,22 @@ class CellEffects:
         )
 
 
-def called(moments: pd.DataFrame, rule: EdgeRule) -> np.ndarray:
-    """Which tests pass a rule within their own family, bool `[test]`; `top_k` is not applied."""
+def family_size(tests: pd.DataFrame | None, sources: pd.DataFrame) -> int | None:
+    """Tests that were made of these sources' own ablations, kept or not; None without `trace/tests.parquet`.
+
+    A trace keeps the tests with a small p only. Corrected among themselves alone they would all look significant.
+    """
+    if tests is None:
+        return None
+    own = tests.loc[tests["kind"] == "latent"]
+    return int(own.merge(sources[ENDS[:2]].drop_duplicates(), on=ENDS[:2])["n_tests"].sum())
+
+
+def called(moments: pd.DataFrame, rule: EdgeRule, n_tests: int | None = None) -> np.ndarray:
+    """Which tests pass a rule, bool `[test]`; `top_k` is not applied.
+
+    `n_tests` is the size of the family for Benjamini-Hochberg; None takes those of the table that responded.
+    """
     responded = moments["n_nonzero"].to_numpy() > 0
     consistency = np.zeros(len(moments))
     consistency[responded] = CONSISTENCY[rule.consistency](moments.loc[responded])
@@ -119,22 +133,28 @@ def called(moments: pd.DataFrame, rule: EdgeRule) -> np.ndarray:
     passes &= (consistency > rule.min_consistency) & (moments["n_nonzero"].to_numpy() >= rule.min_nonzero)
     if rule.max_q is not None:
         q = np.ones(len(moments))
-        q[responded] = benjamini_hochberg(moments.loc[responded, "p_value"].to_numpy())
+        q[responded] = benjamini_hochberg(moments.loc[responded, "p_value"].to_numpy(), n_tests)
         passes &= q < rule.max_q
     return passes
 
 
-def agree(first: pd.DataFrame, second: pd.DataFrame, rule: EdgeRule) -> Agreement:
-    """Agreement of two tables of moments over the same tests, row by row."""
-    a, b = called(first, rule), called(second, rule)
-    return agreement(a, b, first["cohens_d"].to_numpy(np.float64), second["cohens_d"].to_numpy(np.float64))
+def agree(first: pd.DataFrame, second: pd.DataFrame, rule: EdgeRule, n_tests: int | None = None) -> Agreement:
+    """Agreement of two tables of moments over the same tests, row by row; `n_tests` as in `called`."""
+    a, b = called(first, rule, n_tests), called(second, rule, n_tests)
+    d = (table["cohens_d"].to_numpy(np.float64) for table in (first, second))
+    return agreement(a, b, *d, n_tests=n_tests)
 
 
-def agreement(a: np.ndarray, b: np.ndarray, d_a: np.ndarray, d_b: np.ndarray) -> Agreement:
-    """Agreement of two edge sets (bool `[test]`) and their d `[test]`; NaN where there are no edges."""
+def agreement(
+    a: np.ndarray, b: np.ndarray, d_a: np.ndarray, d_b: np.ndarray, n_tests: int | None = None
+) -> Agreement:
+    """Agreement of two edge sets (bool `[test]`) and their d `[test]`; NaN where there are no edges.
+
+    Sets drawn at random are drawn from `n_tests` tests, by default those of the arrays.
+    """
     either = a | b
     both, n_a, n_b = int((a & b).sum()), int(a.sum()), int(b.sum())
-    chance = n_a * n_b / len(a) if len(a) else 0.0
+    chance = n_a * n_b / (n_tests or len(a)) if len(a) else 0.0
     union = n_a + n_b - both
     known = either & np.isfinite(d_a) & np.isfinite(d_b)
     varies = known.sum() > 2 and d_a[known].std() > 0 and d_b[known].std() > 0

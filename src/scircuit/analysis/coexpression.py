@@ -38,8 +38,8 @@ def coexpression(
         correlation over cells of the two latents' gene scores and of their activations, for the edges;
         `pair_correlations` makes it.
     unrestricted_sd : float, optional
-        Standard deviation of |d| over all tests. Without it, it is taken from `sum_abs_d` and `sum_sq_d`
-        of the test table where the trace wrote those, else the corrected share is left out.
+        Standard deviation of |d| over all tests. Without it, it is taken from `n_sized, sum_abs_d, sum_sq_d`
+        of the test table; where neither is there, the corrected share is left out.
     draws : int
         Bootstrap draws over sources.
     seed : int
@@ -223,8 +223,9 @@ def _unrestricted(r_squared: float, u: float) -> float:
 
 
 def _spread_over_tests(tests: pd.DataFrame) -> float | None:
-    if not {"sum_abs_d", "sum_sq_d"} <= set(tests.columns):
+    """Standard deviation of |d| over every test that was made, kept or not."""
+    columns = ["n_sized", "sum_abs_d", "sum_sq_d"]
+    if not set(columns) <= set(tests.columns):
         return None
-    own = tests.loc[tests["kind"] == "latent"]
-    n, total, square = own["n_tests"].sum(), own["sum_abs_d"].sum(), own["sum_sq_d"].sum()
+    n, total, square = tests.loc[tests["kind"] == "latent", columns].sum()
     return float(np.sqrt(square / n - (total / n) ** 2))

@@ -27,9 +27,9 @@ def effect_sizes(circuit: Circuit, draws: int = 2000, seed: int = 0) -> Result:
     Returns
     -------
     Result
-        Measures `mean_abs_d` (null: edges of random directions), `share_abs_d_above_1`,
-        `share_abs_d_above_2`, `mean_in_clean_sd`, `mean_share_lost`. Table: one row per (layer pair, unit):
-        `n, mean, q05 .. q95, max`.
+        Measures `mean_abs_d`, `share_abs_d_above_1`, `share_abs_d_above_2`, `mean_in_clean_sd`,
+        `mean_share_lost` (null of each: the edges of random directions). Table: one row per (layer pair,
+        unit): `n, mean, q05 .. q95, max, n_random, random_mean`.
 
     Raises
     ------
@@ -38,28 +38,20 @@ def effect_sizes(circuit: Circuit, draws: int = 2000, seed: int = 0) -> Result:
     """
     need_edges(circuit, "effect sizes")
     rng = np.random.default_rng(seed)
-    units = effect_units(circuit.edges)
-    control_d = pd.Series(sizes(circuit.controls))
+    units, random = effect_units(circuit.edges), effect_units(circuit.controls)
     _, source = np.unique(NodeIndex.of(circuit.nodes).sources(circuit.edges), return_inverse=True)
-    size = units["abs_d"].to_numpy()
-    quantities = {
-        "mean_abs_d": (size, control_d.mean()),
-        "share_abs_d_above_1": (np.where(np.isfinite(size), size > 1, np.nan), (control_d > 1).mean()),
-        "share_abs_d_above_2": (np.where(np.isfinite(size), size > 2, np.nan), (control_d > 2).mean()),
-        "mean_in_clean_sd": (units["in_clean_sd"].to_numpy(), np.nan),
-        "mean_share_lost": (units["share_lost"].to_numpy(), np.nan),
-    }
     measures = []
-    for name, (values, null) in quantities.items():
+    for (name, values), null in zip(_quantities(units).items(), _quantities(random).values(), strict=True):
         known = np.isfinite(values)
         parts = np.bincount(source, weights=np.where(known, values, 0.0))
         interval = ratio_interval(parts, np.bincount(source, weights=known), rng, draws)
-        measures.append(Measure.of(name, interval, int(known.sum()), null))
+        known_null = null[np.isfinite(null)]
+        measures.append(Measure.of(name, interval, int(known.sum()), known_null.mean() if len(known_null) else np.nan))
     return Result.of(
         "effect_sizes",
-        "effect-sizes/1",
+        "effect-sizes/2",
         measures,
-        _quantile_table(circuit.edges, units),
+        _quantile_table(circuit, units, random),
         "the edges of norm-matched random directions",
         ["d", "response", "random direction"],
     )
@@ -79,23 +71,43 @@ def effect_units(edges: pd.DataFrame) -> pd.DataFrame:
     )
 
 
-def _quantile_table(edges: pd.DataFrame, units: pd.DataFrame) -> pd.DataFrame:
-    keys = ["source_layer", "target_layer"]
+def _quantities(units: pd.DataFrame) -> dict[str, np.ndarray]:
+    """What is averaged over edges, float64 `[edge]` each; NaN where it is not defined."""
+    size = units["abs_d"].to_numpy()
+    return {
+        "mean_abs_d": size,
+        "share_abs_d_above_1": np.where(np.isfinite(size), size > 1, np.nan),
+        "share_abs_d_above_2": np.where(np.isfinite(size), size > 2, np.nan),
+        "mean_in_clean_sd": units["in_clean_sd"].to_numpy(),
+        "mean_share_lost": units["share_lost"].to_numpy(),
+    }
+
+
+def _quantile_table(circuit: Circuit, units: pd.DataFrame, random: pd.DataFrame) -> pd.DataFrame:
+    rows = []
+    own, chance = _by_pair(circuit.edges, units), _by_pair(circuit.controls, random)
+    for (pair, unit), known in own.items():
+        quantiles = dict(zip(QUANTILES, np.quantile(known, QUANTILES), strict=True))
+        aside = chance.get((pair, unit), np.empty(0))
+        rows.append(
+            dict(zip(["source_layer", "target_layer"], divmod(pair, 1 << 10), strict=True))
+            | {"unit": unit, "n": known.size, "mean": known.mean()}
+            | {f"q{100 * q:02.0f}": value for q, value in quantiles.items()}
+            | {"max": known.max(), "n_random": aside.size, "random_mean": aside.mean() if aside.size else np.nan}
+        )
+    return pd.DataFrame(rows)
+
+
+def _by_pair(edges: pd.DataFrame, units: pd.DataFrame) -> dict[tuple[int, str], np.ndarray]:
+    """The defined values of each unit by layer pair, unit by unit."""
     pair = edges["source_layer"].to_numpy(np.int64) << 10 | edges["target_layer"].to_numpy(np.int64)
     order = np.argsort(pair, kind="stable")
     cells, start = np.unique(pair[order], return_index=True)
-    rows = []
+    found = {}
     for unit in units:
         values = units[unit].to_numpy()[order]
-        for cell, block in zip(cells, np.split(values, start[1:]), strict=True):
+        for cell, block in zip(cells.tolist(), np.split(values, start[1:]), strict=False):
             known = block[np.isfinite(block)]
-            if not known.size:
-                continue
-            quantiles = dict(zip(QUANTILES, np.quantile(known, QUANTILES), strict=True))
-            rows.append(
-                dict(zip(keys, divmod(int(cell), 1 << 10), strict=True))
-                | {"unit": unit, "n": known.size, "mean": known.mean()}
-                | {f"q{100 * q:02.0f}": value for q, value in quantiles.items()}
-                | {"max": known.max()}
-            )
-    return pd.DataFrame(rows)
+            if known.size:
+                found[cell, unit] = known
+    return found

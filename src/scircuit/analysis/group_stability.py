@@ -7,7 +7,7 @@ import numpy as np
 import pandas as pd
 from scipy.special import chdtrc
 
-from scircuit.analysis.agreement import agree, called
+from scircuit.analysis.agreement import agree, called, family_size
 from scircuit.analysis.result import Measure, Result
 from scircuit.circuits.build import DEFAULT, EdgeRule
 from scircuit.circuits.schema import ENDS
@@ -20,7 +20,9 @@ COLUMNS = [
 ]  # fmt: skip
 
 
-def group_stability(groups: pd.DataFrame, rule: EdgeRule = DEFAULT, max_q: float = 0.05) -> Result:
+def group_stability(
+    groups: pd.DataFrame, tests: pd.DataFrame | None = None, rule: EdgeRule = DEFAULT, max_q: float = 0.05
+) -> Result:
     """Agreement of the effects measured in different groups of cells.
 
     Parameters
@@ -29,6 +31,8 @@ def group_stability(groups: pd.DataFrame, rule: EdgeRule = DEFAULT, max_q: float
         `trace/groups.parquet`: the moments of `trace/effects.parquet` per group of cells, with
         `group_name` (the obs column) and `group` (its value). A test missing in a group counts as no
         response there.
+    tests : DataFrame, optional
+        `trace/tests.parquet`, which counts the tests that the trace made and did not keep.
     rule : EdgeRule
         What counts as an edge within a group.
     max_q : float
@@ -50,13 +54,14 @@ def group_stability(groups: pd.DataFrame, rule: EdgeRule = DEFAULT, max_q: float
     missing = [column for column in COLUMNS if column not in groups]
     if missing:
         raise ScircuitError(f"the table groups lacks {', '.join(missing)}; it needs {', '.join(COLUMNS)}.")
+    n_tests = family_size(tests, groups)
     measures, tables = [], []
     for name, rows in groups.groupby("group_name", observed=True):
         if rows["group"].nunique() < 2:
             continue
         aligned = _aligned(rows)
         pairs = [
-            {"group_name": name, "first": a, "second": b} | agree(aligned[a], aligned[b], rule)._asdict()
+            {"group_name": name, "first": a, "second": b} | agree(aligned[a], aligned[b], rule, n_tests)._asdict()
             for a, b in combinations(aligned, 2)
         ]
         table = pd.DataFrame(pairs)
@@ -65,12 +70,12 @@ def group_stability(groups: pd.DataFrame, rule: EdgeRule = DEFAULT, max_q: float
         means = table[["jaccard", "r", "sign", "expected_jaccard"]].mean()
         nulls = {"jaccard": means["expected_jaccard"], "r": 0.0, "sign": 0.5}
         measures += [Measure(f"{name}_{f}", float(means[f]), null=null, n=n) for f, null in nulls.items()]
-        measures.append(_heterogeneity(str(name), aligned, rule, max_q))
+        measures.append(_heterogeneity(str(name), aligned, rule, max_q, n_tests))
     if not measures:
         raise ScircuitError("no group_name has two groups; trace with an obs column of at least two values.")
     return Result.of(
         "group_stability",
-        "stability-groups/1",
+        "stability-groups/2",
         measures,
         pd.concat(tables, ignore_index=True),
         "edge sets of the same sizes drawn at random from the tests",
@@ -92,9 +97,11 @@ def _aligned(rows: pd.DataFrame) -> dict[Any, pd.DataFrame]:
     return aligned
 
 
-def _heterogeneity(name: str, aligned: dict[Any, pd.DataFrame], rule: EdgeRule, max_q: float) -> Measure:
+def _heterogeneity(
+    name: str, aligned: dict[Any, pd.DataFrame], rule: EdgeRule, max_q: float, n_tests: int | None
+) -> Measure:
     tables = list(aligned.values())
-    edges = np.any([called(table, rule) for table in tables], axis=0)
+    edges = np.any([called(table, rule, n_tests) for table in tables], axis=0)
     mean = np.array([table["mean_delta"] for table in tables])[:, edges]
     variance = np.array([table["sd_delta"] ** 2 / table["n_cells"].clip(lower=1) for table in tables])[:, edges]
     usable = variance > 0

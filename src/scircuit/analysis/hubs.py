@@ -28,10 +28,10 @@ def hubs(circuit: Circuit, draws: int = 1000, seed: int = 0) -> Result:
     -------
     Result
         Measures `gini_out` and `gini_in` (0 even, 1 all in one; null: a Poisson of the same mean),
-        `explained_out`, `explained_in` (R2 of that regression), and where the tail of the out-degrees
-        holds at least 50 latents `tail_exponent` and `tail_against_<rival>` (log-likelihood ratio,
-        positive favours the power law; p after Vuong). Table: one row per latent: `layer, feature, label,
-        is_source, out_degree, out_strength, in_degree, in_strength, out_residual, in_residual`, strongest
+        `explained_out`, `explained_in` (R2 of that regression), and where the tail of the degrees holds at
+        least 50 latents `tail_exponent` and `tail_against_<rival>` (log-likelihood ratio, positive favours
+        the power law; p after Vuong), for in-degrees `in_tail_...`. Table: one row per latent: `layer, feature,
+        label, is_source, out_degree, out_strength, in_degree, in_strength, out_residual, in_residual`, strongest
         out-degree first.
 
     Raises
@@ -53,11 +53,11 @@ def hubs(circuit: Circuit, draws: int = 1000, seed: int = 0) -> Result:
         interval = percentile_interval(gini(degree), drawn, 0.95, len(degree))
         measures.append(Measure.of(f"gini_{end}", interval, len(degree), null, unit_of_n="latents"))
         measures.append(Measure(f"explained_{end}", explained, null=0.0, n=len(side), unit_of_n="latents"))
-    measures += _tail_measures(table.loc[table["is_source"], "out_degree"].to_numpy())
+        measures += _tail_measures(degree, "" if end == "out" else "in_")
     order = ["out_degree", "in_degree", "layer", "feature"]
     return Result.of(
         "hubs",
-        "hubs/1",
+        "hubs/2",
         measures,
         table.sort_values(order, ascending=[False, False, True, True], ignore_index=True),
         "edges thrown at random over the latents (Poisson)",
@@ -120,14 +120,15 @@ def _residual(side: pd.DataFrame, degree: np.ndarray) -> tuple[np.ndarray, float
     return residual, explained
 
 
-def _tail_measures(degree: np.ndarray) -> list[Measure]:
+def _tail_measures(degree: np.ndarray, prefix: str) -> list[Measure]:
     try:
         fit = compare_tails(degree)
     except ScircuitError:
         return []
-    rows = [Measure("tail_exponent", fit.alpha, n=fit.n_tail, unit_of_n="latents in the tail")]
+    unit = "latents in the tail"
+    rows = [Measure(f"{prefix}tail_exponent", fit.alpha, n=fit.n_tail, unit_of_n=unit)]
     columns = (fit.rivals["rival"], fit.rivals["log_likelihood_ratio"], fit.rivals["p_value"])
     for rival, ratio, p in zip(*columns, strict=True):
-        name = f"tail_against_{rival}"
-        rows.append(Measure(name, ratio, null=0.0, p_value=p, n=fit.n_tail, unit_of_n="latents in the tail"))
+        name = f"{prefix}tail_against_{rival}"
+        rows.append(Measure(name, ratio, null=0.0, p_value=p, n=fit.n_tail, unit_of_n=unit))
     return rows

@@ -46,6 +46,18 @@ def target_label(annotations: pd.DataFrame) -> str:
     return str(go["term"].iloc[int(np.argmin(go["p_adjusted"].to_numpy()))]) if len(go) else "unannotated"
 
 
+def labels(annotations: pd.DataFrame) -> pd.DataFrame:
+    """`source_label` and `target_label` of every latent, NaN where a rule finds none; indexed by (layer, feature).
+
+    `annotations` has `layer, feature, library, term, q_value` of all latents, in file order.
+    """
+    key = ["layer", "feature"]
+    source = annotations[annotations["library"].isin(LABEL_ONTOLOGIES)].groupby(key, sort=False)["term"].first()
+    go = annotations[annotations["library"] == "GO_BP"].sort_values("q_value", kind="stable")
+    target = go.groupby(key, sort=False)["term"].first()
+    return pd.DataFrame({"source_label": source, "target_label": target})
+
+
 def coherence(edges: pd.DataFrame, annotations: pd.DataFrame) -> float:
     """Edges whose ends share any term over edges with at least one term at both ends; NaN without any.
 
@@ -104,6 +116,50 @@ def pmi_overlap(edges: pd.DataFrame, pmi_edges: pd.DataFrame) -> Overlap:
     known = causal & keys(pmi_edges, target)
     both = keys(edges, source + target) & keys(pmi_edges, source + target)
     return Overlap(len(both), len(known) / len(causal) if causal else np.nan)
+
+
+def saved_pmi_edges(
+    pairs: pd.DataFrame, min_count: int = 100, per_source: int = 50, n_sources: int = 500
+) -> pd.DataFrame:
+    """The pairs that the published co-activation graph kept, layer pair by layer pair.
+
+    Pairs that fire together at least `min_count` times; of every source the `per_source` of largest PMI; of these the
+    `n_sources` sources with the largest PMI. `pairs` has the ends, `n_both` and `pmi`.
+    """
+    by = ["source_layer", "target_layer"]
+    often = pairs[pairs["n_both"] >= min_count].sort_values("pmi", ascending=False, kind="stable")
+    kept = often[often.groupby([*by, "source_feature"]).cumcount() < per_source]
+    # Sorted by PMI, so a source's first row holds its largest.
+    best = kept.drop_duplicates([*by, "source_feature"])
+    chosen = best.loc[best.groupby(by).cumcount() < n_sources, [*by, "source_feature"]]
+    return kept.merge(chosen, on=[*by, "source_feature"])
+
+
+def d_ratios(effects: pd.DataFrame, sets: pd.DataFrame) -> pd.DataFrame:
+    """|d_S| / sum of the members' |d_i| for every subset of two or more and every target (arXiv 2603.11940).
+
+    d over all cells in which any member fires, silent ones as 0; only where the denominator exceeds 0.01, and where
+    any subset of the set responds. Columns `set_id, subset, order, target_layer, target_feature, ratio`.
+    """
+    key = ["set_id", "target_layer", "target_feature"]
+    n = effects["set_id"].map(sets.groupby("set_id")["n_cells"].first()).to_numpy(np.float64)
+    delta = effects["delta"].to_numpy(np.float64)
+    sums = effects[[*key, "subset"]].assign(n=n, total=delta, square=delta**2)
+    sums = sums.groupby([*key, "subset"]).agg({"n": "first", "total": "sum", "square": "sum"}).reset_index()
+    mean = sums["total"] / sums["n"]
+    spread = np.sqrt(np.maximum(sums["square"] - sums["n"] * mean**2, 0) / np.maximum(sums["n"] - 1, 1))
+    sums["d"] = np.abs(mean) / np.maximum(spread, 1e-10)
+    wide = sums.pivot(index=key, columns="subset", values="d").fillna(0.0)
+    rows = []
+    members = sets.groupby("set_id").size().reindex(wide.index.get_level_values("set_id")).to_numpy()
+    for subset in [int(s) for s in wide.columns if int(s).bit_count() > 1]:
+        parts = [1 << i for i in range(subset.bit_length()) if subset >> i & 1]
+        own = wide.loc[subset < (1 << members)]
+        bottom = own.reindex(columns=parts, fill_value=0.0).sum(axis=1)
+        ratio = (own[subset] / bottom)[bottom > 0.01]
+        rows.append(ratio.rename("ratio").reset_index().assign(subset=subset, order=subset.bit_count()))
+    columns = ["set_id", "subset", "order", *key[1:], "ratio"]
+    return pd.concat(rows, ignore_index=True)[columns] if rows else pd.DataFrame(columns=columns)
 
 
 class Consensus(NamedTuple):

@@ -1,44 +1,58 @@
 """Every question by name, with the tables it needs: what `scircuit analyze QUESTION` offers."""
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
+from inspect import Parameter, signature
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 
+from scircuit._io import read_json
+from scircuit.analysis import published
 from scircuit.analysis.attenuation import attenuation
 from scircuit.analysis.coactivation import coactivation
 from scircuit.analysis.coexpression import coexpression
 from scircuit.analysis.coherence import coherence
+from scircuit.analysis.dictionaries import match_dictionaries
+from scircuit.analysis.effect_comparison import compare_effect_sizes
 from scircuit.analysis.effect_sizes import effect_sizes
 from scircuit.analysis.group_stability import group_stability
 from scircuit.analysis.hubs import hubs
 from scircuit.analysis.interactions import interactions
 from scircuit.analysis.mediation import mediation
 from scircuit.analysis.profiles import profile as named_profile
-from scircuit.analysis.profiles import published_numbers
 from scircuit.analysis.result import Result
+from scircuit.analysis.seed_stability import seed_stability
 from scircuit.analysis.selection import selection
 from scircuit.analysis.sign_balance import sign_balance
 from scircuit.analysis.stability import stability
 from scircuit.analysis.thresholds import threshold_sweep
+from scircuit.circuits.build import EdgeRule
 from scircuit.circuits.circuit import Circuit
 from scircuit.errors import ScircuitError
 
 TABLES: Mapping[str, tuple[str, str]] = {
     "effects": ("trace/effects.parquet", "run `scircuit trace`"),
     "tests": ("trace/tests.parquet", "run `scircuit trace`"),
-    "groups": ("trace/groups.parquet", "trace with the obs columns to group by"),
-    "cell_effects": ("trace/cell_effects.parquet", "trace with per-cell effects kept"),
-    "source_cells": ("trace/source_cells.parquet", "trace with per-cell effects kept"),
-    "mediation": ("trace/mediation.parquet", "trace with mediators"),
-    "interactions": ("trace/interactions.parquet", "trace with sets of sources"),
-    "interaction_sets": ("trace/interaction_sets.parquet", "trace with sets of sources"),
-    "coactivation": ("features/coactivation_across.parquet", "describe features with co-activation across layers"),
-    "correlations": ("features/correlations.parquet", "write the table of `pair_correlations` there"),
+    "groups": ("trace/groups.parquet", "trace with the obs columns to group by (`groups` under [trace])"),
+    "cell_effects": ("trace/cell_effects.parquet", "run `scircuit trace`, which keeps per-cell effects"),
+    "source_cells": ("trace/source_cells.parquet", "run `scircuit trace`, which keeps per-cell effects"),
+    "mediation": ("trace/mediation.parquet", "run `scircuit mediate CONFIG`"),
+    "interactions": ("trace/interactions.parquet", "run `scircuit combine CONFIG`"),
+    "interaction_sets": ("trace/interaction_sets.parquet", "run `scircuit combine CONFIG`"),
+    "coactivation": ("features/coactivation_across.parquet", "run with `pair_cells` above 0 under [features]"),
+    "published_annotations": (
+        "features/published_annotations.parquet",
+        "run `scircuit analyze coherence RUN --profile paper`, which annotates as published",
+    ),
+    "correlations": ("features/correlations.parquet", "run with `pair_cells` above 0 under [features]"),
 }
 """Tables beside the circuit: where they lie in a run folder, and how they come about."""
+
+
+MOST_RESPONSES = 50_000_000
+"""Per-cell responses of a run that are read at once (1.2 GB)."""
 
 
 @dataclass(frozen=True)
@@ -56,8 +70,17 @@ class Question:
         `circuit` or names of `TABLES`.
     edge_columns : tuple of str
         Edge columns it reads beside the ends, so that no more is loaded.
-    published : tuple of str
-        The measures of `paper_numbers` that answer it under the published definitions.
+    published : callable or None
+        The published definition, a function of `scircuit.analysis.published`; it takes the trace under the published
+        rule (unless `published_of_trace` is false), then the tables of `published_needs`.
+    second : str or None
+        Keyword under which the function takes the circuit of a second run, where it compares two.
+    needs_second : bool
+        Whether there is no answer without one.
+    matched : bool
+        Whether it needs to know which latents of the two runs' dictionaries are the same (keyword `matches`).
+    per_cell : bool
+        Whether it uses the responses that both runs kept cell by cell, where they did (keyword `cells`).
     """
 
     name: str
@@ -65,7 +88,13 @@ class Question:
     function: Callable[..., Result]
     needs: tuple[str, ...] = ("circuit",)
     edge_columns: tuple[str, ...] = ()
-    published: tuple[str, ...] = ()
+    published: Callable[..., Result] | None = None
+    published_needs: tuple[str, ...] = ()
+    published_of_trace: bool = True
+    second: str | None = None
+    needs_second: bool = False
+    matched: bool = False
+    per_cell: bool = False
 
 
 _EVERY = (
@@ -74,38 +103,47 @@ _EVERY = (
         "How many edges support their target?",
         sign_balance,
         edge_columns=("mean_delta", "weight_effect"),
-        published=("inhibitory_share",),
+        published=published.sign_balance,
     ),
     Question(
         "effect_sizes",
         "How large are the effects?",
         effect_sizes,
         edge_columns=("mean_delta", "cohens_d", "clean_mean", "clean_sd"),
-        published=("mean_abs_d", "share_abs_d_above_1"),
+        published=published.effect_sizes,
     ),
-    Question("coherence", "Do the ends of an edge share gene sets beyond chance?", coherence, published=("coherence",)),
-    Question("attenuation", "How do edges thin out with depth?", attenuation, published=("mean_edges_per_source",)),
+    Question(
+        "coherence",
+        "Do the ends of an edge share gene sets beyond chance?",
+        coherence,
+        published=published.coherence,
+        published_needs=("published_annotations",),
+    ),
+    Question("attenuation", "How do edges thin out with depth?", attenuation, published=published.attenuation),
     Question(
         "hubs",
         "Which latents hold most edges, and why?",
         hubs,
         edge_columns=("cohens_d",),
-        published=("largest_out_degree", "n_targets"),
+        published=published.hubs,
     ),
     Question(
         "coactivation",
         "Does co-activation tell which pairs are causal?",
         coactivation,
         ("circuit", "coactivation"),
+        published=published.coactivation,
+        published_needs=("coactivation",),
     ),
-    Question("stability", "Would other cells give the same edges?", stability, ("cell_effects", "source_cells")),
-    Question("group_stability", "Do cell types or donors give the same edges?", group_stability, ("groups",)),
+    Question("stability", "Would other cells give the same edges?", stability, ("cell_effects", "source_cells", "tests")),
+    Question("group_stability", "Do cell types or donors give the same edges?", group_stability, ("groups", "tests")),
     Question("threshold_sweep", "What if the thresholds were others?", threshold_sweep, ("effects", "tests")),
     Question(
         "selection",
         "How much is due to the choice of sources?",
         selection,
         edge_columns=("mean_delta", "cohens_d"),
+        second="random",
     ),
     Question(
         "coexpression",
@@ -115,7 +153,33 @@ _EVERY = (
         ("cohens_d",),
     ),
     Question("mediation", "Which latents carry an edge?", mediation, ("mediation",)),
-    Question("interactions", "Do sources add up, or interact?", interactions, ("interactions", "interaction_sets")),
+    Question(
+        "interactions",
+        "Do sources add up, or interact?",
+        interactions,
+        ("interactions", "interaction_sets"),
+        published=published.interactions,
+        published_needs=("interactions", "interaction_sets"),
+        published_of_trace=False,
+    ),
+    Question(
+        "compare_effect_sizes",
+        "Are the effects of another run as large, like for like?",
+        compare_effect_sizes,
+        edge_columns=("cohens_d", "n_cells"),
+        second="second",
+        needs_second=True,
+        per_cell=True,
+    ),
+    Question(
+        "seed_stability",
+        "Do dictionaries of another seed give the same edges?",
+        seed_stability,
+        edge_columns=("cohens_d",),
+        second="second",
+        needs_second=True,
+        matched=True,
+    ),
 )
 
 QUESTIONS: Mapping[str, Question] = {question.name: question for question in _EVERY}
@@ -128,12 +192,20 @@ def question(name: str) -> Question:
     return QUESTIONS[name]
 
 
+def has_table(run: str | Path, need: str) -> bool:
+    """Whether a run folder holds the circuit, or a table of `TABLES`."""
+    return _path(Path(run), need).exists()
+
+
 def answerable(run: str | Path) -> list[str]:
-    """Names of the questions whose tables a run folder holds."""
-    return [name for name, q in QUESTIONS.items() if all(_path(Path(run), need).exists() for need in q.needs)]
+    """Names of the questions whose tables a run folder holds, and that need no second run."""
+    found = [q for q in QUESTIONS.values() if all(has_table(run, need) for need in q.needs)]
+    return [q.name for q in found if not q.needs_second]
 
 
-def analyze(name: str, run: str | Path, profile: str = "default", **options: Any) -> Result:
+def analyze(
+    name: str, run: str | Path, profile: str = "default", second: str | Path | None = None, **options: Any
+) -> Result:
     """Ask one question of a run folder (`circuit/`, `trace/`, `features/` of docs/architecture.md).
 
     Parameters
@@ -143,31 +215,86 @@ def analyze(name: str, run: str | Path, profile: str = "default", **options: Any
     run : folder
     profile : str
         `default`, or `paper` for the published definition computed from the same trace.
+    second : folder, optional
+        Another run, for the questions that compare two.
     options
-        Keywords of the question's function (default profile only).
+        Keywords of the question's function (default profile only). A `rule` is by default the one that the run's
+        circuit was built with.
 
     Raises
     ------
     ScircuitError
-        On an unknown question or profile, a question without a published definition, or a table that the run
-        does not hold, with how to make it.
+        On an unknown question, profile or option, a question without a published definition, or a table or second
+        run that is missing, with how to make it.
     """
     asked = question(name)
     run = Path(run)
     if named_profile(profile).name == "paper":
+        if options or second is not None:
+            raise ScircuitError("the published definitions take no options and no second run; leave them out.")
         return _analyze_as_published(asked, run)
+    options = _checked_options(asked, run, options)
+    options |= _of_second(asked, run, None if second is None else Path(second))
     return asked.function(*(_load(run, need, asked) for need in asked.needs), **options)
 
 
+def _checked_options(asked: Question, run: Path, options: dict[str, Any]) -> dict[str, Any]:
+    """The options, with the rule of the run's circuit where the function takes one; unknown ones are refused."""
+    keywords = [p.name for p in signature(asked.function).parameters.values() if p.default is not Parameter.empty]
+    own = {asked.second, "cells", "matches", "tests"}
+    allowed = [keyword for keyword in keywords if keyword not in own]
+    for option in options:
+        if option not in allowed:
+            raise ScircuitError(f"{asked.name} has no option {option!r}; it takes {', '.join(allowed)}.")
+    return _own_rule(run, allowed) | options
+
+
+def _own_rule(run: Path, keywords: list[str]) -> dict[str, Any]:
+    """The rule of the run's circuit and the retention of its trace, for functions that take them."""
+    record = run / "circuit" / "run.json"
+    found = read_json(record) if record.exists() else {}
+    known: dict[str, Any] = {"rule": EdgeRule(**found["thresholds"])} if "thresholds" in found else {}
+    known |= {"retention": found["retention"]} if "retention" in found else {}
+    return {keyword: value for keyword, value in known.items() if keyword in keywords}
+
+
+def _of_second(asked: Question, run: Path, second: Path | None) -> dict[str, Any]:
+    """What the function takes of a second run, by keyword."""
+    if second is None:
+        if asked.needs_second:
+            raise ScircuitError(f"{asked.name} compares two runs; name the other one (`--with RUN`).")
+        return {}
+    if asked.second is None:
+        known = [name for name, q in QUESTIONS.items() if q.second]
+        raise ScircuitError(f"{asked.name} is asked of one run; a second one serves {', '.join(known)}.")
+    found: dict[str, Any] = {asked.second: _load(second, "circuit", asked)}
+    if asked.matched:
+        found["matches"] = match_dictionaries(run / "saes", second / "saes")
+    if asked.per_cell and all(_few_responses(folder) for folder in (run, second)):
+        names = ("cell_effects", "source_cells")
+        found["cells"] = tuple(tuple(_load(folder, name, asked) for name in names) for folder in (run, second))
+    return found
+
+
+def _few_responses(run: Path) -> bool:
+    """Whether responses were kept cell by cell, and not too many to be read at once."""
+    import pyarrow.parquet as pq
+
+    paths = [_path(run, name) for name in ("cell_effects", "source_cells")]
+    return all(path.exists() for path in paths) and pq.read_metadata(paths[0]).num_rows <= MOST_RESPONSES
+
+
 def _analyze_as_published(asked: Question, run: Path) -> Result:
-    if not asked.published:
+    if asked.published is None:
         known = [name for name, q in QUESTIONS.items() if q.published]
         raise ScircuitError(f"{asked.name} has no published definition; the paper profile answers {', '.join(known)}.")
+    tables = [_load(run, need, asked) for need in asked.published_needs]
+    if not asked.published_of_trace:
+        return asked.published(*tables)
     circuit = _load(run, "circuit", asked)
     effects, tests = (_load(run, name, asked) for name in ("effects", "tests"))
-    numbers = published_numbers(effects, tests, circuit.nodes, circuit.terms, circuit.provenance)
-    kept = numbers.measures["measure"].isin(asked.published)
-    return replace(numbers, question=asked.name, measures=numbers.measures[kept].reset_index(drop=True))
+    traced = published.Traced.of(effects, tests, circuit.nodes, circuit.terms, circuit.provenance)
+    return asked.published(traced, *tables)
 
 
 def _path(run: Path, need: str) -> Path:

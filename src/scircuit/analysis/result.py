@@ -1,6 +1,7 @@
 """`Result`: the answer to one question, with interval, null and definition beside every number."""
 
-from collections.abc import Sequence
+import json
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -33,6 +34,10 @@ GLOSSARY = {
     "co-expression": "co-expression: correlation over cells of what the two latents stand for, without any "
     "intervention.",
 }
+
+
+WORDS = ("question", "definition", "null_model", "glossary")
+"""What stands beside the numbers wherever they are written."""
 
 
 class Measure(NamedTuple):
@@ -140,15 +145,22 @@ class Result:
             for row in self.measures.to_dict("records")
         ]
         return {
-            "question": self.question,
-            "definition": self.definition,
-            "null_model": self.null_model,
-            "glossary": self.glossary,
+            **{name: getattr(self, name) for name in WORDS},
             "measures": rows,
         }
 
-    def write(self, folder: str | Path) -> None:
-        """Write `<question>.json` and `<question>.parquet` into the folder."""
+    def write(self, folder: str | Path, facts: Mapping[str, Any] | None = None) -> None:
+        """Write `<question>.json` and `<question>.parquet` into the folder.
+
+        Both say what the numbers mean: the Parquet file carries question, definition, null model and glossary in
+        its metadata (key `scircuit`). `facts` (the run's id, its thresholds) go beside them.
+        """
+        import pyarrow as pa
+        import pyarrow.parquet as pq
+
+        words = {name: getattr(self, name) for name in WORDS} | dict(facts or {})
+        table = pa.Table.from_pandas(self.table, preserve_index=False)
+        table = table.replace_schema_metadata({**(table.schema.metadata or {}), b"scircuit": json.dumps(words).encode()})
         with atomic(Path(folder) / f"{self.question}.parquet") as temporary:
-            self.table.to_parquet(temporary, index=False)
-        write_json(Path(folder) / f"{self.question}.json", self.to_json())
+            pq.write_table(table, temporary)
+        write_json(Path(folder) / f"{self.question}.json", self.to_json() | dict(facts or {}))

@@ -29,10 +29,11 @@ def sign_balance(circuit: Circuit, draws: int = 2000, seed: int = 0) -> Result:
     Returns
     -------
     Result
-        Measures `supporting_share`, `excess_over_random` (p: sign-flips over sources of the difference
-        between a source's share and that of its random directions), `copy_share` (share of the sum of squared
-        responses that the copy explains), `copy_sign_agreement`, `supporting_share_of_rest`. Table: one row
-        per layer pair.
+        Measures `supporting_share`, `random_supporting_share` (the same of the random directions, with its own
+        interval), `excess_over_random` (p: sign-flips over sources of the difference between a source's share
+        and that of its random directions), `copy_share` (share of the sum of squared responses that the copy
+        explains), `copy_sign_agreement`, `supporting_share_of_copy` and `supporting_share_of_rest` (the shares
+        if the copy were all there is, and if it were taken out). Table: one row per layer pair.
 
     Raises
     ------
@@ -51,7 +52,7 @@ def sign_balance(circuit: Circuit, draws: int = 2000, seed: int = 0) -> Result:
     random = _per_source(index.sources(controls), control_falls, index.n_nodes)
     touched = (own[:, 1] > 0) | (random[:, 1] > 0)
     own, random = own[touched], random[touched]
-    random_share = float(ratio(random.sum(axis=0)))
+    random_share = ratio_interval(*random.T, rng, draws)
     excess = cluster_bootstrap(np.hstack([own, random]), _excess, rng, draws)
     both = (own[:, 1] > 0) & (random[:, 1] > 0)
     difference = ratio(own[both]) - ratio(random[both])
@@ -60,19 +61,23 @@ def sign_balance(circuit: Circuit, draws: int = 2000, seed: int = 0) -> Result:
     pair = edges["source_layer"].to_numpy(np.int64) * len(index.base) + edges["target_layer"].to_numpy()
     copy, rest = _decompose(circuit, source, pair)
     response_sq = edges["mean_delta"].to_numpy(np.float64) ** 2
-    n = len(edges)
+    n, n_random = len(edges), len(controls)
     explained = np.column_stack([response_sq - rest**2, response_sq])
     agreement = np.column_stack([(np.sign(copy) == np.sign(edges["mean_delta"])), np.ones(n)])
     measures = [
-        Measure.of("supporting_share", ratio_interval(*_sums(source, falls), rng, draws), n, random_share, p_excess),
+        Measure.of(
+            "supporting_share", ratio_interval(*_sums(source, falls), rng, draws), n, random_share.estimate, p_excess
+        ),
+        Measure.of("random_supporting_share", random_share, n_random, unit_of_n="edges of random directions"),
         Measure.of("excess_over_random", excess, n, 0.0, p_excess),
         Measure.of("copy_share", ratio_interval(*_sums(source, *explained.T), rng, draws), n, 0.0),
         Measure.of("copy_sign_agreement", ratio_interval(*_sums(source, *agreement.T), rng, draws), n, 0.5),
+        Measure.of("supporting_share_of_copy", ratio_interval(*_sums(source, copy < 0), rng, draws), n),
         Measure.of("supporting_share_of_rest", ratio_interval(*_sums(source, rest < 0), rng, draws), n),
     ]
     return Result.of(
         "sign_balance",
-        "sign-balance/1",
+        "sign-balance/2",
         measures,
         _by_layer_pair(edges, falls, controls, control_falls),
         "supporting share among the edges of norm-matched random directions",

@@ -6,7 +6,7 @@ import numpy as np
 import pandas as pd
 
 from scircuit._progress import progress
-from scircuit.analysis.agreement import Agreement, CellEffects, agree, called
+from scircuit.analysis.agreement import Agreement, CellEffects, agree, called, family_size
 from scircuit.analysis.result import Measure, Result
 from scircuit.circuits.build import DEFAULT, EdgeRule
 from scircuit.errors import ScircuitError
@@ -17,6 +17,7 @@ _FIELDS = ("jaccard", "r", "sign")
 def stability(
     effects: pd.DataFrame,
     source_cells: pd.DataFrame,
+    tests: pd.DataFrame | None = None,
     rule: EdgeRule = DEFAULT,
     n_cells: Sequence[int] = (10, 20, 40, 80, 160),
     n_draws: int = 50,
@@ -30,10 +31,14 @@ def stability(
         `trace/cell_effects.parquet` (the ends, `cell, delta`; zeros may be left out) and
         `trace/source_cells.parquet` (`source_layer, source_feature, cell`) of the sources whose
         responses were kept cell by cell.
+    tests : DataFrame, optional
+        `trace/tests.parquet`, which counts the tests that the trace made and did not keep; without it the
+        family of the correction is the kept ones, which calls too much.
     rule : EdgeRule
-        What counts as an edge; every subset of cells is tested as a family of its own.
+        What counts as an edge; every subset of cells is corrected as a family of its own.
     n_cells : list of int
-        Sizes of random subsets that are compared with all cells; larger ones than there are are skipped.
+        Sizes of random subsets that are compared with all cells and with as many others; sizes of which there
+        are too few are skipped.
     n_draws : int
         Random halves, subsets of each size, and bootstrap samples.
     seed : int
@@ -44,9 +49,12 @@ def stability(
         Measures `split_half_jaccard` (null: edge sets of the same sizes at random), `split_half_r` (of d
         over the edges of either half; null 0), `split_half_sign` (null 0.5), `bootstrap_jaccard`,
         `bootstrap_r` (against all cells), `replicated_share` (edges of all cells found in at least half
-        of the bootstrap samples). Intervals are the 2.5 and 97.5 % points over draws: the spread of the
-        partition, not a confidence interval. Table: one row per (comparison, number of cells): means
-        over draws.
+        of the bootstrap samples), and how many cells are needed: `cells_for_jaccard` (until two disjoint
+        samples share half of their edges, between the sizes that were drawn; NaN where none does) and
+        `cells_for_r` (until their d correlate at 0.9, by Spearman and Brown from the halves). Intervals are
+        the 2.5 and 97.5 % points over draws: the spread of the partition, not a confidence interval.
+        Table: one row per (comparison, number of cells), means over draws: `split` compares two disjoint
+        samples, `subset` one with all cells, which holds it, `bootstrap` a resample with all cells.
 
     Raises
     ------
@@ -59,19 +67,25 @@ def stability(
         raise ScircuitError(f"responses of {total} cells cannot be split; keep at least 4 cells.")
     rng = np.random.default_rng(seed)
     whole = data.moments(np.ones(total))
-    edges = called(whole, rule)
-    halves, samples, found = [], [], np.zeros(len(edges))
+    n_tests = family_size(tests, source_cells)
+    edges = called(whole, rule, n_tests)
+    samples, found = [], np.zeros(len(edges))
+    sizes = sorted({size for size in n_cells if 2 * size < total} | {total // 2})
+    splits: dict[int, list[Agreement]] = {size: [] for size in sizes}
+    subsets: dict[int, list[Agreement]] = {size: [] for size in sorted(n_cells) if size < total}
     for _ in progress(range(n_draws), desc="stability"):
-        half = _subset(total, total // 2, rng)
-        halves.append(agree(data.moments(half), data.moments(1 - half), rule))
         sample = data.moments(np.bincount(rng.integers(0, total, total), minlength=total))
-        samples.append(agree(whole, sample, rule))
-        found += called(sample, rule)
-    rows = [_row("split_half", total // 2, halves), _row("bootstrap", total, samples)]
-    for size in n_cells:
-        if size < total:
-            draws = [agree(data.moments(_subset(total, size, rng)), whole, rule) for _ in range(n_draws)]
-            rows.append(_row("subset", size, draws))
+        samples.append(agree(whole, sample, rule, n_tests))
+        found += called(sample, rule, n_tests)
+        for size, drawn in splits.items():
+            first, second = _disjoint(total, size, rng)
+            drawn.append(agree(data.moments(first), data.moments(second), rule, n_tests))
+        for size, drawn in subsets.items():
+            drawn.append(agree(data.moments(_disjoint(total, size, rng)[0]), whole, rule, n_tests))
+    halves = splits[total // 2]
+    rows = [_row("split", size, drawn) for size, drawn in splits.items()]
+    rows += [_row("subset", size, drawn) for size, drawn in subsets.items()]
+    table = pd.DataFrame([*rows, _row("bootstrap", total, samples)])
     replicated = (found[edges] >= n_draws / 2).mean() if edges.any() else np.nan
     n = int(edges.sum())
     null = _mean(h.expected_jaccard for h in halves)
@@ -82,21 +96,52 @@ def stability(
         _spread("bootstrap_jaccard", [s.jaccard for s in samples], n),
         _spread("bootstrap_r", [s.r for s in samples], n, 0.0),
         Measure("replicated_share", float(replicated), n=n),
+        _cells_for_jaccard(table[table["comparison"] == "split"]),
+        _cells_for_r(total // 2, halves),
     ]
     return Result.of(
         "stability",
-        "stability-cells/1",
+        "stability-cells/2",
         measures,
-        pd.DataFrame(rows),
+        table,
         "edge sets of the same sizes drawn at random from the tests",
         ["jaccard", "d"],
     )
 
 
-def _subset(total: int, size: int, rng: np.random.Generator) -> np.ndarray:
-    weight = np.zeros(total, dtype=np.int64)
-    weight[rng.choice(total, size, replace=False)] = 1
-    return weight
+def _disjoint(total: int, size: int, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
+    """Weights of two random samples of `size` cells without a cell in common (the second as far as there are cells)."""
+    order = rng.permutation(total)
+    weights = np.zeros((2, total), dtype=np.int64)
+    weights[0, order[:size]] = 1
+    weights[1, order[size : 2 * size]] = 1
+    return weights[0], weights[1]
+
+
+def _cells_for_jaccard(splits: pd.DataFrame, wanted: float = 0.5) -> Measure:
+    """Least number of cells at which two disjoint samples agree so far, linear between the sizes drawn."""
+    name, size, jaccard = "cells_for_jaccard", splits["n_cells"].to_numpy(float), splits["jaccard"].to_numpy(float)
+    size, jaccard = size[np.isfinite(jaccard)], jaccard[np.isfinite(jaccard)]
+    reached = np.flatnonzero(jaccard >= wanted)
+    if not len(reached):
+        return Measure(name, np.nan, n=int(size.max(initial=0)), unit_of_n="cells")
+    i = int(reached[0])
+    cells = size[0] if i == 0 else np.interp(wanted, jaccard[i - 1 : i + 1], size[i - 1 : i + 1])
+    return Measure(name, float(cells), n=int(size.max()), unit_of_n="cells")
+
+
+def _cells_for_r(size: int, halves: Sequence[Agreement], wanted: float = 0.9) -> Measure:
+    """Cells for a wanted reliability of d: n (wanted / (1 - wanted)) (1 - r) / r (Spearman 1910, Brown 1910)."""
+
+    def cells(r: np.ndarray) -> np.ndarray:
+        return np.where(r > 0, size * wanted / (1 - wanted) * (1 - r) / np.where(r > 0, r, 1.0), np.inf)
+
+    known = np.array([h.r for h in halves if np.isfinite(h.r)])
+    name, unit = "cells_for_r", "cells"
+    if not len(known):
+        return Measure(name, np.nan, n=size, unit_of_n=unit)
+    low, high = np.quantile(cells(known), [0.025, 0.975], method="nearest")
+    return Measure(name, float(cells(known.mean()[None])[0]), float(low), float(high), n=size, unit_of_n=unit)
 
 
 def _row(comparison: str, size: int, draws: Sequence[Agreement]) -> dict[str, object]:

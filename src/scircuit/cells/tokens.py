@@ -50,6 +50,20 @@ class Tokenizer(Protocol):
 
 
 @dataclass(frozen=True)
+class Batches:
+    """Batches of a store: made as they are asked for, their number known before (so that time left can be told)."""
+
+    store: "TokenStore"
+    rows: tuple[np.ndarray, ...]
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    def __iter__(self) -> Iterator[TokenBatch]:
+        return map(self.store.batch, self.rows)
+
+
+@dataclass(frozen=True)
 class TokenStore:
     """Tokenised cells.
 
@@ -105,15 +119,12 @@ class TokenStore:
                 values[i, :n] = self.values[span]
         return TokenBatch(tokens, role, gene, np.asarray(cells, dtype=np.int64), values)
 
-    def batches(
-        self, batch_size: int = 8, *, cells: np.ndarray | None = None, by_length: bool = True
-    ) -> Iterator[TokenBatch]:
+    def batches(self, batch_size: int = 8, *, cells: np.ndarray | None = None, by_length: bool = True) -> Batches:
         """Batches over `cells` (default all); neighbours in length share a batch when `by_length`."""
         chosen = np.arange(len(self)) if cells is None else np.asarray(cells)
         if by_length:
             chosen = chosen[np.argsort(-self.lengths[chosen], kind="stable")]
-        for start in range(0, len(chosen), batch_size):
-            yield self.batch(chosen[start : start + batch_size])
+        return Batches(self, tuple(chosen[i : i + batch_size] for i in range(0, len(chosen), batch_size)))
 
     def subset(self, cells: np.ndarray) -> "TokenStore":
         """Only the cells `cells` (rows of this store), in that order."""

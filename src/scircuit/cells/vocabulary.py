@@ -147,3 +147,41 @@ def write_vocabulary(path: str | Path, vocabulary: Vocabulary) -> None:
         "median": [float(m) for m in vocabulary.medians],
     }
     write_json(path, content)
+
+
+def read_token_table(path: str | Path) -> Vocabulary:
+    """A vocabulary from a tab-separated table, for models that bring no dictionaries of their own.
+
+    Columns `token_id`, `ensembl_id`, `symbol` (either may be empty) and, optionally, `median`: the gene's non-zero
+    median over the pre-training cells, by which counts are divided before they are ranked. Special tokens are rows
+    whose symbol is in angle brackets: `<pad>`, `<mask>`, `<cls>`, `<eos>`.
+
+    Raises
+    ------
+    ScircuitError
+        When a column is missing, a token id is no whole number or comes twice, or a median is not positive.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise ScircuitError(f"{path} does not exist; write the model's tokens into it (token_id, ensembl_id, symbol).")
+    table = pd.read_csv(path, sep="\t", dtype=str, keep_default_na=False)
+    absent = [column for column in ("token_id", "ensembl_id", "symbol") if column not in table]
+    if absent:
+        raise ScircuitError(f"{path} has no column {absent[0]!r}; it needs token_id, ensembl_id and symbol.")
+    token = pd.to_numeric(table["token_id"], errors="coerce")
+    wrong = token.isna() | (token < 0) | (token % 1 != 0) | token.duplicated()
+    if wrong.any():
+        raise ScircuitError(
+            f"{path}: token_id {table['token_id'][wrong].iloc[0]!r} is no whole number or comes twice; give each token "
+            "its own."
+        )
+    special = table["symbol"].str.startswith("<")
+    genes = table.loc[~special, ["ensembl_id", "symbol"]].reset_index(drop=True)
+    genes["token"] = token[~special].to_numpy(dtype=np.int64)
+    names = {name: int(i) for name, i in zip(table["symbol"][special], token[special], strict=True)}
+    medians = np.ones(len(genes))
+    if "median" in table:
+        medians = pd.to_numeric(table["median"][~special], errors="coerce").to_numpy(dtype=np.float64)
+    if not len(genes) or not (np.isfinite(medians) & (medians > 0)).all():
+        raise ScircuitError(f"{path} has no gene, or a gene without a positive median; mend it or leave median out.")
+    return Vocabulary(genes, names, medians)

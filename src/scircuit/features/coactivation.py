@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Mapping
 from importlib import import_module
+from itertools import combinations
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -9,6 +10,7 @@ import pandas as pd
 import torch
 from scipy import sparse
 
+from scircuit._progress import progress
 from scircuit.errors import ScircuitError
 from scircuit.features.accumulate import Pairs
 
@@ -126,7 +128,7 @@ def find_modules(
         raise ScircuitError(f"The clustering method {method!r} is unknown; it may be {' or '.join(METHODS)}.")
     partition = _louvain if method == "louvain" else _leiden()
     rows = []
-    for layer, part in pairs[pairs["npmi"] > 0].groupby("layer"):
+    for layer, part in progress(pairs[pairs["npmi"] > 0].groupby("layer"), desc="modules", unit="layer"):
         groups = [sorted(g) for g in partition(part, resolution, seed) if len(g) >= min_size]
         for module, members in enumerate(sorted(groups, key=lambda g: (-len(g), g[0]))):
             rows += [(layer, feature, module, len(members)) for feature in members]
@@ -156,23 +158,22 @@ def match_layers(decoders: Mapping[int, torch.Tensor], *, min_cosine: float = 0.
     """
     unit = {layer: torch.nn.functional.normalize(w.detach().float(), dim=1) for layer, w in sorted(decoders.items())}
     rows: list[pd.DataFrame] = []
-    for a in unit:
-        for b in (layer for layer in unit if layer > a):
-            forward, backward = _best_cosine(unit[a], unit[b], block), _best_cosine(unit[b], unit[a], block)
-            best = forward[1].cpu().numpy()
-            cosine = forward[0].cpu().numpy()
-            mutual = backward[1].cpu().numpy()[best] == np.arange(len(best))
-            table = pd.DataFrame(
-                {
-                    "layer_a": np.int32(a),
-                    "feature_a": np.arange(len(best), dtype=np.int32),
-                    "layer_b": np.int32(b),
-                    "feature_b": best.astype(np.int32),
-                    "cosine": cosine,
-                    "mutual": mutual,
-                }
-            )
-            rows.append(table[table["cosine"].abs() >= min_cosine])
+    for a, b in progress(list(combinations(unit, 2)), desc="layer matches", unit="pair"):
+        forward, backward = _best_cosine(unit[a], unit[b], block), _best_cosine(unit[b], unit[a], block)
+        best = forward[1].cpu().numpy()
+        cosine = forward[0].cpu().numpy()
+        mutual = backward[1].cpu().numpy()[best] == np.arange(len(best))
+        table = pd.DataFrame(
+            {
+                "layer_a": np.int32(a),
+                "feature_a": np.arange(len(best), dtype=np.int32),
+                "layer_b": np.int32(b),
+                "feature_b": best.astype(np.int32),
+                "cosine": cosine,
+                "mutual": mutual,
+            }
+        )
+        rows.append(table[table["cosine"].abs() >= min_cosine])
     columns = ["layer_a", "feature_a", "layer_b", "feature_b", "cosine", "mutual"]
     return pd.concat(rows, ignore_index=True) if rows else pd.DataFrame(columns=columns)
 

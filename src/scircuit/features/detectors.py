@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
+from scircuit._progress import progress
 from scircuit.cells.batch import TokenBatch
 from scircuit.features.accumulate import PairSums
 from scircuit.features.sums import Encoder
@@ -26,7 +27,8 @@ def one_gene_shares(
     n_genes = len(model.genes)
     with tempfile.TemporaryDirectory(prefix="scircuit_detectors_") as scratch:
         sums = {layer: PairSums(Path(scratch), f"layer_{layer:02d}") for layer in saes}
-        for rows, gene, _ in gene_rows(model, batches, list(saes)):
+        seen = progress(batches, desc="one-gene latents", unit="batch")
+        for rows, gene, _ in gene_rows(model, seen, list(saes)):
             for layer, sae in saes.items():
                 latents = sae.encode(rows[layer].to(sae.W_dec.dtype))
                 fires = latents.values > 0

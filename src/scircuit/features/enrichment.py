@@ -9,6 +9,7 @@ import numpy as np
 import pandas as pd
 from scipy import sparse
 
+from scircuit._progress import progress
 from scircuit.errors import ScircuitError
 from scircuit.features.hypergeometric import overlap_p
 from scircuit.features.queries import query_matrix
@@ -176,7 +177,7 @@ def enrich(
     size = np.asarray(query.sum(axis=1)).ravel().astype(np.int64)
     n_tests = int((size > 0).sum()) * len(sets.term)
     parts = []
-    for start in range(0, query.shape[0], latents_per_block):
+    for start in progress(range(0, query.shape[0], latents_per_block), desc="enrichment", unit="block"):
         block = slice(start, start + latents_per_block)
         parts.append(_test(query[block], size[block], sets, start, min_overlap, alpha))
     row, column, overlap, p = (np.concatenate(part) for part in zip(*parts, strict=True))

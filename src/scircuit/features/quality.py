@@ -6,6 +6,7 @@ from collections.abc import Iterable, Mapping
 import torch
 from torch import Tensor
 
+from scircuit._progress import progress
 from scircuit.cells.batch import TokenBatch
 from scircuit.models.base import FoundationModel, Masked
 from scircuit.models.stream import residuals, resume
@@ -30,16 +31,22 @@ def measure_quality(
     the layer's residual at gene positions left alone, replaced by its reconstruction, replaced by its mean over
     the batch) and `loss_recovered` = (ablated - spliced) / (ablated - clean), SAEBench's definition with mean
     instead of zero ablation, since zero is far outside what a LayerNorm puts out; `loss_recovered` is left out
-    where the ablation does not raise the loss. And per layer the log10 firing frequency of each latent.
+    where the ablation does not raise the loss. A model without a loss (`HookedModel` without `masked`) has none of
+    these four. And per layer the log10 firing frequency of each latent.
     """
     generator = torch.Generator().manual_seed(seed)
     quality = {layer: QualityAccumulator(sae.d_in, sae.n_latents) for layer, sae in saes.items()}
     losses = dict.fromkeys(saes, torch.zeros(3, dtype=torch.float64))
     n = 0
-    for batch in batches:
+    offers_loss = getattr(model, "offers_loss", True)
+    if not offers_loss:
+        log.warning("%s offers no loss, so the dictionaries are measured without it", model.name)
+    for batch in progress(batches, desc="SAE quality", unit="batch"):
         keep = torch.from_numpy(batch.is_gene).to(model.device)
         for layer, h in residuals(model, batch, saes).items():
             quality[layer].update(saes[layer], h[keep])
+        if not offers_loss:
+            continue
         masked = model.mask(batch, mask_share, generator)
         weight = len(masked.targets)
         if not weight:
@@ -52,8 +59,11 @@ def measure_quality(
             spliced = _loss(model, states[layer], keep, sae.decode(sae.encode(rows)), layer, masked)
             ablated = _loss(model, states[layer], keep, rows.mean(dim=0).expand_as(rows), layer, masked)
             losses[layer] = losses[layer] + weight * torch.tensor([clean, spliced, ablated], dtype=torch.float64)
-    metrics = {}
+    metrics: dict[int, dict[str, float]] = {}
     for layer in saes:
+        if not offers_loss:
+            metrics[layer] = quality[layer].result().as_dict()
+            continue
         clean, spliced, ablated = (losses[layer] / max(n, 1)).tolist()
         metrics[layer] = {
             **quality[layer].result().as_dict(),

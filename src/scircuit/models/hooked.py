@@ -1,6 +1,6 @@
 """Any foreign `nn.Module` with a list of residual layers, behind the same interface."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import torch
@@ -11,6 +11,7 @@ from scircuit.cells.batch import TokenBatch
 from scircuit.cells.tokens import Tokenizer
 from scircuit.errors import ScircuitError
 from scircuit.models.base import Masked
+from scircuit.models.origin import Origin
 from scircuit.models.stack import ReadsCells, hash_weights
 
 
@@ -38,7 +39,11 @@ class HookedModel(ReadsCells):
     time_first
         True when the layers work on `[position, cell, d_model]`.
     masked
-        Optional pair of functions `mask(batch, share, generator)` and `loss(h, masked)`.
+        Optional pair of functions `mask(batch, share, generator)` and `loss(h, masked)`; without it the dictionaries'
+        quality is measured without the model's loss.
+    settings
+        What decides the output beyond the weights (number of heads, activation, ...), JSON-able: equal weights with
+        other settings are another model.
 
     Entering at layer i calls the foreign layer with the other arguments (masks, ...) that the module itself
     passes for that batch; they are recorded by one forward per batch.
@@ -55,6 +60,7 @@ class HookedModel(ReadsCells):
         d_model: int,
         time_first: bool = False,
         masked: tuple[Callable[..., Masked], Callable[..., Tensor]] | None = None,
+        settings: Mapping[str, Any] | None = None,
     ) -> None:
         self.module = module.eval().requires_grad_(False)
         try:
@@ -69,7 +75,8 @@ class HookedModel(ReadsCells):
         self.tokenizer, self._call, self._time_first, self._masked = tokenizer, call, time_first, masked
         self._recorded: tuple[TokenBatch, list[tuple[tuple, dict[str, Any]]], Tensor] | None = None
         weights = hash_weights(dict(module.state_dict()))
-        self.fingerprint = sha256_of(name, weights, tokenizer.fingerprint, str(self.dtype))
+        self.fingerprint = sha256_of(name, weights, dict(settings or {}), tokenizer.fingerprint, str(self.dtype))
+        self.origin = Origin()
 
     @property
     def device(self) -> torch.device:
@@ -80,6 +87,11 @@ class HookedModel(ReadsCells):
     def dtype(self) -> torch.dtype:
         """What the weights are."""
         return next(self.module.parameters()).dtype
+
+    @property
+    def offers_loss(self) -> bool:
+        """Whether `mask` and `masked_loss` can be asked."""
+        return self._masked is not None
 
     def embed(self, batch: TokenBatch) -> Tensor:
         """Residual stream before the first layer."""

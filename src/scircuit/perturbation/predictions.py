@@ -124,13 +124,14 @@ def predict_from_logits(
     return GenePredictions(_rows_of_genes(shares, readout, used, genes, pd.Index(names), knocked), "logits")
 
 
-def predict_paper(edges: pd.DataFrame, nodes: pd.DataFrame) -> GenePredictions:
+def predict_paper(edges: pd.DataFrame, nodes: pd.DataFrame, knocked: pd.Index | None = None) -> GenePredictions:
     """The published weighting (arXiv 2603.01752): top 10 x top 10 genes of each edge, d / (rank * rank).
 
     mean_d[g, j] = sum over edges of d / ((i + 1) (k + 1)) / number of edges, g and j being the i-th and k-th top gene
     of source and target; kept where two edges agree on the pair or one has |d| > 2. Identical genes are skipped.
     """
-    return _scores_from_table(paper_gene_pairs(edges, nodes), "paper")
+    pairs = paper_gene_pairs(edges, nodes)
+    return _scores_from_table(pairs if knocked is None else pairs[pairs["source_gene"].isin(knocked)], "paper")
 
 
 def paper_gene_pairs(edges: pd.DataFrame, nodes: pd.DataFrame) -> pd.DataFrame:
@@ -210,7 +211,8 @@ def _rows_of_genes(
 def _scores_from_table(table: pd.DataFrame, definition: str) -> GenePredictions:
     if table.empty:
         raise ScircuitError(
-            "the circuit predicts no pair of genes; two edges must agree on a pair, or one have |d| > 2."
+            "the published weighting predicts no pair of genes for these knock-downs; two edges must agree on a pair, "
+            "or one have |d| > 2."
         )
     row, rows = pd.factorize(table["source_gene"], sort=True)
     column, columns = pd.factorize(table["target_gene"], sort=True)

@@ -100,21 +100,13 @@ def conclusion(comparison: pd.DataFrame) -> str:
         rest = f"; none is shown by the other {others} of {len(every)} metrics" if others else ""
         return f"Skill beyond every baseline tried {n}: {_listed(better['metric'])}{rest}."
     covering = every[(every["low"] <= every["chance"]) & (every["chance"] <= every["high"])]
-    covered = (
-        f" The interval of {_listed(covering['metric'])} covers {_listed_values(covering['chance'])}, the value "
-        "without skill."
-        if len(covering)
-        else ""
-    )
-    return f"No skill: on none of {len(every)} metrics does the circuit beat the best baseline {n}.{covered}"
+    covered = ", ".join(f"{_NAMES[row['metric']]} ({row['chance']:.2g})" for row in covering.to_dict("records"))
+    tail = f" The interval covers the value without skill of {covered}." if covered else ""
+    return f"No skill: on none of {len(every)} metrics does the circuit beat the best baseline {n}.{tail}"
 
 
 def _listed(metrics: pd.Series) -> str:
     return ", ".join(_NAMES[metric] for metric in metrics)
-
-
-def _listed_values(values: pd.Series) -> str:
-    return ", ".join(dict.fromkeys(f"{value:.2g}" for value in values))
 
 
 def _sentence(row: dict) -> str:

@@ -13,6 +13,7 @@ from scircuit.knowledge.gmt import GeneSets
 from scircuit.knowledge.registry import load_gene_sets
 from scircuit.models.base import FoundationModel
 from scircuit.models.load import load_model
+from scircuit.models.stack import BlockStack
 from scircuit.models.stream import check_layers
 from scircuit.sae import LinearSAE, SaeTraining, load_saes
 from scircuit.tracing.settings import TraceSettings
@@ -81,7 +82,8 @@ def check_inputs(config: RunConfig, model: FoundationModel) -> None:
     Raises
     ------
     ScircuitError
-        On dictionaries of another model, unreadable gene sets, layers the model has not, or settings out of range.
+        On dictionaries of another model, unreadable gene sets, layers the model has not, settings out of range, or the
+        local engine for a model whose layers cannot be looked into.
     """
     layers = check_layers(model, config.sae.layers or range(model.n_layers))
     sae_training(config, config.seed)
@@ -93,7 +95,10 @@ def check_inputs(config: RunConfig, model: FoundationModel) -> None:
     strange = [i for i in config.sources.layers if i not in layers]
     if strange:
         raise ScircuitError(f"sources.layers names {strange[0]}; dictionaries are of layers {_listed(layers)}.")
-    trace_settings(config)
+    if trace_settings(config).engine == "local" and not isinstance(model, BlockStack):
+        raise ScircuitError(
+            f"trace.engine = 'local' reads keys and values, which {model.name} does not show; use 'exact' or 'auto'."
+        )
     EdgeRule(**vars(config.edges))
 
 

@@ -7,13 +7,14 @@ from typing import Any
 
 import pandas as pd
 
-from scircuit._io import atomic
+from scircuit._io import atomic, read_json
 from scircuit._progress import progress
 from scircuit.analysis.profiles import compare_profiles, profile
-from scircuit.analysis.registry import QUESTIONS, analyze, answerable, question
-from scircuit.analysis.result import Measure, Result
+from scircuit.analysis.registry import QUESTIONS, TABLES, analyze, answerable, has_table, question
+from scircuit.analysis.result import GLOSSARY, Measure, Result
 from scircuit.circuits.circuit import Circuit
 from scircuit.errors import ScircuitError
+from scircuit.pipeline.published import annotate_run_as_published
 
 log = logging.getLogger(__name__)
 ANSWERS = "answers.parquet"
@@ -52,6 +53,7 @@ def ask(
     names: Sequence[str],
     profile_name: str = "default",
     options: Mapping[str, Mapping[str, Any]] | None = None,
+    second: str | Path | None = None,
 ) -> pd.DataFrame:
     """Ask questions of a run folder and write the answers beside its circuit.
 
@@ -65,13 +67,15 @@ def ask(
         `analysis/paper/`.
     options : mapping, optional
         Keywords of a question's function, by question.
+    second : folder, optional
+        Another run, for the questions that compare two.
 
     Returns
     -------
     DataFrame
         Also written as `answers.parquet`: one row per measure, `question, measure, estimate, low, high, null,
-        p_value, n, unit_of_n, refused`; a refused question has one row with the reason. Answers to other questions
-        that were there stay.
+        p_value, n, unit_of_n, definition, null_model, glossary, run_id, refused`; a refused question has one row with
+        the reason. Answers to other questions that were there stay.
     """
     run = Path(run)
     if not (run / "circuit" / "run.json").is_file():
@@ -80,17 +84,20 @@ def ask(
     folder = run / "analysis"
     if profile(profile_name).name != "default":
         folder = folder / profile_name
+    facts = _facts(run, second)
     rows = []
     for name in progress(names, desc="analysis", unit="question"):
         try:
-            result = analyze(name, run, profile_name, **(options or {}).get(name, {}))
+            if profile_name == "paper" and "published_annotations" in QUESTIONS[name].published_needs:
+                annotate_run_as_published(run)
+            result = analyze(name, run, profile_name, second, **(options or {}).get(name, {}))
         except ScircuitError as error:
             if len(names) == 1:
                 raise
             rows.append(_refused(name, str(error)))
             continue
-        result.write(folder)
-        rows.append(_measures(result))
+        result.write(folder, facts)
+        rows.append(_measures(result, facts["run_id"]))
     before = answers_of(folder)
     kept = before[~before["question"].isin(names)]
     summary = pd.concat([part for part in (kept, *rows) if len(part)], ignore_index=True)
@@ -105,8 +112,11 @@ def questions_of(run: str | Path, name: str, profile_name: str = "default") -> l
     """`all` as the questions that the run's tables answer under a profile; any other name as itself."""
     if name != "all":
         return [question(name).name]
-    found = answerable(run)
-    return [q for q in found if QUESTIONS[q].published] if profile(profile_name).name == "paper" else found
+    if profile(profile_name).name != "paper":
+        return answerable(run)
+    made = {"published_annotations"}
+    known = [q for q in QUESTIONS.values() if q.published]
+    return [q.name for q in known if all(n in made or has_table(run, n) for n in q.published_needs)]
 
 
 def both_profiles(run: str | Path) -> pd.DataFrame:
@@ -114,10 +124,23 @@ def both_profiles(run: str | Path) -> pd.DataFrame:
     run = Path(run)
     circuit = Circuit.read(run / "circuit")
     effects, tests = (pd.read_parquet(run / "trace" / f"{name}.parquet") for name in ("effects", "tests"))
-    table = compare_profiles(effects, tests, circuit.nodes, circuit.terms, circuit.provenance)
+    more = {name: run / TABLES[name][0] for name in ("coactivation", "interactions", "interaction_sets")}
+    known = {name: pd.read_parquet(path) for name, path in more.items() if path.is_file()}
+    table = compare_profiles(
+        effects, tests, circuit.nodes, circuit.terms, circuit.provenance,
+        annotations=annotate_run_as_published(run), pairs=known.get("coactivation"),
+        sets=(known["interactions"], known["interaction_sets"]) if "interactions" in known else None,
+    )  # fmt: skip
     with atomic(run / "analysis" / "profiles.parquet") as path:
         table.to_parquet(path, index=False)
     return table
+
+
+def glossary(summary: pd.DataFrame) -> list[str]:
+    """The terms that the answers use, each explained once."""
+    known = summary["glossary"].dropna().unique()
+    terms = [sentence for sentence in GLOSSARY.values() if any(sentence in text for text in known)]
+    return terms + [text for text in known if not any(sentence in text for sentence in terms)]
 
 
 def sentences(summary: pd.DataFrame) -> list[str]:
@@ -146,13 +169,24 @@ def _n_edges(run: Path) -> int:
     return int(pq.read_metadata(run / "circuit" / "edges.parquet").num_rows)
 
 
-def _measures(result: Result) -> pd.DataFrame:
-    table = result.measures.assign(refused=None)
+def _facts(run: Path, second: str | Path | None) -> dict[str, Any]:
+    """Which circuit the numbers are of, and under which rule its edges were called."""
+    record = read_json(run / "circuit" / "run.json")
+    facts = {"run_id": record.get("run_id"), "thresholds": record.get("thresholds")}
+    if second is not None:
+        facts["second_run_id"] = read_json(Path(second) / "circuit" / "run.json").get("run_id")
+    return facts
+
+
+def _measures(result: Result, run_id: str | None) -> pd.DataFrame:
+    words = {"definition": result.definition, "null_model": result.null_model, "glossary": result.glossary}
+    table = result.measures.assign(**words, run_id=run_id, refused=None)
     table.insert(0, "question", result.question)
     return table
 
 
 def _refused(name: str, why: str) -> pd.DataFrame:
-    table = pd.DataFrame([Measure("", float("nan"))]).assign(refused=why)
+    table = pd.DataFrame([Measure("", float("nan"))])
+    table = table.assign(definition=None, null_model=None, glossary=None, run_id=None, refused=why)
     table.insert(0, "question", name)
     return table

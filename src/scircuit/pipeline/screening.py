@@ -176,9 +176,10 @@ def validate(
     if (out / RECORD).is_file() and read_json(out / RECORD)["key"] == key:
         log.info("%s holds this validation already", out)
         return out
-    predictions = _predictions(run, circuit, profile)
-    _refuse_strangers(predictions, opened, truth)
-    measured = _truth(opened, truth, options, out)
+    listed = None if truth is None else _read_truth(_there(truth), opened)
+    # What the circuit cannot predict is refused before hours of differential expression, not after.
+    predictions = _predictions(run, circuit, profile, _knocked(opened, listed))
+    measured = _effects(opened, options, out) if listed is None else listed
     extra = _deletion(run, circuit, measured, out, model_cells, seed) if deletion else {}
     links = pd.concat([n.edges for n in network_read]) if network_read else None
     found = {
@@ -216,37 +217,26 @@ def score_table(out: str | Path) -> pd.DataFrame:
     return wide.reset_index()
 
 
-def _predictions(run: Path, circuit: Circuit, profile: str) -> dict[str, GenePredictions]:
+def _knocked(screen: Screen | None, truth: Truth | None) -> pd.Index:
+    """The genes that were knocked down."""
+    table = truth.knockdowns if truth is not None else screen.labels if screen is not None else pd.DataFrame()
+    return pd.Index(table["gene"].unique())
+
+
+def _predictions(run: Path, circuit: Circuit, profile: str, knocked: pd.Index) -> dict[str, GenePredictions]:
     """Predictions by definition: loadings, logits where measured, the published one under its profile."""
     loadings = read_table(run, "features/genes.parquet", "run `scircuit features`")
-    found = {"loadings": predict_from_loadings(circuit.edges, loadings)}
+    found = {"loadings": predict_from_loadings(circuit.edges, loadings, knocked)}
     if (run / LOGITS).is_file():
-        found["logits"] = predict_from_logits(pd.read_parquet(run / LOGITS), loadings)
+        found["logits"] = predict_from_logits(pd.read_parquet(run / LOGITS), loadings, knocked)
     if profile == "paper":
         effects, tests = (read_table(run, f"trace/{n}.parquet", "run `scircuit trace`") for n in ("effects", "tests"))
         published = build_circuit(effects, tests, circuit.nodes, circuit.terms, PAPER, circuit.provenance)
-        found["paper"] = predict_paper(published.edges, published.nodes)
+        found["paper"] = predict_paper(published.edges, published.nodes, knocked)
     return found
 
 
-def _refuse_strangers(
-    predictions: Mapping[str, GenePredictions], screen: Screen | None, truth: str | Path | None
-) -> None:
-    """A screen of other genes is refused before hours of differential expression, not after."""
-    if screen is None or truth is not None:
-        return
-    known = set().union(*(set(predicted.scores.index) for predicted in predictions.values()))
-    if not known & set(screen.labels["gene"]):
-        raise ScircuitError(
-            f"none of the {len(screen.labels)} knocked-down genes of the screen "
-            f"({', '.join(screen.labels['gene'][:5])}) loads on a source of the circuit; check that both use symbols, "
-            "or trace sources that carry them."
-        )
-
-
-def _truth(screen: Screen | None, table: str | Path | None, options: ScreenOptions, out: Path) -> Truth:
-    if table is not None:
-        return _read_truth(_there(table), screen)
+def _effects(screen: Screen | None, options: ScreenOptions, out: Path) -> Truth:
     assert screen is not None
     effects = differential_expression(screen, options.method, cache=out)
     return truth_from_effects(effects, options.alpha, options.min_abs_log2_fold_change)

@@ -1,7 +1,7 @@
 """The sections of a comparison of runs: what models share, each number beside its null and the published one."""
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -20,6 +20,25 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
 TOP_PAIRS = 25
+_MEASURES = {
+    "fold": "conserved pairs, observed over expected",
+    "n_conserved": "conserved pairs of two different labels",
+    "edge_fold": "edges on shared pairs, observed over expected",
+    "self_fold": "conserved self pairs, observed over expected",
+    "n_self_conserved": "conserved self pairs",
+    "paper_fold": "conserved pairs over the published null (self pairs included)",
+    "paper_n_conserved": "conserved pairs as published",
+    "matched_share": "latents of the smaller side that are matched",
+    "conserved_fold": "testable edges found in both, observed over expected",
+    "conserved_share": "testable edges found in both",
+    "same_sign": "of them with the same sign",
+    "rank_correlation": "rank correlation of d over them",
+    "odds_ratio": "odds ratio of conservation, adjusted for label frequency and degree",
+    "raw_odds_ratio": "odds ratio of conservation, raw",
+    "disease_label_share": "labels called disease labels",
+    "median_edges_ratio": "edges of disease labels over others, medians",
+}
+"""Names of measures that mean something else elsewhere, or nothing by themselves."""
 
 
 class Answer(NamedTuple):
@@ -89,9 +108,16 @@ def _section(question: str, shown: _Shown, answers: list[Answer]) -> Section:
             f"Definition {result.definition}."
         )
         svg = inline_svg(shown.figure(result), f"between-{question}-{place}", f"{shown.title}, {name}")
-        blocks.append(Block(name, "all", svg, caption, tables=[measure_table(result), *shown.tables(result)]))
+        tables = [measure_table(_worded(result)), *shown.tables(result)]
+        blocks.append(Block(name, "all", svg, caption, tables=tables))
     glossary = next((answer.result.glossary for answer in answers if answer.result is not None), "")
     return Section(question.replace("_", "-"), shown.title, shown.lead, blocks, glossary)
+
+
+def _worded(result: Result) -> Result:
+    """The result with its measures in words that fit a comparison."""
+    words = result.measures["measure"].map(lambda name: _MEASURES.get(name, name))
+    return replace(result, measures=result.measures.assign(measure=words))
 
 
 def _no_tables(result: Result) -> list[Table]:

@@ -1,11 +1,12 @@
 """Shuffled batches of rows from a stream of activations, in bounded memory and without a file."""
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 
+from scircuit._progress import progress
 from scircuit.errors import ScircuitError
 
 Stream = Callable[[int], Iterator[Mapping[int, Tensor]]]
@@ -80,11 +81,12 @@ class ShuffleBuffer:
         self._block = block
         if not self.resident:
             self._start = (self._epoch, self._chunk, self._row)
-            self._fill()
+            with progress(total=self.capacity, desc="activations", unit="row", unit_scale=True, leave=False) as bar:
+                self._fill(bar)
         generator = torch.Generator().manual_seed(self.seed * 1_000_003 + block)
         self._order = torch.randperm(self._n_rows, generator=generator).to(self._rows.device)
 
-    def _fill(self) -> None:
+    def _fill(self, bar: Any) -> None:
         filled = 0
         while filled < self.capacity:
             if self._rest is None and not self._next_chunk():
@@ -97,6 +99,7 @@ class ShuffleBuffer:
             for into, rows in zip(self._rows, self._rest, strict=True):
                 into[filled : filled + taken] = rows[:taken]
             filled, self._row = filled + taken, self._row + taken
+            bar.update(taken)
             rest = [rows[taken:] for rows in self._rest]
             if len(rest[0]):
                 self._rest = rest

@@ -117,7 +117,9 @@ def train_many(
             n_done += 1
             bar.update(1)
             if n_done % max(1, first.n_steps // 50) == 0:
-                bar.set_postfix_str(_describe(n_done, reports))
+                bar.set_postfix_str(_describe(reports))
+            if bar.disable and n_done % max(1, first.n_steps // 5) == 0:
+                logger.info("SAEs: step %d of %d, %s", n_done, first.n_steps, _describe(reports))
             if checkpoint and (n_done % checkpoint_every == 0 or n_done == first.n_steps):
                 _Saved.write(Path(checkpoint), _identity(d_in, layers, configs), buffer.position, groups)
     trained: dict[str, dict[int, LinearSAE]] = {name: {} for name in configs}
@@ -162,10 +164,9 @@ def _groups(configs: Mapping[str, SaeTraining], layers: Sequence[int], rows: Ten
             yield _Group(name, start, end, Stack(config, layers[start:end], rows[start:end]))
 
 
-def _describe(n_done: int, reports: Sequence[StepReport]) -> str:
+def _describe(reports: Sequence[StepReport]) -> str:
     unexplained, l0, dead = (float(torch.cat(parts).mean()) for parts in zip(*reports, strict=True))
-    logger.info("step %d: unexplained %.4f, L0 %.1f, dead %.1f%%", n_done, unexplained, l0, 100 * dead)
-    return f"unexplained {unexplained:.3f}, L0 {l0:.1f}, dead {dead:.1%}"
+    return f"variance unexplained {unexplained:.3f}, L0 {l0:.1f}, dead {dead:.1%}"
 
 
 def _identity(d_in: int, layers: Sequence[int], configs: Mapping[str, SaeTraining]) -> dict[str, Any]:

@@ -8,6 +8,7 @@ import numpy as np
 import pandas as pd
 
 from scircuit._io import atomic
+from scircuit._progress import progress
 from scircuit.sae.base import SparseAutoencoder
 from scircuit.tracing.groups import Grouping, group_table, unit_p
 from scircuit.tracing.interventions import Intervention
@@ -62,7 +63,7 @@ def assemble(
     blocks: dict[tuple[int, int], list[Unit]] = {}
     for unit in units:
         blocks.setdefault((unit.layer, unit.source_block), []).append(unit)
-    for (layer, _), members in blocks.items():
+    for (layer, _), members in progress(blocks.items(), desc="statistics", unit="block"):
         read = [Part.read(parts / unit.name) for unit in members]
         counts += np.array([[p.n_clean, p.n_ablated] for p in read]).sum(axis=0)
         todo = members[0].interventions

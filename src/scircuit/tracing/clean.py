@@ -36,6 +36,18 @@ class Job(NamedTuple):
     edit: Edit
 
 
+def touched(jobs: Sequence[Job]) -> Tensor:
+    """Which jobs change anything: bool `[job]`, False where every row of the edit is 0.
+
+    The response to such a null edit is 0 by definition. The engines say so by this mask and do not leave it to the
+    kernels, of which many give a row other last bits at another place in the batch.
+    """
+    nonzero = torch.cat([job.edit.rows for job in jobs]).any(dim=1)
+    counts = torch.tensor([len(job.edit.positions) for job in jobs], device=nonzero.device)
+    of_row = torch.repeat_interleave(torch.arange(len(jobs), device=nonzero.device), counts)
+    return torch.bincount(of_row[nonzero], minlength=len(jobs)) > 0
+
+
 @torch.inference_mode()
 def clean_batch(model: FoundationModel, sae: SparseAutoencoder, batch: TokenBatch, layer: int) -> CleanBatch:
     """Run the batch up to `layer` and encode the gene positions."""

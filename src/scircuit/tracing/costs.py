@@ -86,7 +86,7 @@ def local_madds(
         length = int(clean.batch.lengths[cell])
         own = [len(p) for p in positions]
         sizes = [n + min(length - n, math.ceil(min(context_rows * n, length))) for n in own]
-        per_layer = length * 3 * d * d + block_madds(model, length, length)
+        per_layer = block_madds(model, length, length)
         for chunk in _packed(sizes, max(1, score_bytes // (4 * model.block(0).n_heads * length))):
             per_layer += block_madds(model, sum(chunk), length) + 2 * len(chunk) * max(chunk) ** 2 * d
         context = length * 3 * d * d + length * length * d if context_rows > 0 else 0

@@ -9,6 +9,7 @@ import numpy as np
 import pandas as pd
 import torch
 
+from scircuit._progress import progress
 from scircuit.cells.tokens import TokenStore
 from scircuit.errors import ScircuitError
 from scircuit.models.base import FoundationModel
@@ -114,7 +115,7 @@ def sample_moments(
     for layer, features in sample.items():
         todo = [Intervention((f,)) for f in features]
         sums = {t: Moments.zeros(len(todo), saes[t].n_latents, torch.device("cpu")) for t in targets[layer]}
-        for batch in cells.batches(1):
+        for batch in progress(cells.batches(1), desc=f"check (layer {layer})", unit="cell", leave=False):
             clean = clean_batch(model, saes[layer], batch, layer)
             jobs = make_jobs(clean, saes[layer], todo)
             row_of = np.array([job.row for job in jobs], dtype=np.int64)

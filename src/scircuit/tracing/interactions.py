@@ -86,8 +86,8 @@ def trace_interactions(
                 for layer, state in walk(model, saes, batch, h[lowest][0], lowest, copies, deepest):
                     for s, row in zip(chunk, first, strict=False):
                         if layer in layers[s]:
-                            copies_of_set = [0, *range(row, row + (1 << len(sets[s])) - 1)]
-                            delta = mean_change(saes[layer], state[copies_of_set], firing[s])
+                            copies_of_set = range(row, row + (1 << len(sets[s])) - 1)
+                            delta = mean_change(saes[layer], state, firing[s], copies_of_set)
                             parts.append(_rows(s, layer, int(batch.cell[0]), delta))
     if not parts:
         raise ScircuitError("No set has a member that fires in any of these cells; choose other cells or sets.")

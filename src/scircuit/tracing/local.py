@@ -7,9 +7,9 @@ the first layer above the source and drops only the paths that leave the edited 
 `context_rows` the positions that listen most to the edit are propagated as well, up to all of them, which is exact.
 
 Phases, per cell: (1) choose the rows of each job and pack jobs into chunks of like size; (2) per layer, take the
-clean keys and values once; (3) per chunk, one product of all edited queries with the shared clean keys, own columns
-overwritten by a small block-diagonal product, softmax, one product with the shared clean values plus the
-block-diagonal correction; the MLP; (4) at target layers encode the edited rows and subtract the clean side.
+clean keys and values once; (3) per chunk, attention in two parts, over the shared clean keys without the rows' own
+columns and over each job's edited ones (`tracing.attention`); the MLP; (4) at target layers encode the edited rows
+and subtract the clean side.
 """
 
 import math
@@ -18,6 +18,7 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from scircuit.errors import ScircuitError
@@ -26,7 +27,8 @@ from scircuit.models.block import PostNormBlock
 from scircuit.models.stack import BlockStack
 from scircuit.sae.base import SparseAutoencoder
 from scircuit.sae.latents import Latents
-from scircuit.tracing.clean import CleanBatch, Job
+from scircuit.tracing.attention import attend
+from scircuit.tracing.clean import CleanBatch, Job, touched
 from scircuit.tracing.suffix import Responses, mean_over_jobs
 
 
@@ -35,8 +37,9 @@ class _Chunk:
     """Some jobs of one cell: their rows one after another, and where each row's own columns are.
 
     `position` int64 `[row]`; `read` bool `[row]`, the rows at which the response is read; `of_job` int64 `[row]`.
-    `table` int64 `[job, widest]` holds the rows of each job, `valid` marks its padding. `pair_*` list every
-    (row, row) of the same job: `pair_flat` indexes `[row, position]`, the others `table`.
+    `table` int64 `[job, widest]` holds the rows of each job, `valid` is False at its padding. `own` int64 `[pair]`
+    lists the clean columns that are a row's own, as row x positions + position. `acts` bool `[job]` is False for null
+    edits, whose response is exactly 0.
     """
 
     numbers: np.ndarray
@@ -45,8 +48,8 @@ class _Chunk:
     of_job: Tensor
     table: Tensor
     valid: Tensor
-    pair_flat: Tensor
-    pair_table: tuple[Tensor, Tensor, Tensor]
+    own: Tensor
+    acts: Tensor
     x: Tensor
 
 
@@ -90,10 +93,10 @@ def local_responses(
         read = torch.cat([jobs[n].edit.positions for n in numbers]).unique()
         for layer in range(clean.layer + 1, max(targets) + 1):
             block = model.block(layer)
-            _, k, v = block.heads(h)
+            q, k, v = block.heads(h)
             for chunk in chunks:
                 chunk.x = _propagate(block, chunk, k, v)
-            h = block(h[None])[0]
+            h = block.finish(h, block.merge(F.scaled_dot_product_attention(q[None], k[None], v[None])[0]))
             if layer in targets:
                 yield from _read(layer, saes[layer], h, read, chunks)
 
@@ -150,25 +153,15 @@ def _pack(jobs: Sequence[Job], numbers: list[int], chosen: Mapping[int, tuple[Te
     job, a, b = (valid[:, :, None] & valid[:, None, :]).nonzero(as_tuple=True)
     x = h[position].clone()
     x[read] += torch.cat([jobs[n].edit.rows for n in numbers]).to(x.dtype)
-    pair_flat = table[job, a] * len(h) + position[table[job, b]]
-    return _Chunk(np.array(numbers), position, read, of_job, table, valid, pair_flat, (job, a, b), x)
+    own = table[job, a] * len(h) + position[table[job, b]]
+    acts = touched([jobs[n] for n in numbers])
+    return _Chunk(np.array(numbers), position, read, of_job, table, valid, own, acts, x)
 
 
 def _propagate(block: PostNormBlock, chunk: _Chunk, k: Tensor, v: Tensor) -> Tensor:
     """The chunk's rows one layer on, `[row, d_model]`; `k`, `v` are the clean `[head, position, d_head]`."""
-    q_own, k_own, v_own = block.heads(chunk.x)
-    q_own = q_own / math.sqrt(q_own.shape[-1])
-    scores = q_own @ k.transpose(-2, -1)
-    flat = scores.view(block.n_heads, -1)
-    job, a, b = chunk.pair_table
-    square = q_own[:, chunk.table] @ k_own[:, chunk.table].transpose(-2, -1)
-    flat[:, chunk.pair_flat] = square[:, job, a, b]
-    weights = scores.softmax(dim=-1)
-    context = weights @ v
-    square = square.zero_()
-    square[:, job, a, b] = weights.view(block.n_heads, -1)[:, chunk.pair_flat]
-    change = (v_own - v[:, chunk.position])[:, chunk.table]
-    context += (square @ change)[:, chunk.valid]
+    q, k_own, v_own = block.heads(chunk.x)
+    context = attend(q, k, v, k_own, v_own, chunk.own, chunk.table, chunk.valid)
     return block.finish(chunk.x, block.merge(context))
 
 
@@ -182,4 +175,5 @@ def _read(layer: int, sae: SparseAutoencoder, h: Tensor, read: Tensor, chunks: S
         before = mean_over_jobs(clean.rows(at), of_job, counts, sae.n_latents)
         after: Latents = sae.encode(chunk.x[chunk.read])
         delta = mean_over_jobs(after, of_job, counts, sae.n_latents) - before
+        delta = torch.where(chunk.acts.to(delta.device)[:, None], delta, 0.0)
         yield Responses(layer, chunk.numbers, delta, before)

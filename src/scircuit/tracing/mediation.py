@@ -137,7 +137,7 @@ def _changes(
         copies: Sequence[Copy] = plan.copies[start : start + at_once]
         for layer, state in walk(model, saes, batch, h, plan.layer, copies, plan.targets[-1]):
             if layer in found:
-                found[layer].append(mean_change(saes[layer], state, positions))
+                found[layer].append(mean_change(saes[layer], state, positions, range(1, 1 + len(copies))))
     return {layer: torch.cat(parts) for layer, parts in found.items()}
 
 

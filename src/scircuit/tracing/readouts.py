@@ -15,7 +15,7 @@ from scircuit.errors import ScircuitError
 from scircuit.models.base import FoundationModel
 from scircuit.models.stream import resume
 from scircuit.sae.base import SparseAutoencoder
-from scircuit.tracing.clean import CleanBatch, Job
+from scircuit.tracing.clean import CleanBatch, Job, touched
 from scircuit.tracing.suffix import accumulator, pack
 
 WHERE = ("active", "other", "all")
@@ -81,12 +81,14 @@ def readout(
         h = clean.h[torch.from_numpy(of_row).to(clean.h.device), : batch.tokens.shape[1]].clone()
         for copy, job in enumerate(chunk, len(cells)):
             h[copy, job.edit.positions] += job.edit.rows
+        acts = touched(chunk).tolist()
         for layer, state in resume(model, h, clean.layer, batch, stop=max(layers)):
             if layer in layers:
                 read = _reader(model, saes, layer, what)
                 pairs = []
-                for copy, job in enumerate(chunk, len(cells)):
+                for n, job in enumerate(chunk):
                     at = _positions(clean.positions[job.cell], job.edit.positions, where)
+                    copy = len(cells) + n if acts[n] else cells.index(job.cell)
                     pairs.append(_compare(read, state[cells.index(job.cell), at], state[copy, at]))
                 delta, before = (torch.stack(part) for part in zip(*pairs, strict=True))
                 yield Readout(layer, np.array(numbers), delta, before)

@@ -3,8 +3,8 @@
 Phases: (1) pack the jobs into chunks of sequences, each cell's clean sequence beside its edited copies, so
 that both sides meet the same kernels; (2) propagate a chunk from the source layer to the deepest target;
 (3) at each target layer gather the edited positions, encode the rows that changed, and subtract the clean
-activations, which are encoded once per cell. A row that is bit for bit the clean one is not encoded: its
-response is exactly 0. Of the deepest target only the rows that are read are computed.
+activations, which are encoded once per cell. Rows of a null edit, and rows that are bit for bit the clean ones,
+are not encoded: their response is exactly 0. Of the deepest target only the rows that are read are computed.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
@@ -19,7 +19,7 @@ from scircuit.models.base import FoundationModel
 from scircuit.models.stack import BlockStack
 from scircuit.sae.base import SparseAutoencoder
 from scircuit.sae.latents import Latents
-from scircuit.tracing.clean import CleanBatch, Job
+from scircuit.tracing.clean import CleanBatch, Job, touched
 
 
 class Responses(NamedTuple):
@@ -110,6 +110,7 @@ def suffix_responses(
         for copy, job in enumerate(chunk, first_copy):
             h[copy, job.edit.positions] += job.edit.rows
         clean_row = {cell: row for row, cell in enumerate(cells)}
+        acts = touched(chunk)
         for layer in range(clean.layer + 1, deepest + 1):
             at = reads
             if layer == deepest and isinstance(model, BlockStack):
@@ -119,7 +120,7 @@ def suffix_responses(
             else:
                 h = model.layer(layer, h, batch)
             if layer in targets:
-                yield _read(layer, h, saes[layer], numbers, chunk, first_copy, clean_row, at)
+                yield _read(layer, h, saes[layer], numbers, chunk, acts, clean_row, at)
 
 
 def _only(model: BlockStack, layer: int, h: Tensor, batch: TokenBatch, positions: Sequence[Tensor]) -> Tensor:
@@ -137,18 +138,18 @@ def _read(
     sae: SparseAutoencoder,
     numbers: list[int],
     chunk: list[Job],
-    first_copy: int,
+    acts: Tensor,
     clean_row: Mapping[int, int],
     reads: _CleanReads,
 ) -> Responses:
-    """Phase 3 for one chunk and one target layer."""
+    """Phase 3 for one chunk and one target layer; `acts` bool `[job]` is False for null edits."""
     device = state.device
     counts = torch.tensor([len(job.edit.positions) for job in chunk])
     of_job = torch.repeat_interleave(torch.arange(len(chunk)), counts).to(device)
     positions = torch.cat([job.edit.positions for job in chunk])
     rows = torch.tensor([clean_row[job.cell] for job in chunk], device=device)
-    edited = state[of_job + first_copy, positions]
-    changed = (edited != state[rows[of_job], positions]).any(dim=1)
+    edited = state[of_job + len(clean_row), positions]
+    changed = (edited != state[rows[of_job], positions]).any(dim=1) & acts[of_job]
 
     parts = [reads.at(j.cell, layer, state[clean_row[j.cell]], sae, j.edit.positions) for j in chunk]
     before = Latents(torch.cat([p.values for p in parts]), torch.cat([p.indices for p in parts]))

@@ -115,6 +115,7 @@ def _sd(total: np.ndarray, total_sq: np.ndarray, n: np.ndarray) -> np.ndarray:
 def _tests(
     layer: int, target: int, interventions: tuple[Intervention, ...], m: Mapping[str, np.ndarray], kept: np.ndarray
 ) -> pd.DataFrame:
+    size = _finite_size(m)
     return pd.DataFrame(
         {
             "source_layer": np.int16(layer),
@@ -126,8 +127,19 @@ def _tests(
             "n_targets": np.int32(kept.shape[1]),
             "n_tests": (m["n_nonzero"] > 0).sum(axis=1),
             "n_retained": kept.sum(axis=1),
+            "n_sized": np.isfinite(size).sum(axis=1),
+            "sum_abs_d": np.nansum(size, axis=1),
+            "sum_sq_d": np.nansum(size**2, axis=1),
         }
     )
+
+
+def _finite_size(m: Mapping[str, np.ndarray]) -> np.ndarray:
+    """|d| of every test with a response, `[intervention, latent]`; NaN elsewhere and where all cells agree exactly."""
+    n = np.maximum(m["n_cells"], 1).astype(np.float64)[:, None]
+    sd = _sd(m["total"], m["total_sq"], n)
+    known = (m["n_nonzero"] > 0) & (sd > 0)
+    return np.where(known, np.abs(m["total"] / n) / np.where(sd > 0, sd, 1.0), np.nan)
 
 
 def _refine(p: np.ndarray, candidates: np.ndarray, effects: CellEffects, seed: int) -> None:

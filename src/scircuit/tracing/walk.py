@@ -2,7 +2,12 @@
 
 An `Edit` acts at one layer. Some questions need more: ablations at different layers, where the later one removes
 what is there after the earlier one, or a mediator held at its clean value while its source is gone. A copy is then
-a list of steps; copy 0 is the clean cell, in the same batch, so that a copy without an effect differs by exactly 0.
+a list of steps.
+
+Copies with the same history are one sequence: all start as the clean cell and part where a step changes something.
+So a copy that no step has changed is the clean cell, and two copies that differ only by a step without effect are
+the same, to the last bit and on every machine, though kernels may give a row other last bits at another place in
+the batch.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
@@ -33,6 +38,16 @@ class Step(NamedTuple):
 Copy = tuple[Step, ...]
 
 
+class State(NamedTuple):
+    """The residual after one layer: `h` `[sequence, position, d_model]`, `of_copy` int64 `[1 + copy]`.
+
+    Sequence 0 is the clean cell, as is copy 0; `of_copy` says which sequence each copy is.
+    """
+
+    h: Tensor
+    of_copy: np.ndarray
+
+
 @torch.inference_mode()
 def walk(
     model: FoundationModel,
@@ -42,48 +57,64 @@ def walk(
     layer: int,
     copies: Sequence[Copy],
     stop: int,
-) -> Iterator[tuple[int, Tensor]]:
-    """Yield `(i, residual [1 + copy, position, d_model])` for i = layer .. stop, edited by the steps of layer i.
+) -> Iterator[tuple[int, State]]:
+    """Yield `(i, state)` for i = layer .. stop, edited by the steps of layer i.
 
     `batch` holds one cell and `h` `[position, d_model]` its clean residual after `layer`, the lowest of any step.
     """
-    many = batch.take(np.zeros(1 + len(copies), dtype=np.int64))
     genes = torch.from_numpy(batch.is_gene[0]).to(h.device).nonzero().squeeze(1)
-    state = h.repeat(1 + len(copies), 1, 1)
+    state = State(h[None], np.zeros(1 + len(copies), dtype=np.int64))
     for i in range(layer, stop + 1):
         if i > layer:
-            state = model.layer(i, state, many)
-        steps = [(row, step) for row, copy in enumerate(copies, 1) for step in copy if step.layer == i]
-        if steps:
+            many = batch.take(np.zeros(len(state.h), dtype=np.int64))
+            state = state._replace(h=model.layer(i, state.h, many))
+        steps = [[step for step in copy if step.layer == i] for copy in ((), *copies)]
+        if any(steps):
             state = _edited(state, saes[i], genes, steps)
         yield i, state
 
 
-def _edited(state: Tensor, sae: SparseAutoencoder, genes: Tensor, steps: Sequence[tuple[int, Step]]) -> Tensor:
-    rows = [0, *sorted({row for row, _ in steps})]
-    encoded = sae.encode(state[rows][:, genes].flatten(0, 1))
-    values, indices = (x.view(len(rows), len(genes), -1) for x in encoded)
-    latents = {row: Latents(values[n], indices[n]) for n, row in enumerate(rows)}
-    state = state.clone()
-    for row, step in steps:
-        for feature in step.features:
-            change = -latents[row].column(feature)
-            if step.action == "hold":
-                change = change + latents[0].column(feature)
-            state[row, genes] += change[:, None] * sae.W_dec[feature].detach()
-    return state
+def _edited(state: State, sae: SparseAutoencoder, genes: Tensor, steps: Sequence[Sequence[Step]]) -> State:
+    """One sequence for each pair of (sequence before, changes made to it) that any copy has."""
+    needed = [0, *sorted({int(s) for s, mine in zip(state.of_copy, steps, strict=True) if mine} - {0})]
+    encoded = sae.encode(state.h[needed][:, genes].flatten(0, 1))
+    values, indices = (x.view(len(needed), len(genes), -1) for x in encoded)
+    latents = {sequence: Latents(values[n], indices[n]) for n, sequence in enumerate(needed)}
+
+    def change(sequence: int, feature: int, action: str) -> Tensor:
+        """What is added to the activation of one latent, `[gene position]`; holding the clean cell adds exactly 0."""
+        removed = -latents[sequence].column(feature)
+        return removed + latents[0].column(feature) if action == "hold" else removed
+
+    new: dict[tuple[int, tuple[tuple[int, str], ...]], int] = {(0, ()): 0}
+    rows, of_copy = [state.h[0]], np.zeros_like(state.of_copy)
+    for copy, (sequence, mine) in enumerate(zip(state.of_copy.tolist(), steps, strict=True)):
+        changes = {(f, step.action): change(sequence, f, step.action) for step in mine for f in step.features}
+        acting = {key: z for key, z in changes.items() if bool(z.any())}
+        key = (sequence, tuple(acting))
+        if key not in new:
+            new[key] = len(rows)
+            row = state.h[sequence].clone()
+            for (feature, _), z in acting.items():
+                row[genes] += z[:, None] * sae.W_dec[feature].detach()
+            rows.append(row)
+        of_copy[copy] = new[key]
+    return State(torch.stack(rows), of_copy)
 
 
-def mean_change(sae: SparseAutoencoder, state: Tensor, positions: Tensor) -> Tensor:
-    """Activation of each copy minus that of the clean cell, mean over `positions`: float64 `[copy, latent]`.
+def mean_change(sae: SparseAutoencoder, state: State, positions: Tensor, copies: Sequence[int]) -> Tensor:
+    """Activation of some copies minus that of the clean cell, mean over `positions`: float64 `[copy, latent]`.
 
-    Exactly 0 where a copy does not differ from the clean cell.
+    Exactly 0 for a copy that is the clean cell.
     """
-    latents: Latents = sae.encode(state[:, positions].flatten(0, 1))
-    dense = torch.zeros(len(state), sae.n_latents, dtype=torch.float64)
-    copy = torch.arange(len(state)).repeat_interleave(len(positions))
-    flat = copy[:, None] * sae.n_latents + latents.indices.cpu()
+    sequences, row = np.unique([0, *state.of_copy[list(copies)]], return_inverse=True)
+    h = state.h[sequences.tolist()][:, positions]
+    latents: Latents = sae.encode(h.flatten(0, 1))
+    dense = torch.zeros(len(h), sae.n_latents, dtype=torch.float64)
+    of_row = torch.arange(len(h)).repeat_interleave(len(positions))
+    flat = of_row[:, None] * sae.n_latents + latents.indices.cpu()
     dense.view(-1).index_add_(0, flat.reshape(-1), latents.values.cpu().double().reshape(-1))
-    dense /= len(positions)
-    same = (state[1:, positions] == state[0, positions]).flatten(1).all(dim=1).cpu()
-    return torch.where(same[:, None], 0.0, dense[1:] - dense[0])
+    change = (dense - dense[0]) / len(positions)
+    # A sequence whose rows are the clean ones bit for bit changes nothing, wherever it stood in the batch.
+    same = (h == h[0]).flatten(1).all(dim=1).cpu()
+    return torch.where(same[:, None], 0.0, change)[torch.from_numpy(row[1:])]
