@@ -79,9 +79,9 @@ def fewest_cells(runs: Sequence[Path]) -> int | None:
 def label_numbers(conditions: Sequence[Condition]) -> Result:
     """How many edges, labels and label pairs the conditions have, pooled as the published study pools them.
 
-    Measures `both_labelled_edges, labels, label_pairs`, `strong_conserved` (pairs of every model with a mean |d| above 1
-    in each) and, per model, `label_pairs_MODEL`. Table: one row per label pair and model, `source_label, target_label,
-    model, n_edges, mean_abs_d`.
+    Measures `both_labelled_edges, labels, label_pairs`, `strong_conserved` (pairs of every model with a mean |d| above
+    1 in each) and, per model, `label_pairs_MODEL`. Table: one row per label pair and model, `source_label,
+    target_label, model, n_edges, mean_abs_d`.
     """
     labels = label_vocabulary([c.circuit for c in conditions])
     parts = []

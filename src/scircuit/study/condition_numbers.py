@@ -54,7 +54,7 @@ def condition_numbers(run: Path) -> pd.DataFrame:
     )
     found = [*_work(circuit, tests, read_json(run / "trace" / "trace.json"))]
     found += [*_of_edges(capped, uncapped, "paper"), *_of_edges(circuit, circuit, "default")]
-    found += [*_coherent(capped), *_pmi(run, capped)]
+    found += [*_coherent(run, capped)]
     return pd.DataFrame(found, columns=list(Number._fields))
 
 
@@ -129,9 +129,11 @@ def _by_layer(circuit: Circuit, profile: str) -> Iterator[Number]:
         yield Number(f"attenuation_L{row.source_layer}_{row.distance}", profile, row.mean_edges, n=len(edges))
 
 
-def _coherent(capped: Circuit) -> Iterator[Number]:
-    """Edges whose ends share a set, over edges with a set at both ends, as published (no null)."""
-    terms = {key: set(group) for key, group in capped.terms.groupby(["layer", "feature"])["term"]}
+def _coherent(run: Path, capped: Circuit) -> Iterator[Number]:
+    """Edges with an annotation at both ends, and those that share one; annotated as published where that was done."""
+    file = run / "features" / "published_annotations.parquet"
+    annotations = pd.read_parquet(file) if file.is_file() else capped.terms
+    terms = {key: set(group) for key, group in annotations.groupby(["layer", "feature"])["term"]}
     both = shared = 0
     for a, b, c, d in capped.edges[SOURCE + TARGET].itertuples(index=False):
         first, second = terms.get((a, b)), terms.get((c, d))
@@ -140,15 +142,3 @@ def _coherent(capped: Circuit) -> Iterator[Number]:
             shared += bool(first & second)
     yield Number("both_annotated", "paper", both, n=len(capped.edges))
     yield Number("sharing_a_set", "paper", shared, n=both)
-    yield Number("coherence", "paper", shared / both if both else np.nan, n=both)
-
-
-def _pmi(run: Path, capped: Circuit) -> Iterator[Number]:
-    """Causal targets that are the target of any pair with PMI above 3, the published "highway" limit."""
-    file = run / "features" / "coactivation_across.parquet"
-    if not file.is_file() or capped.edges.empty:
-        return
-    pairs = pd.read_parquet(file)
-    overlap = paper.pmi_overlap(capped.edges, pairs[pairs["pmi"] > 3])
-    n = len(capped.edges[TARGET].drop_duplicates())
-    yield Number("pmi_target_overlap", "paper", overlap.target_overlap, n=n, unit_of_n="targets")

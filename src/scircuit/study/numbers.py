@@ -107,22 +107,27 @@ class _Reader:
         folder, _, name = place.rpartition(":")
         if not folder and "." not in name:
             return self._identified(name, profile, run)
-        if not folder:
-            folder = f"{run}/analysis"
-        folder = folder.replace("CONDITION", run.rsplit("/", 1)[-1])
+        condition = run.rsplit("/", 1)[-1]
+        folder = folder.replace("CONDITION", condition) or f"{run}/analysis{'/paper' if profile == 'paper' else ''}"
         name, _, column = name.partition("@")
         question, _, measure = name.partition(".")
-        folder, inside = (folder[: -len("/paper")], "paper") if folder.endswith("/paper") else (folder, "")
-        table = self.table(self.root / folder / "answers.parquet")
-        if table is None:
+        rows = self._answers(folder)
+        if rows is None:
             return {}
-        rows = table[(table["question"] == question) & (table["measure"] == measure)]
-        if "folder" in table:
-            rows = rows[rows["folder"] == inside]
+        rows = rows[(rows["question"] == question) & (rows["measure"] == measure)]
         if rows.empty:
             return {}
         found = {str(key): value for key, value in rows.iloc[0].items()}
         return found if not column else {"estimate": found[column], "n": found["n"], "unit_of_n": found["unit_of_n"]}
+
+    def _answers(self, folder: str) -> pd.DataFrame | None:
+        """Answers of a folder: of its own table, or the rows that the table above it keeps for it."""
+        own = self.table(self.root / folder / "answers.parquet")
+        if own is not None:
+            return own[own["folder"] == ""] if "folder" in own else own
+        above, _, inside = folder.rpartition("/")
+        table = self.table(self.root / above / "answers.parquet")
+        return None if table is None or "folder" not in table else table[table["folder"] == inside]
 
     def _identified(self, name: str, profile: str, run: str) -> Mapping[str, object]:
         table = self.table(self.root / run / FILE)

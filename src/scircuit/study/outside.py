@@ -104,8 +104,8 @@ def concordance(study: StudyConfig, run: Path) -> Result:
     """The published comparison with a screen (METHOD 1.10): share of gene pairs whose signs agree.
 
     Predictions: top 10 x top 10 genes of every edge of the published rule. Truth: log2(mean + 1) against all controls,
-    all cell lines pooled, pairs with |log fold change| >= 0.01. Measures `direction` (null: the share that always saying
-    down gets) and `spearman` of the sizes.
+    all cell lines pooled, pairs with |log fold change| >= 0.01. Measures `direction` (null: the share that always
+    saying down gets) and `spearman` of the sizes.
     """
     p, published = study.perturbation, published_circuit(run)
     pairs = paper_gene_pairs(published.edges, published.nodes)

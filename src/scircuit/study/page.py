@@ -1,4 +1,4 @@
-"""The report of a study: our numbers beside the published ones, what each stage took, then every condition. No torch."""
+"""The report of a study: our numbers beside the published ones, what each stage took, every condition. No torch."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -16,6 +16,7 @@ from scircuit.study.config import StudyConfig
 from scircuit.study.numbers import WHOLE, compare_numbers
 from scircuit.study.run import status
 
+_TIMES = ("planned_seconds", "seconds", "cpu_seconds")
 NUMBERS = "numbers.parquet"
 
 
@@ -102,6 +103,7 @@ def stages_section(table: pd.DataFrame) -> Section:
         Column("stage", numeric=False),
         Column("planned", "seconds, by `scircuit study plan` on the same device"),
         Column("measured", "seconds of the call that finished it"),
+        Column("processor", "of these, processor time of this process, summed over its threads"),
         Column("calls", "more than one: it was interrupted, and measured is what was left for the last"),
     ]
     rows = [
@@ -125,10 +127,11 @@ def planned_against_measured(table: pd.DataFrame) -> str:
     both = both[both["calls"] == 1]
     if both.empty:
         return "No plan was made before the run (`scircuit study plan`), so there is nothing to compare it with."
-    planned, measured = both["planned_seconds"].sum(), both["seconds"].sum()
+    planned, measured, worked = (both[name].sum() for name in ("planned_seconds", "seconds", "cpu_seconds"))
     return (
-        f"Planned {planned:,.1f} s, measured {measured:,.1f} s over {len(both)} stages that ran in one call: "
-        f"the plan was {_percent(planned / measured - 1)}."
+        f"Planned {planned:,.1f} s, measured {measured:,.1f} s ({worked:,.1f} s of processor time) over {len(both)} "
+        f"stages that ran in one call: the plan was {_percent(planned / measured - 1)} "
+        f"({_percent(planned / worked - 1)} against processor time, which other users of the machine do not stretch)."
     )
 
 
@@ -139,12 +142,10 @@ def _percent(error: float) -> str:
 def lines(table: pd.DataFrame) -> Sequence[str]:
     """`scircuit study status` for the terminal."""
     width = max(len(name) for name in table["stage"])
-    out = [f"{'stage':<{width}}  {'state':<8} {'planned s':>10} {'seconds':>10}"]
+    out = [f"{'stage':<{width}}  {'state':<8} {'planned s':>10} {'seconds':>10} {'cpu s':>10}"]
     for row in records(table):
         note = f"  ({row['calls']} calls)" if row["calls"] > 1 else ""
-        out.append(
-            f"{row['stage']:<{width}}  {row['state']:<8} {numbers.decimal(row['planned_seconds'], 1):>10} "
-            f"{numbers.decimal(row['seconds'], 1):>10}{note}"
-        )
+        times = " ".join(f"{numbers.decimal(row[name], 1):>10}" for name in _TIMES)
+        out.append(f"{row['stage']:<{width}}  {row['state']:<8} {times}{note}")
     done = int((table["state"] == "done").sum())
     return [*out, f"{done} of {len(table)} stages done. {planned_against_measured(table)}"]

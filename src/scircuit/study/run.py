@@ -42,6 +42,8 @@ def run_study(study: StudyConfig, *, until: str | None = None, cluster: str | No
     folder = StudyFolder.open(study.out)
     check_needs(study)
     folder.record(description(study))
+    import scircuit.pipeline.runs  # noqa: F401  what it imports is no part of the first stage
+
     known = keys(todo)
     for number, stage in enumerate(todo[: last + 1], start=1):
         if folder.progress(stage.name, known[stage.name]).state == "done":

@@ -17,6 +17,7 @@ from scircuit.cells.tokens import TokenStore
 from scircuit.cells.vocabulary import Vocabulary
 from scircuit.config import ModelSection
 from scircuit.errors import ScircuitError
+from scircuit.knowledge.gmt import packaged_programs
 from scircuit.models.geneformer import Geneformer
 from scircuit.models.load import PACKAGED
 from scircuit.models.registry import known_checkpoint
@@ -74,7 +75,8 @@ def shape_of(model: ModelSection) -> Shape:
 def random_model(shape: Shape, model: ModelSection, n_layers: int) -> BlockStack:
     """A model of that shape and tokenizer with random weights and only the first `n_layers` layers."""
     n_genes = shape.n_tokens - len(_SPECIAL[shape.kind])
-    names = [f"G{i}" for i in range(n_genes)]
+    known = sorted({gene for genes in packaged_programs().genes.values() for gene in genes})[:n_genes]
+    names = known + [f"G{i}" for i in range(n_genes - len(known))]
     genes = pd.DataFrame({"ensembl_id": "", "symbol": names, "token": np.arange(n_genes)})
     special = {name: n_genes + i for i, name in enumerate(_SPECIAL[shape.kind])}
     vocabulary = Vocabulary(genes, special, np.ones(n_genes))
