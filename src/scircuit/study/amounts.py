@@ -12,11 +12,10 @@ import numpy as np
 import torch
 
 from scircuit.config import DataSection, RunConfig
-from scircuit.models.stack import BlockStack
 from scircuit.pipeline.opening import sae_training, trace_settings
 from scircuit.sae.base import LinearSAE
 from scircuit.study.calibration import Pace, layer_madds, quality_layers
-from scircuit.study.shapes import Shape
+from scircuit.study.shapes import RandomModel, Shape
 from scircuit.tracing.clean import CleanBatch, Job
 from scircuit.tracing.costs import exact_madds, local_madds
 from scircuit.tracing.interventions import Edit
@@ -138,7 +137,7 @@ def describing(run: RunConfig, shape: Shape, sizes: Sizes, pace: Pace) -> Load:
 
 
 def tracing(
-    run: RunConfig, shape: Shape, sizes: Sizes, pace: Pace, model: BlockStack, saes: Mapping[int, LinearSAE]
+    run: RunConfig, shape: Shape, sizes: Sizes, pace: Pace, model: RandomModel, saes: Mapping[int, LinearSAE]
 ) -> Load:
     """A condition's trace, its confirmation, and the pass that counts pairs without intervention."""
     layers = layers_of(run, shape)
@@ -218,7 +217,7 @@ def _madds(
     targets: list[int],
     n_jobs: float,
     length: int,
-    model: BlockStack,
+    model: RandomModel,
     saes: Mapping[int, LinearSAE],
     fires: float,
 ) -> float:

@@ -33,9 +33,8 @@ def asking(study: StudyConfig, n_tests: Mapping[str, float]) -> dict[str, float]
         ask_run(runs[1])  # the first questions of a process also import what they need
         base = {
             "analysis": _seconds(lambda: ask_run(run)),
-            "paper-analysis": _seconds(
-                lambda: (ask(run, questions_of(run, "all", "paper"), "paper"), write_numbers(run))
-            ),
+            "paper-analysis": _seconds(lambda: ask(run, questions_of(run, "all", "paper"), "paper"))
+            + _seconds(lambda: write_numbers(run)),
             "knowledge": _seconds(lambda: published_circuit(run))
             + 2 * draws * _seconds(lambda: hierarchy(circuit, draws=_DRAWS)),
         }  # fmt: skip

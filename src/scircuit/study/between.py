@@ -3,6 +3,7 @@
 import logging
 import shutil
 from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -63,7 +64,7 @@ def compare(study: StudyConfig) -> None:
     tally = Answers(study.out / "labels")
     for inside, rule in (("", None), ("paper", PAPER)):
         conditions = open_conditions(runs, names, rule, n_cells, study.seed, models)
-        tally.ask("labels", lambda conditions=conditions: label_numbers(conditions), inside)
+        tally.ask("labels", partial(label_numbers, conditions), inside)
     tally.write()
 
 

@@ -22,12 +22,11 @@ from scircuit.features.enrichment import enrich
 from scircuit.features.labels import label_features
 from scircuit.features.quality import measure_quality
 from scircuit.knowledge.gmt import packaged_programs
-from scircuit.models.stack import BlockStack
 from scircuit.models.stream import residuals
 from scircuit.pipeline.opening import sae_training, trace_settings
 from scircuit.sae.base import LinearSAE
 from scircuit.sae.stack import Stack
-from scircuit.study.shapes import Shape, random_cells, random_model, random_saes
+from scircuit.study.shapes import RandomModel, Shape, random_cells, random_model, random_saes
 from scircuit.tracing.clean import clean_batch, make_jobs
 from scircuit.tracing.interventions import Intervention
 from scircuit.tracing.plan import work_of
@@ -132,7 +131,7 @@ def _best(work: Callable[[], Any], most: int = 5) -> float:
     return float(np.median(times[1:] or times))
 
 
-def _quality(model: BlockStack, saes: dict[int, LinearSAE], batch: Any, forward: float, n_layers: int) -> float:
+def _quality(model: RandomModel, saes: dict[int, LinearSAE], batch: Any, forward: float, n_layers: int) -> float:
     """The forwards are counted as `quality_layers` counts them; the rest is encoding, decoding and losses."""
     one = batch if len(batch) < 4 else _cells_of(batch, 4)
     spent = _best(lambda: (measure_quality(model, saes, [one]), one_gene_shares(model, saes, [one])), most=2)
@@ -147,7 +146,7 @@ def quality_layers(n_layers: int, layers: Sequence[int]) -> int:
 
 
 def _catalogue(
-    run: RunConfig, model: BlockStack, saes: dict[int, LinearSAE], batch: Any, forward: float, n_layers: int
+    run: RunConfig, model: RandomModel, saes: dict[int, LinearSAE], batch: Any, forward: float, n_layers: int
 ) -> tuple[float, float, float]:
     """Per cell and dictionary, from two numbers of cells; what does not grow with cells; and the labels."""
     f = run.features
@@ -190,7 +189,7 @@ def _cells_of(batch: Any, n: int) -> Any:
     return TokenBatch(batch.tokens[:n], batch.role[:n], batch.gene[:n], batch.cell[:n], values)
 
 
-def _step(run: RunConfig, model: BlockStack) -> float:
+def _step(run: RunConfig, model: RandomModel) -> float:
     """One optimiser step of one dictionary; large batches are extrapolated from two smaller ones."""
     settings = sae_training(run, run.seed)
 
@@ -206,7 +205,7 @@ def _step(run: RunConfig, model: BlockStack) -> float:
     return least + (most - least) / (more - few) * (settings.batch_rows - few)
 
 
-def _trace(run: RunConfig, model: BlockStack, saes: dict[int, LinearSAE], cells: Any) -> tuple[float, float]:
+def _trace(run: RunConfig, model: RandomModel, saes: dict[int, LinearSAE], cells: Any) -> tuple[float, float]:
     """Seconds per multiply-add of ablations from layer 0 by the engine of the run, and per test of a whole trace."""
     settings = trace_settings(run)
     context = settings.context_rows or 0.0 if run.trace.engine == "local" else None

@@ -18,6 +18,7 @@ from scircuit.analysis.nodes import sizes
 from scircuit.circuits.build import PAPER, build_circuit
 from scircuit.circuits.circuit import Circuit
 from scircuit.circuits.schema import SOURCE, TARGET
+from scircuit.report.tables import records
 
 FILE = "analysis/published_numbers.parquet"
 
@@ -114,19 +115,14 @@ def _by_layer(circuit: Circuit, profile: str) -> Iterator[Number]:
     edges, tests = circuit.edges, circuit.tests[circuit.tests["kind"] == "latent"]
     n_sources = tests.drop_duplicates(SOURCE).groupby("source_layer").size()
     n_edges = edges.groupby("source_layer").size().reindex(n_sources.index, fill_value=0)
-    for layer, count in n_edges.items():
-        yield Number(f"edges_from_L{layer}", profile, int(count), n=int(n_sources[layer]), unit_of_n="sources")
-        yield Number(
-            f"edges_per_source_L{layer}",
-            profile,
-            count / n_sources[layer],
-            n=int(n_sources[layer]),
-            unit_of_n="sources",
-        )
+    for layer, count, n in zip(n_sources.index, n_edges, n_sources, strict=True):
+        yield Number(f"edges_from_L{layer}", profile, int(count), n=int(n), unit_of_n="sources")
+        yield Number(f"edges_per_source_L{layer}", profile, count / n, n=int(n), unit_of_n="sources")
     for a, b, mean in paper.density(edges, tests).itertuples(index=False):
         yield Number(f"density_L{a}_L{b}", profile, mean, n=int(n_sources[a]), unit_of_n="sources")
-    for row in paper.attenuation(edges).itertuples():
-        yield Number(f"attenuation_L{row.source_layer}_{row.distance}", profile, row.mean_edges, n=len(edges))
+    for row in records(paper.attenuation(edges)):
+        name = f"attenuation_L{row['source_layer']}_{row['distance']}"
+        yield Number(name, profile, row["mean_edges"], n=len(edges))
 
 
 def _coherent(run: Path, capped: Circuit) -> Iterator[Number]:

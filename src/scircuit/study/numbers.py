@@ -164,6 +164,6 @@ def _total(number: PublishedNumber, rows: list[dict[str, object]], study: StudyC
     total |= dict.fromkeys(("low", "high", "p_value", "paper_null", "paper_p"), np.nan)
     summed = number.adds_up and len(own) == len(study.conditions)
     for key in ("paper", "default", "null"):
-        total[key] = sum(float(row[key]) for row in own) if summed else np.nan  # type: ignore[arg-type]
-    total["n"] = sum(int(row["n"]) for row in own) if summed else 0  # type: ignore[call-overload]
+        total[key] = float(np.sum([row[key] for row in own])) if summed else np.nan
+    total["n"] = int(np.sum([row["n"] for row in own])) if summed else 0
     return total

@@ -1,6 +1,8 @@
 """Stages that ask the world outside: gene sets and networks, disease genes, a CRISPR screen. No torch of their own."""
 
 import shutil
+from collections.abc import Mapping, Sequence
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -39,11 +41,11 @@ def knowledge(study: StudyConfig, condition: StudyCondition) -> None:
     for name in condition.run.features.gene_sets:
         sets |= {label: list(genes) for label, genes in load_gene_sets(name).genes.items()}
     for inside, of in (("", circuit), ("paper", published_circuit(run))):
-        tally.ask("novelty", lambda of=of: novelty(of, sets, draws=draws, seed=study.seed), inside)
-        tally.ask("hierarchy", lambda of=of: hierarchy(of, draws=draws, seed=study.seed), inside)
+        tally.ask("novelty", partial(novelty, of, sets, draws=draws, seed=study.seed), inside)
+        tally.ask("hierarchy", partial(hierarchy, of, draws=draws, seed=study.seed), inside)
     for column in condition.run.trace.groups:
         groups = pd.read_parquet(run / "trace" / "groups.parquet")
-        tally.ask("tissue", lambda column=column, groups=groups: tissue(groups, column), column)
+        tally.ask("tissue", partial(tissue, groups, column), column)
     tally.write()
 
 
@@ -60,8 +62,12 @@ def disease(study: StudyConfig) -> None:
     for condition in study.conditions:
         run, tally = Path(condition.run.out), Answers(study.out / "disease" / condition.name)
         genes, circuit = pd.read_parquet(run / "features" / "genes.parquet"), Circuit.read(run / "circuit")
-        tally.ask("disease", lambda genes=genes, circuit=circuit: disease_centrality(circuit, associate(genes, sets)))
+        tally.ask("disease", partial(_centrality, circuit, genes, sets))
         tally.write()
+
+
+def _centrality(circuit: Circuit, genes: pd.DataFrame, sets: Mapping[str, Sequence[str]]) -> Result:
+    return disease_centrality(circuit, associate(genes, sets))
 
 
 def validate(study: StudyConfig) -> None:
@@ -80,8 +86,8 @@ def validate(study: StudyConfig) -> None:
             shutil.rmtree(out, ignore_errors=True)
         judge(condition.run.out, screen, out, options=options, profile="paper", seed=study.seed)
         tally = Answers(study.out / "validate" / condition.name)
-        tally.ask("validation", lambda out=out: _of_folder(out))
-        tally.ask("validation", lambda condition=condition: concordance(study, Path(condition.run.out)), "paper")
+        tally.ask("validation", partial(_of_folder, out))
+        tally.ask("validation", partial(concordance, study, Path(condition.run.out)), "paper")
         tally.write()
     write_json(study.out / "validate" / "validate.json", {"format_version": 1, "screen": screen.name})
 
@@ -92,10 +98,8 @@ def _of_folder(out: Path) -> Result:
     chosen = table[(table["definition"] == "loadings") & (table["stratum"] == "all")]
     knockdowns = pd.read_parquet(out / "knockdowns.parquet", columns=["definition", "stratum", "label"])
     n = knockdowns[(knockdowns["definition"] == "loadings") & (knockdowns["stratum"] == "all")]["label"].nunique()
-    measures = [
-        Measure(str(row.metric), row.estimate, row.low, row.high, row.baseline, row.p_permuted, int(n), "knock-downs")
-        for row in chosen.itertuples()
-    ]
+    columns = ["metric", "estimate", "low", "high", "baseline", "p_permuted"]
+    measures = [Measure(*row)._replace(n=int(n), unit_of_n="knock-downs") for row in chosen[columns].to_numpy(object)]
     frame = pd.DataFrame(measures, columns=list(Measure._fields))
     return Result("validation", "validation/1", frame, chosen, "the best baseline without a circuit", "")
 

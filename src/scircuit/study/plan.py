@@ -1,6 +1,7 @@
 """What a study will take on this device, before any of it runs: files, forwards, memory, disk, time."""
 
 import logging
+import math
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -20,6 +21,7 @@ from scircuit.models.load import load_model
 from scircuit.models.stack import choose_device
 from scircuit.pipeline.cells import open_data, rule_of
 from scircuit.pipeline.facts import hardware
+from scircuit.report.tables import records
 from scircuit.study import amounts
 from scircuit.study.amounts import Load, Sizes
 from scircuit.study.asking import asking
@@ -77,16 +79,19 @@ class StudyPlan:
             f"  {'stage':<{width}} {'clean':>9} {'ablated':>9} {'random':>9} {'TFLOP':>9} {'memory':>8} {'disk':>8} "
             f"{'time':>9}",
         ]
-        for row in self.stages.to_dict("records"):
+        for row in records(self.stages):
             out.append("  " + _stage_line(row, width))
         total = self.stages[["seconds", "clean", "ablated", "random", "madds", "disk"]].sum()
-        whole = {**total.to_dict(), "stage": "total", "memory": self.stages["memory"].max()}
+        whole: dict[str, Any] = {str(k): v for k, v in total.items()} | {
+            "stage": "total",
+            "memory": self.stages["memory"].max(),
+        }
         out += ["  " + _stage_line(whole, width), *(f"assumed: {text}" for text in self.assumptions)]
         return out
 
     def to_json(self) -> dict[str, Any]:
         """What `plan.json` holds."""
-        rows = [{str(k): (v if v == v else None) for k, v in row.items()} for row in self.stages.to_dict("records")]
+        rows = [{str(k): (v if v == v else None) for k, v in row.items()} for row in records(self.stages)]
         return {
             "format_version": 1,
             "device": self.device,
@@ -156,11 +161,13 @@ class _Planner:
             model = random_model(shape, run.model, 2)
             saes = random_saes(model, range(1), run.sae.expansion, run.sae.k)
             every = dict.fromkeys(range(shape.n_layers), saes[0])
-            loads[f"tokens:{condition.name}"] = Load(seconds=amounts.tokenizing(run, sizes))
+            reading = amounts.tokenizing(run, sizes) if sizes.counted else math.nan
+            loads[f"tokens:{condition.name}"] = Load(seconds=reading)
             loads[f"features:{condition.name}"] = amounts.describing(run, shape, sizes, pace)
             loads[f"trace:{condition.name}"] = amounts.tracing(run, shape, sizes, pace, model, every)
             expected[condition.name] = amounts.expected_tests(run, shape, saes[0].n_latents)
         loads |= {name: Load(seconds=seconds) for name, seconds in asking(self.study, expected).items()}
+        loads |= {name: Load(seconds=math.nan) for name in ("disease", "validate")}  # depend on what they read
         opening = {name: self.opening(name) for name in loads}
         opening[next(iter(loads))] += self.open_seconds
         rows = [
@@ -242,7 +249,7 @@ class _Planner:
         rows = np.sort(np.random.default_rng(0).choice(sample.rows, min(_LOOKED_AT, len(sample.rows)), replace=False))
         started = clock()
         store = tokenize(
-            opened.adata, model.tokenizer, counts=data.counts, scale=data.scale, gene_column=data.gene_column,  # type: ignore[attr-defined]
+            opened.adata, model.tokenizer, counts=data.counts, scale=data.scale, gene_column=data.gene_column,
             rows=rows, min_rate=data.min_match,
         )  # fmt: skip
         seconds = (clock() - started) / len(rows)
@@ -276,6 +283,8 @@ def _amount(size: float) -> str:
 
 
 def _duration(seconds: float) -> str:
+    if math.isnan(seconds):
+        return "unknown"
     for size, unit in ((86400.0, "d"), (3600.0, "h"), (60.0, "min")):
         if seconds >= 2 * size:
             return f"{seconds / size:.3g} {unit}"

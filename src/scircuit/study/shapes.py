@@ -22,11 +22,14 @@ from scircuit.models.geneformer import Geneformer
 from scircuit.models.load import PACKAGED
 from scircuit.models.registry import known_checkpoint
 from scircuit.models.scgpt import ScGPT
-from scircuit.models.stack import BlockStack, choose_device, choose_dtype
+from scircuit.models.stack import choose_device, choose_dtype
 from scircuit.sae.base import LinearSAE, SaeConfig
 from scircuit.sae.topk import TopKSAE
 
 _SPECIAL = {"geneformer": ("<pad>", "<mask>", "<cls>", "<eos>"), "scgpt": ("<pad>", "<cls>", "<eoc>")}
+
+
+RandomModel = Geneformer | ScGPT
 
 
 class Shape(NamedTuple):
@@ -72,7 +75,7 @@ def shape_of(model: ModelSection) -> Shape:
     )
 
 
-def random_model(shape: Shape, model: ModelSection, n_layers: int) -> BlockStack:
+def random_model(shape: Shape, model: ModelSection, n_layers: int) -> RandomModel:
     """A model of that shape and tokenizer with random weights and only the first `n_layers` layers."""
     n_genes = shape.n_tokens - len(_SPECIAL[shape.kind])
     known = sorted({gene for genes in packaged_programs().genes.values() for gene in genes})[:n_genes]
@@ -93,7 +96,7 @@ def random_model(shape: Shape, model: ModelSection, n_layers: int) -> BlockStack
     return built
 
 
-def _geneformer(shape: Shape, model: ModelSection, vocabulary: Vocabulary, n_layers: int) -> BlockStack:
+def _geneformer(shape: Shape, model: ModelSection, vocabulary: Vocabulary, n_layers: int) -> RandomModel:
     config: Mapping[str, Any] = {
         "hidden_size": shape.d_model, "layer_norm_eps": 1e-12, "hidden_act": "relu", "num_hidden_layers": n_layers,
         "num_attention_heads": shape.n_heads, "intermediate_size": shape.d_mlp, "vocab_size": shape.n_tokens,
@@ -102,7 +105,7 @@ def _geneformer(shape: Shape, model: ModelSection, vocabulary: Vocabulary, n_lay
     return Geneformer(dict(config), RankValueTokenizer(vocabulary, shape.max_length, model.protocol), "random")
 
 
-def _scgpt(shape: Shape, model: ModelSection, vocabulary: Vocabulary, n_layers: int) -> BlockStack:
+def _scgpt(shape: Shape, model: ModelSection, vocabulary: Vocabulary, n_layers: int) -> RandomModel:
     args = {
         "embsize": shape.d_model, "nlayers": n_layers, "nheads": shape.n_heads, "d_hid": shape.d_mlp, "mask_value": -1,
     }  # fmt: skip
@@ -110,7 +113,7 @@ def _scgpt(shape: Shape, model: ModelSection, vocabulary: Vocabulary, n_layers: 
     return ScGPT(args, tokenizer, shape.n_tokens, "random")
 
 
-def random_cells(model: BlockStack, n_cells: int, length: int, seed: int = 0) -> TokenStore:
+def random_cells(model: RandomModel, n_cells: int, length: int, seed: int = 0) -> TokenStore:
     """`n_cells` cells of `length` gene positions each, genes drawn at random."""
     rng = np.random.default_rng(seed)
     n_genes = len(model.genes)
@@ -128,7 +131,7 @@ def random_cells(model: BlockStack, n_cells: int, length: int, seed: int = 0) ->
     )
 
 
-def random_saes(model: BlockStack, layers: range, expansion: int, k: int) -> dict[int, LinearSAE]:
+def random_saes(model: RandomModel, layers: range, expansion: int, k: int) -> dict[int, LinearSAE]:
     """TopK dictionaries with random unit directions: as many latents, and as many of them active, as trained ones."""
     d, n_latents = model.d_model, expansion * model.d_model
     out: dict[int, LinearSAE] = {}

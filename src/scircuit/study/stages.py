@@ -63,7 +63,7 @@ def _of_condition(study: StudyConfig, c: StudyCondition) -> list[Stage]:
     from scircuit.study import outside
 
     name, run = c.name, Path(c.run.out)
-    draws = [study.compare.draws, study.seed]
+    draws = {"draws": study.compare.draws, "seed": study.seed}
     return [
         Stage(f"tokens:{name}", (f"dictionary:{c.dictionaries}",), settings(c.run), _until(c.run, "tokenize")),
         Stage(f"features:{name}", (f"tokens:{name}",), None, _until(c.run, "features")),
@@ -79,14 +79,15 @@ def _of_study(study: StudyConfig) -> list[Stage]:
     from scircuit.study import between, outside
 
     traced = tuple(f"trace:{c.name}" for c in study.conditions)
-    decides = [asdict(study.compare), list(study.disease.sources), [[c.name, c.group] for c in study.conditions]]
-    out = [Stage("compare", traced, [*decides, study.seed], lambda _: between.compare(study))]
+    groups = {c.name: c.group for c in study.conditions}
+    decides = {**asdict(study.compare), "disease": list(study.disease.sources), "groups": groups, "seed": study.seed}
+    out = [Stage("compare", traced, decides, lambda _: between.compare(study))]
     if study.disease.sources:
         out.append(Stage("disease", traced, list(study.disease.sources), lambda _: outside.disease(study)))
     if study.perturbation.screen:
         judged = study.perturbation.conditions or tuple(c.name for c in study.conditions)
         needs = tuple(f"trace:{name}" for name in judged)
-        decides = [asdict(study.perturbation), study.seed]
+        decides = {**asdict(study.perturbation), "seed": study.seed}
         out.append(Stage("validate", needs, decides, lambda _: outside.validate(study)))
     asked = tuple(f"{kind}:{c.name}" for c in study.conditions for kind in ("analysis", "paper-analysis", "knowledge"))
     shown = [study.name, [[c.name, c.published] for c in study.conditions]]
