@@ -9,6 +9,7 @@ import typer
 
 from scircuit.cli_knowledge import knowledge, models
 from scircuit.cli_probe import combine, mediate, paths, probe
+from scircuit.cli_study import app as study_app
 from scircuit.cli_world import analyze, compare, validate
 from scircuit.errors import ScircuitError
 
@@ -274,6 +275,7 @@ app.command()(probe)
 app.command()(paths)
 
 app.add_typer(knowledge, name="knowledge")
+app.add_typer(study_app, name="study")
 app.add_typer(models, name="models")
 
 

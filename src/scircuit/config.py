@@ -319,7 +319,7 @@ def load_config(path: str | Path) -> RunConfig:
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise ScircuitError(f"{path} is not valid TOML: {error}.") from None
     config = parse_config(content, where=str(path))
-    return _relative_to(config, path.parent)
+    return relative_to(config, path.parent)
 
 
 def parse_config(content: Mapping[str, Any], where: str = "config") -> RunConfig:
@@ -338,7 +338,7 @@ def parse_config(content: Mapping[str, Any], where: str = "config") -> RunConfig
         for key, value in layer.items():
             both = isinstance(value, Mapping) and isinstance(merged.get(key), Mapping)
             merged[key] = {**merged[key], **value} if both else value
-    config: RunConfig = _build(RunConfig, merged, where)
+    config: RunConfig = build_section(RunConfig, merged, where)
     for name, (low, high) in _RANGES.items():
         section, key = name.split(".")
         value = getattr(getattr(config, section), key)
@@ -348,7 +348,8 @@ def parse_config(content: Mapping[str, Any], where: str = "config") -> RunConfig
     return config
 
 
-def _build(kind: Any, content: Any, where: str) -> Any:
+def build_section(kind: Any, content: Any, where: str) -> Any:
+    """A dataclass of values from a table of them; unknown keys and wrong types are refused with what is allowed."""
     if not isinstance(content, Mapping):
         raise ScircuitError(f"{where} must be a table of values, not {content!r}.")
     known = {f.name: f for f in fields(kind)}
@@ -361,7 +362,8 @@ def _build(kind: Any, content: Any, where: str) -> Any:
     values = {}
     for key, value in content.items():
         inner = f"{where}: {key}"
-        values[key] = _build(hints[key], value, inner) if is_dataclass(hints[key]) else _cast(hints[key], value, inner)
+        cast = build_section if is_dataclass(hints[key]) else _cast
+        values[key] = cast(hints[key], value, inner)
     return kind(**values)
 
 
@@ -376,7 +378,7 @@ def _cast(hint: Any, value: Any, where: str) -> Any:
         origin = get_origin(option) or option
         if origin is tuple and isinstance(value, (list, tuple)):
             inner = get_args(option)[0]
-            cast = _build if is_dataclass(inner) else _cast
+            cast = build_section if is_dataclass(inner) else _cast
             return tuple(cast(inner, v, where) for v in value)
         if origin is float and isinstance(value, (int, float)) and not isinstance(value, bool):
             return float(value)
@@ -390,7 +392,7 @@ def _cast(hint: Any, value: Any, where: str) -> Any:
     raise ScircuitError(f"{where} = {value!r} is of the wrong type; {names} is needed.")
 
 
-def _relative_to(config: RunConfig, folder: Path) -> RunConfig:
+def relative_to(config: RunConfig, folder: Path) -> RunConfig:
     """Paths of the file, seen from the file's folder."""
     from dataclasses import replace
 
