@@ -63,4 +63,3 @@ def test_killed_at_ten_moments_and_resumed(study_folder):
     assert len(one) > 60
     for name, path in one.items():
         pd.testing.assert_frame_equal(pd.read_parquet(path), pd.read_parquet(other[name]), check_exact=True, obj=name)
-    print(f"killed with {done} stages done; {len(one)} tables are equal")
