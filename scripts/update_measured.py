@@ -58,6 +58,8 @@ def card(folder: Path) -> tuple[Path, str]:
     log = json.loads((folder / "training.json").read_text())
     weights = folder / "model.safetensors"
     family = "Geneformer" if folder.name.startswith("geneformer") else "scGPT"
+    alone = "each gene's frequency" if family == "Geneformer" else "each gene's mean bin"
+    tissue = log["tissue"]
     curve = "\n".join(f"| {p['step']} | {p['train']:.4f} | {p['held_out']:.4f} |" for p in log["curve"])
     text = f"""# {folder.name}
 
@@ -70,7 +72,9 @@ A small model of the {family} class that ships with scircuit so that any human A
   gene factors of the training cells.
 - **Size**: {weights.stat().st_size / 1e6:.1f} MB of float32 weights.
 - **Held-out loss** ({log["n_held_out_cells"]} cells, {log["unit"]}): {log["curve"][-1]["held_out"]:.4f}, against
-  {log["baseline_held_out"]:.4f} for what each gene's frequency alone gives.
+  {log["baseline_held_out"]:.4f} for what {alone} alone gives.
+- **Another tissue** ({tissue["n_cells"]:,} gut cells, SCP1884, never trained on): {tissue["loss"]:.4f}, against
+  {tissue["baseline"]:.4f}.
 
 | step | training loss | held-out loss |
 |---|---|---|

@@ -7,8 +7,10 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from scircuit.cli_probe import paths, probe
-from scircuit.cli_world import compare, validate
+from scircuit.cli_knowledge import knowledge, models
+from scircuit.cli_probe import combine, mediate, paths, probe
+from scircuit.cli_study import app as study_app
+from scircuit.cli_world import analyze, compare, validate
 from scircuit.errors import ScircuitError
 
 if TYPE_CHECKING:
@@ -17,7 +19,11 @@ if TYPE_CHECKING:
 app = typer.Typer(
     name="scircuit",
     help="Causal circuits between sparse-autoencoder features inside single-cell foundation models.\n\n"
-    "Start with `scircuit demo`; then `scircuit init my.toml`, edit it, and `scircuit run my.toml`.",
+    "A sparse autoencoder (SAE) splits what a layer of Geneformer or scGPT computes into features, here also called "
+    "latents. scircuit silences one at a time in real cells, measures every later one, and reports which drive "
+    "which.\n\n"
+    "Start with `scircuit demo`; then `scircuit init my.toml`, edit it, and `scircuit run my.toml`. "
+    "`scircuit COMMAND --help` explains a command.",
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
@@ -71,7 +77,11 @@ def demo(
     ),
     seed: Annotated[int, typer.Option(help="Seeds every draw.")] = 0,
 ) -> None:
-    """Trace circuits in both packaged models on 500 blood cells they never saw, and write one report."""
+    """Run everything once, without a file of yours.
+
+    Traces circuits in both packaged models on 500 blood cells that they never saw, and writes one report,
+    DIR/report/index.html. Takes a minute or two on two cores; needs no network and no GPU.
+    """
     from scircuit.pipeline.runs import demo as run_demo
 
     typer.echo(run_demo(out, seed=seed))
@@ -81,7 +91,10 @@ def demo(
 def init(
     path: Annotated[Path, typer.Argument(metavar="FILE", help="Where to write the config.")] = Path("scircuit.toml"),
 ) -> None:
-    """Write a commented config with every setting and its default."""
+    """Write a config to start from, every setting explained.
+
+    Set at least cells.path (your .h5ad) and model.source (your checkpoint), then `scircuit run FILE`.
+    """
     from scircuit._io import atomic
     from scircuit.config import template
 
@@ -98,7 +111,10 @@ def doctor(
         Path | None, typer.Argument(metavar="[CONFIG]", help="A TOML file; everything it names is checked too.")
     ] = None,
 ) -> None:
-    """Check the installation, devices and their arithmetic, caches, and every path of a config; exit 1 on a FAIL."""
+    """Check the installation, the devices, a config.
+
+    Arithmetic of the devices, caches, and every path of a config; exit 1 on a FAIL.
+    """
     from scircuit.pipeline.doctor import doctor as examine
     from scircuit.pipeline.doctor import lines
 
@@ -118,7 +134,11 @@ def run(
     cluster: ClusterOption = None,
     accept: AcceptOption = False,
 ) -> None:
-    """All stages: tokenize, train-sae, features, trace, report. Goes on where an earlier call stopped."""
+    """Run all stages of a config, to the report.
+
+    The stages are tokenize, train-sae, features, trace, report. A run that was interrupted goes on where it stopped;
+    a folder that holds another run is left alone.
+    """
     from scircuit.pipeline.runs import run as run_all
 
     typer.echo(run_all(_read(config, out, memory, accept), cluster=cluster).stage("report") / "index.html")
@@ -145,25 +165,41 @@ def _stage(config: Path, out: Path | None, name: str, artefact: str) -> None:
 
 @app.command()
 def tokenize(config: ConfigPath, out: OutOption = None) -> None:
-    """Stage 1: cells to tokens, split by use: train, catalogue, discovery, confirmation. Writes tokens/."""
+    """Stage 1: turn cells into tokens.
+
+    Checks the counts, matches the genes to the model's vocabulary, and splits the cells by use: train,
+    catalogue, discovery, confirmation. Writes tokens/.
+    """
     _stage(config, out, "tokenize", "tokens")
 
 
 @app.command(name="train-sae")
 def train_sae(config: ConfigPath, out: OutOption = None) -> None:
-    """Stage 2: train and measure the dictionaries of all layers; goes on where it stopped. Writes saes/."""
+    """Stage 2: train one SAE per layer, and measure them.
+
+    All layers in one pass over the cells. Measured on held-out cells: variance unexplained, L0, alive latents, and
+    the share of the model's loss that the reconstruction recovers. Writes saes/, in SAELens format; goes on where it
+    stopped.
+    """
     _stage(config, out, "train-sae", "saes")
 
 
 @app.command()
 def features(config: ConfigPath, out: OutOption = None) -> None:
-    """Stage 3: what every latent responds to: genes, gene sets, labels. Writes features/."""
+    """Stage 3: describe and label every latent.
+
+    How often each fires, on which genes and cells most, and which gene sets those genes are enriched in. Writes
+    features/.
+    """
     _stage(config, out, "features", "features")
 
 
 @app.command()
 def plan(config: ConfigPath, out: OutOption = None, memory: MemoryOption = None) -> None:
-    """What stage 4 will take on this device: forwards, FLOP, memory, disk, time. Needs features/, writes nothing."""
+    """Estimate what stage 4 will take here.
+
+    Forward passes, FLOP, memory, disk and time. Needs features/ and writes nothing.
+    """
     from scircuit.pipeline.planning import plan as plan_run
 
     typer.echo("\n".join(plan_run(_read(config, out, memory)).lines()))
@@ -177,7 +213,12 @@ def trace(
     cluster: ClusterOption = None,
     accept: AcceptOption = False,
 ) -> None:
-    """Stage 4: ablate the sources, call edges, find them again. Writes trace/, circuit/ and confirmation/."""
+    """Stage 4: silence latents, and find the circuit.
+
+    Ablates every source latent in every traced cell, measures all later latents, tests them, and keeps the edges
+    that pass the thresholds; then finds the edges again in other cells. Writes trace/, circuit/ (edges.parquet,
+    nodes.parquet, run.json) and confirmation/.
+    """
     from scircuit.pipeline.runs import run_stage
 
     typer.echo(run_stage(_read(config, out, memory, accept), "trace", cluster).stage("circuit"))
@@ -185,118 +226,25 @@ def trace(
 
 @app.command()
 def report(config: ConfigPath, out: OutOption = None) -> None:
-    """Stage 5: one self-contained HTML page. Writes report/index.html."""
+    """Stage 5: write the report, one HTML page.
+
+    Opens from disk, without network. Writes report/index.html.
+    """
     _stage(config, out, "report", "report")
-
-
-@app.command()
-def mediate(
-    config: ConfigPath,
-    out: OutOption = None,
-    edges: Annotated[
-        list[str] | None,
-        typer.Option("--edge", metavar="0:12-3:45", help="An edge, layer:latent-layer:latent; may be repeated."),
-    ] = None,
-    n_edges: Annotated[int, typer.Option(help="Edges drawn at random where none is named.", min=1)] = 20,
-    top: Annotated[
-        int, typer.Option(help="Mediators held per edge, the likeliest first; as many random latents are.", min=1)
-    ] = 5,
-    n_cells: Annotated[int, typer.Option(help="Cells, those that were not traced first.", min=1)] = 50,
-) -> None:
-    """Hold the latents between the ends of edges at their clean value: which of them carry the effect."""
-    from scircuit.pipeline.causes import mediate as measure
-
-    measure(_read(config, out), edges or (), n_edges=n_edges, top=top, n_cells=n_cells)
-    _answer(Path(_read(config, out).out), "mediation")
-
-
-@app.command()
-def combine(
-    config: ConfigPath,
-    out: OutOption = None,
-    sets: Annotated[
-        list[str] | None,
-        typer.Option("--set", metavar="0:12+0:33", help="Sources ablated together and apart; may be repeated."),
-    ] = None,
-    n_sets: Annotated[int, typer.Option(help="Sets drawn at random where none is named.", min=1)] = 10,
-    size: Annotated[int, typer.Option(help="Sources of a drawn set; its pairs are measured too.", min=2, max=4)] = 3,
-    n_cells: Annotated[int, typer.Option(help="Cells, those that were not traced first.", min=1)] = 50,
-) -> None:
-    """Ablate sources together and apart: whether their effects add up."""
-    from scircuit.pipeline.causes import combine as measure
-
-    measure(_read(config, out), sets or (), n_sets=n_sets, size=size, n_cells=n_cells)
-    _answer(Path(_read(config, out).out), "interactions")
 
 
 RunPath = Annotated[Path, typer.Argument(metavar="RUN", help="Folder of a finished run.")]
 
 
-@app.command()
-def analyze(
-    question: Annotated[
-        str, typer.Argument(metavar="QUESTION", help="A question's name, `all`, or `list` to see the questions.")
-    ],
-    run: Annotated[Path | None, typer.Argument(metavar="RUN", help="Folder of a finished run.")] = None,
-    profile: Annotated[str, typer.Option(help="default, or paper for the published definitions.")] = "default",
-    second: Annotated[
-        Path | None, typer.Option("--with", metavar="RUN", help="Another run, for the questions that compare two.")
-    ] = None,
-    option: Annotated[
-        list[str] | None,
-        typer.Option("--option", metavar="NAME=VALUE", help="A setting of one question, such as draws=5000."),
-    ] = None,
-) -> None:
-    """Ask a traced run what its circuit says; answers go to RUN/analysis/ and into the next report."""
-    from scircuit.analysis.registry import QUESTIONS, answerable
-    from scircuit.pipeline.questions import questions_of
-
-    if question == "list":
-        known = list(QUESTIONS) if run is None else answerable(run)
-        typer.echo("\n".join(f"{name:20} {QUESTIONS[name].asks}" for name in known))
-        return
-    if run is None:
-        raise ScircuitError("RUN is missing; give the folder of a finished run after the question.")
-    asked = questions_of(run, question, profile)
-    if question == "all" and (option or second):
-        raise ScircuitError("`all` takes no --option and no --with; ask one question at a time with them.")
-    _answer(run, *asked, profile=profile, second=second, options=_settings(option or []))
-
-
-def _answer(
-    run: Path,
-    *names: str,
-    profile: str = "default",
-    second: Path | None = None,
-    options: "dict[str, object] | None" = None,
-) -> None:
-    """Ask, and print the headline of every answer with the words it needs."""
-    from scircuit.pipeline.questions import ask, glossary, sentences
-
-    summary = ask(run, names, profile, dict.fromkeys(names, options or {}), second)
-    mine = summary[summary["question"].isin(names)]
-    typer.echo("\n".join([*sentences(mine), "", *glossary(mine)]))
-
-
-def _settings(given: list[str]) -> "dict[str, object]":
-    """`NAME=VALUE` as keywords; numbers and lists as JSON writes them, anything else as text."""
-    import json
-
-    found: dict[str, object] = {}
-    for text in given:
-        name, separator, value = text.partition("=")
-        if not separator:
-            raise ScircuitError(f"--option {text!r} is not NAME=VALUE; write for example draws=5000.")
-        try:
-            found[name] = json.loads(value)
-        except json.JSONDecodeError:
-            found[name] = value
-    return found
+app.command()(analyze)
 
 
 @app.command(name="compare-profiles")
 def compare_profiles(run: RunPath) -> None:
-    """The corrected and the published numbers of one run side by side, with what differs in a sentence."""
+    """Show corrected and published numbers of a run.
+
+    Side by side, with what differs in a sentence.
+    """
     from scircuit.analysis.result import GLOSSARY
     from scircuit.pipeline.questions import beside, both_profiles
 
@@ -321,105 +269,20 @@ def export(
 
 app.command()(compare)
 app.command()(validate)
+app.command()(mediate)
+app.command()(combine)
 app.command()(probe)
 app.command()(paths)
 
-knowledge = typer.Typer(
-    help="Gene sets, networks and disease genes: what is known, what is in the cache, and how it gets there.",
-    no_args_is_help=True,
-    rich_markup_mode=None,
-)
 app.add_typer(knowledge, name="knowledge")
-SourceName = Annotated[str, typer.Argument(metavar="NAME", help="A source; see `scircuit knowledge list`.")]
-
-
-@knowledge.command(name="list")
-def list_sources() -> None:
-    """Every source with its version, licence, and whether it is in the cache."""
-    from scircuit.knowledge.registry import list_sources as known
-
-    typer.echo(known()[["name", "kind", "state", "version", "licence", "title"]].to_string(index=False))
-
-
-@knowledge.command()
-def fetch(
-    name: SourceName, again: Annotated[bool, typer.Option("--again", help="Even if it is in the cache.")] = False
-) -> None:
-    """Download a source once into the cache, checked against its checksum."""
-    from scircuit.knowledge.registry import fetch as download
-
-    typer.echo(download(name, again=again))
-
-
-@knowledge.command()
-def add(
-    name: SourceName,
-    path: Annotated[Path, typer.Argument(metavar="FILE", help="A file of yours, for example a GMT.")],
-    kind: Annotated[str, typer.Option(help="What the file holds; an unknown kind is refused with the list.")] = (
-        "gene sets"
-    ),
-    title: Annotated[str, typer.Option(help="Its title.")] = "",
-    version: Annotated[str, typer.Option(help="Its version.")] = "",
-    licence: Annotated[str, typer.Option(help="Its licence.")] = "",
-) -> None:
-    """Put a file of yours into the cache under a name."""
-    from scircuit.knowledge.registry import add as put
-
-    typer.echo(put(name, path, kind=kind, title=title, version=version, licence=licence))
-
-
-@knowledge.command()
-def show(name: SourceName) -> None:
-    """Version, licence, addresses, checksums and size of one source."""
-    import json
-
-    from scircuit.knowledge.registry import show as describe
-
-    typer.echo(json.dumps(describe(name), indent=2))
-
-
-models = typer.Typer(
-    help="Published checkpoints: which are known, what they are, and how they get here.",
-    no_args_is_help=True,
-    rich_markup_mode=None,
-)
+app.add_typer(study_app, name="study")
 app.add_typer(models, name="models")
-CheckpointName = Annotated[str, typer.Argument(metavar="NAME", help="A checkpoint; see `scircuit models list`.")]
-
-
-@models.command(name="list")
-def list_models() -> None:
-    """Every known checkpoint with its size, licence, and whether its files are on this machine."""
-    from scircuit.models.hub import list_checkpoints_here
-
-    typer.echo(list_checkpoints_here().to_string(index=False))
-
-
-@models.command(name="fetch")
-def fetch_model(
-    name: CheckpointName,
-    again: Annotated[bool, typer.Option("--again", help="Even if it is in the cache.")] = False,
-) -> None:
-    """Download a checkpoint and its dictionaries into the Hugging Face cache, each file held to its hash."""
-    from scircuit.models.hub import fetch_checkpoint
-
-    typer.echo(fetch_checkpoint(name, again=again))
-
-
-@models.command(name="show")
-def show_model(name: CheckpointName) -> None:
-    """Repository, revision, files, hashes, licence and paper of one checkpoint, and which files are missing here."""
-    import json
-
-    from scircuit.models.hub import show_checkpoint
-
-    typer.echo(json.dumps(show_checkpoint(name), indent=2))
 
 
 def main() -> None:
     """Entry point: a wrong input is one sentence and exit code 2."""
     try:
-        app(standalone_mode=True)
+        app(prog_name="scircuit")
     except ScircuitError as error:
         sys.stderr.write(f"scircuit: {error}\n")
         sys.exit(2)

@@ -248,6 +248,19 @@ class TestMediation:
         assert (own["q_value"] < 0.01).all()
         assert ((own["low"] < 0.4) & (own["high"] > 0.4)).mean() > 0.85
 
+    def test_edges_without_a_response_have_no_share(self, circuit):
+        """In other cells than those of the trace an edge may do nothing; the others answer as before."""
+        effects = self.responses(circuit, 0.4)
+        first = (effects[ENDS] == effects[ENDS].iloc[0]).all(axis=1)
+        silent = effects.assign(**{c: effects[c].where(~first, 0.0) for c in ("delta", "delta_held")})
+        result, rest = mediation(silent, draws=50), mediation(effects[~first], draws=50)
+        assert result.estimate == pytest.approx(rest.estimate)
+        assert result.headline.n == rest.headline.n
+        held = effects.loc[first, ["mediator_layer", "mediator_feature"]].drop_duplicates()
+        assert result.table["share"].isna().sum() == len(held)
+        with pytest.raises(ScircuitError, match="no edge has a response"):
+            mediation(effects.assign(delta=0.0, delta_held=0.0), draws=5)
+
     def test_mediators_that_carry_nothing_are_not_called(self, circuit):
         result = mediation(self.responses(circuit, 0.0), draws=50)
         own = result.table[result.table["kind"] == "mediator"]

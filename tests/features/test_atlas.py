@@ -98,8 +98,10 @@ class Described(NamedTuple):
         genes = set(packaged_programs().genes[program])
         features = self.features.assign(n_genes=[len(genes & set(top)) for top in self.features["top_genes"]])
         best = features.sort_values(["n_genes", "feature"], ascending=[False, True]).drop_duplicates("layer")
-        of_program = self.terms.loc[self.terms["term"] == program, ["layer", "feature"]].assign(significant=True)
-        best = best.merge(of_program, how="left", on=["layer", "feature"]).fillna({"significant": False})
+        known = set(
+            self.terms.loc[self.terms["term"] == program, ["layer", "feature"]].itertuples(index=False, name=None)
+        )
+        best["significant"] = [key in known for key in zip(best["layer"], best["feature"], strict=True)]
         return best.merge(self.first_kind(), how="left", on=["layer", "feature"]).sort_values("layer")
 
     def first_kind(self) -> pd.DataFrame:

@@ -204,6 +204,22 @@ def test_blocks_of_sources_and_batches_do_not_change_the_result(setup, traced, t
     assert_same_effects(a, b, [*ENDS, "kind", "draw"])
 
 
+def test_where_edges_need_no_test_every_strong_effect_is_kept(setup, traced, tmp_path):
+    model, saes, store, sources = setup
+    keys = [*ENDS, "kind", "draw"]
+    all_tests = read(traced)[0]["effects"].set_index(keys)
+    kept = {}
+    for max_q in (None, 0.05):
+        settings = replace(SETTINGS, retention=0.05, max_q=max_q, min_abs_d=0.5)
+        out = tracer.trace(model, saes, store, sources, tmp_path / str(max_q), settings=settings)
+        kept[max_q] = read(out)[0]["effects"].set_index(keys).index
+    strong = all_tests.index[all_tests["cohens_d"].abs() > 0.5]
+    small_p = all_tests.index[all_tests["p_value"] <= 0.05]
+    assert len(strong.difference(small_p)) > 20, "sources that fire in few cells"
+    assert set(kept[None]) == set(strong) | set(small_p)
+    assert set(kept[0.05]) == set(small_p)
+
+
 def test_a_finished_trace_is_returned_and_another_is_refused(setup, traced, monkeypatch):
     model, saes, store, sources = setup
     monkeypatch.setattr(tracer, "run_unit", lambda *a, **o: pytest.fail("nothing is left to run"))

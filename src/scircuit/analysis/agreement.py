@@ -128,7 +128,8 @@ def called(moments: pd.DataFrame, rule: EdgeRule, n_tests: int | None = None) ->
     """
     responded = moments["n_nonzero"].to_numpy() > 0
     consistency = np.zeros(len(moments))
-    consistency[responded] = CONSISTENCY[rule.consistency](moments.loc[responded])
+    counts = moments[["n_cells", "n_nonzero", "n_pos", "n_neg"]]
+    consistency[responded] = CONSISTENCY[rule.consistency](counts if responded.all() else counts.loc[responded])
     passes = responded & (moments["cohens_d"].abs().to_numpy() > rule.min_abs_d)
     passes &= (consistency > rule.min_consistency) & (moments["n_nonzero"].to_numpy() >= rule.min_nonzero)
     if rule.max_q is not None:

@@ -107,7 +107,7 @@ def mediation(effects: pd.DataFrame, draws: int = 2000, seed: int = 0) -> Result
     Raises
     ------
     ScircuitError
-        On missing columns, unknown kinds, or a table without any mediator.
+        On missing columns, unknown kinds, or a table without any mediator or response.
     """
     _check(effects)
     rng = np.random.default_rng(seed)
@@ -148,7 +148,11 @@ def _check(effects: pd.DataFrame) -> None:
 
 
 def _measures(table: pd.DataFrame, rng: np.random.Generator, draws: int) -> list[Measure]:
-    shares = {kind: rows.set_index(ENDS)["share"] for kind, rows in table.groupby("kind", observed=True)}
+    # An edge without any response in these cells has no share to give.
+    known = table.dropna(subset=["share"])
+    if not (known["kind"] == "mediator").any():
+        raise ScircuitError("no edge has a response in these cells, so no share is defined; take more cells.")
+    shares = {kind: rows.set_index(ENDS)["share"] for kind, rows in known.groupby("kind", observed=True)}
     best = shares["mediator"].groupby(ENDS).max()
     every = shares["mediator"].groupby(ENDS).agg(["sum", "size"])
     random_best, random_mean, p = np.nan, np.nan, np.nan
@@ -156,7 +160,7 @@ def _measures(table: pd.DataFrame, rng: np.random.Generator, draws: int) -> list
         drawn = shares["random"].groupby(ENDS).max()
         both = best.to_frame("own").join(drawn.rename("random"), how="inner")
         random_best, random_mean = float(both["random"].mean()), float(shares["random"].mean())
-        p = float(signflip_p((both["own"] - both["random"]).to_numpy()[None], rng)[0])
+        p = float(signflip_p((both["own"] - both["random"]).to_numpy()[None], rng)[0]) if len(both) else np.nan
     n = len(best)
     measures = [
         Measure.of("share_carried", ratio_interval(best, np.ones(n), rng, draws), n, random_best, p),

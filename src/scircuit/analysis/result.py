@@ -17,6 +17,8 @@ GLOSSARY = {
     "supporting": "supporting: the target falls when the source is ablated, so the source drives it "
     "(published as 'inhibitory'); suppressing: the target rises.",
     "d": "d: mean response over its standard deviation across the cells in which the source fires.",
+    "zero as negative": "zero as negative: the edges of this circuit were called by the published consistency, which "
+    "counts silent cells as falling, so falling targets pass more easily and the supporting share is too high.",
     "response": "response: change of the target's activation when the source is ablated, in units of the "
     "target's activation, averaged over the positions where the source fires.",
     "random direction": "random direction: a direction of the same norm, at the same positions, in place of "

@@ -24,7 +24,7 @@ def source_counts(circuit: Circuit) -> pd.DataFrame:
     made = tests[tests["kind"] == "random"].groupby([*SOURCE, "draw"])["n_tests"].sum().rename("n_tests").to_frame()
     draws = circuit.controls.assign(draw=circuit.controls["draw"].astype("int64")).groupby([*SOURCE, "draw"]).size()
     made["n_edges"] = draws.reindex(made.index, fill_value=0)
-    of_source = table["n_edges"].reindex(pd.MultiIndex.from_frame(made.reset_index()[SOURCE])).to_numpy()
+    of_source = table["n_edges"].reindex(made.reset_index("draw").index).to_numpy()
     made["fewer"] = made["n_edges"].to_numpy() < of_source
     by_source = made.groupby(level=[0, 1])
     table["n_random"] = by_source.size().reindex(table.index, fill_value=0)

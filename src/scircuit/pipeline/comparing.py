@@ -45,6 +45,8 @@ def compare(
     draws: int = 1000,
     report: bool = True,
     seed: int = 0,
+    models: Sequence[str] | None = None,
+    min_models: int = 2,
 ) -> Path:
     """Compare finished runs and write tables and a report into a folder.
 
@@ -77,6 +79,10 @@ def compare(
     report : bool
         Write the page.
     seed : int
+    models : list of str, optional
+        One per run: runs of one name are conditions of one model; by default the model that a run was traced in.
+    min_models : int
+        Models that must share a label pair.
 
     Returns
     -------
@@ -92,7 +98,7 @@ def compare(
     out, paper = Path(out), named_profile(profile).name == "paper"
     if len(runs) < 2:
         raise ScircuitError(f"{len(runs)} run was given; a comparison needs at least two run folders.")
-    conditions = open_conditions(runs, names, rule, n_cells, seed)
+    conditions = open_conditions(runs, names, rule, n_cells, seed, models)
     check_conditions(conditions, 1)
     sets = disease_sets(disease) if disease else {}
     asked = {
@@ -102,15 +108,16 @@ def compare(
         "draws": draws,
         "report": report,
         "seed": seed,
+        "min_models": min_models,
     }
     key = sha256_of(identity(conditions), asked, _FORMAT)
     if _done(out, key):
         return out
     tally = _Tally(out)
-    _ask_all(tally, conditions, sets, draws, seed)
+    _ask_all(tally, conditions, sets, draws, seed, min_models)
     if paper:
-        published = open_conditions(runs, names, PAPER, n_cells, seed)
-        _ask_published(tally, published, gene_sets or _libraries(published), draws, seed)
+        published = open_conditions(runs, names, PAPER, n_cells, seed, models)
+        _ask_published(tally, published, gene_sets or _libraries(published), draws, seed, min_models)
     tally.write()
     if report:
         reported = [run_of_folder(run, c.name) for run, c in zip(runs, conditions, strict=True)]
@@ -158,13 +165,21 @@ class _Tally:
 
 
 def _ask_all(
-    tally: _Tally, conditions: list[Condition], sets: Mapping[str, Sequence[str]], draws: int, seed: int
+    tally: _Tally,
+    conditions: list[Condition],
+    sets: Mapping[str, Sequence[str]],
+    draws: int,
+    seed: int,
+    min_models: int,
 ) -> None:
-    tally.ask("consensus", lambda: consensus(conditions, draws=draws, paper_draws=draws, seed=seed))
+    tally.ask("consensus", lambda: consensus(conditions, draws, draws, min_models, seed))
     for a, b in combinations(conditions, 2):
         _ask_pair(tally, a, b, draws, seed)
     if sets:
-        tally.ask("disease_conservation", lambda: disease_conservation(conditions, _associations(conditions, sets)))
+        tally.ask(
+            "disease_conservation",
+            lambda: disease_conservation(conditions, _associations(conditions, sets), min_models),
+        )
 
 
 def _ask_pair(tally: _Tally, a: Condition, b: Condition, draws: int, seed: int) -> None:
@@ -179,10 +194,15 @@ def _ask_pair(tally: _Tally, a: Condition, b: Condition, draws: int, seed: int) 
 
 
 def _ask_published(
-    tally: _Tally, conditions: list[Condition], gene_sets: Sequence[str | Path], draws: int, seed: int
+    tally: _Tally,
+    conditions: list[Condition],
+    gene_sets: Sequence[str | Path],
+    draws: int,
+    seed: int,
+    min_models: int,
 ) -> None:
     """The published definitions, on circuits built by the published rule."""
-    tally.ask("consensus", lambda: consensus(conditions, draws=draws, paper_draws=draws, seed=seed), "paper")
+    tally.ask("consensus", lambda: consensus(conditions, draws, draws, min_models, seed), "paper")
     sets: dict[str, Sequence[str]] = {}
     for name in gene_sets:
         sets |= load_gene_sets(name).genes

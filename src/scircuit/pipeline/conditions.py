@@ -19,6 +19,7 @@ def open_conditions(
     rule: EdgeRule | None = None,
     n_cells: int | None = None,
     seed: int = 0,
+    models: Sequence[str] | None = None,
 ) -> list[Condition]:
     """The circuits of finished runs, each with its name, its model and its gene loadings.
 
@@ -33,6 +34,8 @@ def open_conditions(
         Build every circuit again as if it had been traced in so many of its cells, from the stored per-cell responses.
     seed : int
         Of the draw of cells.
+    models : list of str, optional
+        One per run: conditions of one name are taken together; by default the model that a run was traced in.
 
     Raises
     ------
@@ -42,6 +45,8 @@ def open_conditions(
     folders = [Path(run) for run in runs]
     if names is not None and len(names) != len(folders):
         raise ScircuitError(f"{len(names)} names were given for {len(folders)} runs; give one for each.")
+    if models is not None and len(models) != len(folders):
+        raise ScircuitError(f"{len(models)} models were given for {len(folders)} runs; give one for each.")
     circuits = [_circuit(folder, rule, n_cells, seed) for folder in folders]
     named = list(names) if names is not None else [_name(c, f) for c, f in zip(circuits, folders, strict=True)]
     repeated = sorted({name for name in named if named.count(name) > 1})
@@ -49,9 +54,10 @@ def open_conditions(
         raise ScircuitError(
             f"{named.count(repeated[0])} runs are called {repeated[0]!r}; give each its own name (--names)."
         )
+    of = list(models) if models is not None else [model_of(circuit) for circuit in circuits]
     return [
-        Condition(name, model_of(circuit), circuit, _genes(folder))
-        for name, circuit, folder in zip(named, circuits, folders, strict=True)
+        Condition(name, model, circuit, _genes(folder))
+        for name, model, circuit, folder in zip(named, of, circuits, folders, strict=True)
     ]
 
 

@@ -56,7 +56,7 @@ class RunFolder:
                 raise ScircuitError(
                     f"{root} holds a different run ({changed[0]}); choose another out folder or delete this one."
                 )
-        elif root.exists() and not (root.is_dir() and not any(root.iterdir())):
+        elif root.exists() and not (root.is_dir() and all(_unfinished(p) for p in root.iterdir())):
             raise ScircuitError(f"{root} exists and is no scircuit run; choose an empty or new folder for out.")
         return cls(root, config)
 
@@ -108,6 +108,11 @@ def settings(config: RunConfig) -> dict[str, Any]:
     found["trace"] = {k: v for k, v in found["trace"].items() if k not in RESOURCES}
     found["sae"].pop("checkpoint_every")
     return dict(json.loads(json.dumps(found, default=str)))  # as it is read again: lists for tuples
+
+
+def _unfinished(path: Path) -> bool:
+    """Whether a process that was killed while it wrote the first file left this."""
+    return path.name.startswith(".") and path.suffix == ".tmp"
 
 
 def _differences(theirs: Any, mine: Any, where: str = "") -> list[str]:

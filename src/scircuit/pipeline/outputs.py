@@ -114,6 +114,13 @@ def _open(run: str | Path, n_cells: int | None, seed: int) -> tuple[RunFolder, F
     except ScircuitError as error:
         raise ScircuitError(f"{error} Its own outputs need the model; leave them out with --no-deletion.") from None
     require_outputs(model)
+    traced = read_json(folder.need("circuit") / "run.json")["model"]
+    if traced["fingerprint"] != model.fingerprint:
+        raise ScircuitError(
+            f"{run} was traced in another {traced['name']} (fingerprint {traced['fingerprint'][:12]}, not "
+            f"{model.fingerprint[:12]}); its outputs would be another model's: trace again, or leave them out with "
+            "--no-deletion."
+        )
     cells = traced_cells(store, config)
     if n_cells is not None and n_cells < len(cells):
         cells = cells.subset(np.sort(np.random.default_rng([seed, 5]).choice(len(cells), n_cells, replace=False)))

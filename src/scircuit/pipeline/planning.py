@@ -4,8 +4,9 @@ from scircuit.cells.tokens import TokenStore
 from scircuit.config import RunConfig
 from scircuit.features.catalogue import Catalogue
 from scircuit.pipeline.cells import check_cells, traced_cells
+from scircuit.pipeline.checks import check_inputs
 from scircuit.pipeline.folder import RunFolder
-from scircuit.pipeline.opening import check_inputs, open_model, open_saes, trace_settings
+from scircuit.pipeline.opening import open_model, open_saes, trace_settings
 from scircuit.pipeline.probing import extra_interventions
 from scircuit.pipeline.stages import source_latents
 from scircuit.tracing.plan import Plan, plan_trace

@@ -10,9 +10,11 @@ from scircuit._io import atomic, read_json, sha256_of
 from scircuit.cells.tokens import TokenStore
 from scircuit.circuits.build import EdgeRule, build_circuit
 from scircuit.circuits.circuit import Circuit
+from scircuit.circuits.schema import SOURCE
 from scircuit.circuits.sources import source_counts
 from scircuit.config import RunConfig
 from scircuit.features.catalogue import Catalogue
+from scircuit.features.published import label_ends
 from scircuit.features.sources import Sources, select_sources
 from scircuit.models.base import FoundationModel
 from scircuit.models.origin import Origin
@@ -28,8 +30,9 @@ from scircuit.tracing.tracer import trace
 def chosen_sources(config: RunConfig, features: pd.DataFrame, layers: list[int]) -> Sources:
     """The latents to ablate: by the run's rule, in every dictionary's layer but the last unless layers are named."""
     r = config.sources
+    rule = [(layer, latent) for layer, latent in r.latents] if r.rule == "list" else r.rule
     return select_sources(
-        features, r.rule, n=r.n, layers=list(r.layers) or layers[:-1], seed=config.seed,
+        features, rule, n=r.n, layers=list(r.layers) or layers[:-1], seed=config.seed,
         min_frequency=r.min_frequency, min_top_genes=r.min_top_genes,
     )  # fmt: skip
 
@@ -97,9 +100,11 @@ def run_circuit(run: RunFolder, model: FoundationModel, catalogue: Catalogue, te
         "annotation": _annotation(run),
         **{k: v for k, v in info.items() if k not in ("format_version", "key")},
     }
+    tests = pd.read_parquet(source / "tests.parquet")
+    sources = tests.loc[tests["kind"] == "latent", SOURCE].set_axis(["layer", "feature"], axis=1)
     circuit = build_circuit(
-        pd.read_parquet(source / "effects.parquet"), pd.read_parquet(source / "tests.parquet"), catalogue.features,
-        terms, EdgeRule(**vars(c.edges)), provenance,
+        pd.read_parquet(source / "effects.parquet"), tests, label_ends(catalogue.features, sources), terms,
+        EdgeRule(**vars(c.edges)), provenance,
     )  # fmt: skip
     with atomic(folder / "sources.parquet") as path:
         source_counts(circuit).to_parquet(path, index=False)

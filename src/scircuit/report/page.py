@@ -19,7 +19,12 @@ from scircuit.report.validation import screen_sections
 TEMPLATES = files("scircuit.report") / "templates"
 
 
-def write_report(out: str | Path, runs: Sequence[ReportRun], comparison: str | Path | None = None) -> Path:
+def write_report(
+    out: str | Path,
+    runs: Sequence[ReportRun],
+    comparison: str | Path | None = None,
+    first: Sequence[Section] = (),
+) -> Path:
     """Write `index.html` into the folder `out`: one run, or several side by side.
 
     Parameters
@@ -30,6 +35,8 @@ def write_report(out: str | Path, runs: Sequence[ReportRun], comparison: str | P
         The runs, in the order in which they stand on the page.
     comparison
         Folder of a comparison of these runs (`pipeline.comparing.compare`), which gets its own sections.
+    first
+        Sections of the caller's, ahead of those of the runs.
 
     Returns
     -------
@@ -43,7 +50,7 @@ def write_report(out: str | Path, runs: Sequence[ReportRun], comparison: str | P
     """
     tables = load(list(runs))
     path = Path(out) / "index.html"
-    page = _render(tables, None if comparison is None else read_comparison(comparison))
+    page = _render(tables, None if comparison is None else read_comparison(comparison), first)
     with atomic(path) as temporary:
         temporary.write_text(page, encoding="utf-8")
     return path
@@ -64,7 +71,7 @@ def page_sections(runs: Sequence[RunTables], comparison: Comparison | None = Non
     ]
 
 
-def _render(runs: Sequence[RunTables], comparison: Comparison | None = None) -> str:
+def _render(runs: Sequence[RunTables], comparison: Comparison | None = None, first: Sequence[Section] = ()) -> str:
     from jinja2 import Environment, FunctionLoader, StrictUndefined
 
     environment = Environment(
@@ -80,7 +87,8 @@ def _render(runs: Sequence[RunTables], comparison: Comparison | None = None) -> 
         runs=[_summary(run) for run in runs],
         overview=provenance.overview_table(runs),
         record=provenance.record_table(runs),
-        sections=page_sections(runs, comparison),
+        sections=[*first, *page_sections(runs, comparison)],
+        has_controls=any((run.circuit.tests["kind"] == "random").any() for run in runs),
         data={run.slug: _payload(run) for run in runs},
         style=(TEMPLATES / "style.css").read_text(encoding="utf-8"),
         script=(TEMPLATES / "circuit.js").read_text(encoding="utf-8"),

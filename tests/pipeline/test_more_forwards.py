@@ -39,7 +39,7 @@ def test_mediate_writes_what_the_question_reads(config: RunConfig) -> None:
     assert "random" in set(table["kind"])
     record = read_json(path.with_suffix(".json"))
     assert record["n_cells"] == 4
-    assert record["n_new_cells"] == 0  # the run traced every cell of its split
+    assert record["n_new_cells"] == 4  # those kept for confirmation come first
     result = analyze("mediation", config.out)
     assert np.isfinite(result.estimate)
     pd.testing.assert_frame_equal(pd.read_parquet(mediate(config, n_edges=3, top=2, n_cells=4)), table)
@@ -96,7 +96,7 @@ def test_wrong_edges_and_sets(finished: dict[str, Path], config: RunConfig, argu
 def test_commands_answer_at_once(finished: dict[str, Path], config: RunConfig) -> None:
     toml, edge = str(finished["geneformer"] / "run.toml"), far(config)
     assert len(edge)
-    shown = CliRunner().invoke(app, ["mediate", toml, "--out", config.out, "--n-edges", "2", "--n-cells", "2"])
+    shown = CliRunner().invoke(app, ["mediate", toml, "--out", config.out, "--n-edges", "3", "--n-cells", "12"])
     assert shown.exit_code == 0, shown.output
     assert "mediation: share_carried" in shown.output
     assert "mediator: a latent between" in shown.output

@@ -1,0 +1,1 @@
+"""Whole studies: several conditions traced, compared and reported from one file."""

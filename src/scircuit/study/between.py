@@ -1,0 +1,116 @@
+"""Stages between conditions: what they share, and the numbers of their label pairs. No torch."""
+
+import logging
+import shutil
+from collections.abc import Callable, Sequence
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+from scircuit._io import atomic
+from scircuit.analysis.conditions import Condition, LabelledEdges, label_vocabulary, traced_cells
+from scircuit.analysis.result import Measure, Result
+from scircuit.circuits.build import PAPER
+from scircuit.circuits.circuit import Circuit
+from scircuit.errors import ScircuitError
+from scircuit.pipeline import comparing
+from scircuit.pipeline.conditions import open_conditions
+from scircuit.study.config import StudyConfig
+
+log = logging.getLogger(__name__)
+ANSWERS = "answers.parquet"
+STRONG = 1.0
+"""Mean |d| above which the published study called a label pair of high confidence, in either model."""
+
+
+class Answers:
+    """Answers as they come in, summarised in one table as `pipeline.comparing` does."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.rows: list[pd.DataFrame] = []
+
+    def ask(self, question: str, answer: Callable[[], Result], inside: str = "") -> None:
+        """Write the answer of `answer` below the folder; a refusal is recorded with its reason."""
+        try:
+            result = answer()
+        except ScircuitError as error:
+            self.rows.append(pd.DataFrame([Measure("", float("nan"))]).assign(refused=str(error), question=question))
+        else:
+            result.write(self.folder / inside)
+            self.rows.append(result.measures.assign(refused=None, question=question))
+        self.rows[-1]["folder"] = inside
+
+    def write(self) -> None:
+        """Write `answers.parquet`, last."""
+        table = pd.concat(self.rows, ignore_index=True)
+        with atomic(self.folder / ANSWERS) as path:
+            table[["question", *Measure._fields, "refused", "folder"]].to_parquet(path, index=False)
+
+
+def compare(study: StudyConfig) -> None:
+    """Stage `compare`: `compare/` as `scircuit compare --profile paper` writes it, and `labels/` beside it."""
+    out = study.out / "compare"
+    shutil.rmtree(out, ignore_errors=True)  # of other settings, or half done
+    runs = [study.out / "conditions" / c.name for c in study.conditions]
+    names, models = [c.name for c in study.conditions], [c.group for c in study.conditions]
+    n_cells = fewest_cells(runs)
+    comparing.compare(
+        runs, out, names=names, models=models, profile="paper", n_cells=n_cells, disease=study.disease.sources,
+        draws=study.compare.draws, min_models=study.compare.min_models, report=False, seed=study.seed,
+    )  # fmt: skip
+    tally = Answers(study.out / "labels")
+    for inside, rule in (("", None), ("paper", PAPER)):
+        conditions = open_conditions(runs, names, rule, n_cells, study.seed, models)
+        tally.ask("labels", partial(label_numbers, conditions), inside)
+    tally.write()
+
+
+def fewest_cells(runs: Sequence[Path]) -> int | None:
+    """Cells of the smallest trace, to which the others are subsampled; None where all are of one size."""
+    sizes = [traced_cells(Circuit.read(run / "circuit", ())) for run in runs]
+    if len(set(sizes)) == 1:
+        return None
+    log.info("the traces are of %s cells; all are compared in %d", ", ".join(map(str, sizes)), min(sizes))
+    return min(sizes)
+
+
+def label_numbers(conditions: Sequence[Condition]) -> Result:
+    """How many edges, labels and label pairs the conditions have, pooled as the published study pools them.
+
+    Measures `both_labelled_edges, labels, label_pairs`, `strong_conserved` (pairs of every model with a mean |d| above
+    1 in each) and, per model, `label_pairs_MODEL`. Table: one row per label pair and model, `source_label,
+    target_label, model, n_edges, mean_abs_d`.
+    """
+    labels = label_vocabulary([c.circuit for c in conditions])
+    parts = []
+    for condition in conditions:
+        own = LabelledEdges.of(condition.circuit, labels)
+        d = np.abs(condition.circuit.edges["cohens_d"].to_numpy(np.float64)[own.row])
+        parts.append(pd.DataFrame({"source": own.source, "target": own.target, "model": condition.model, "abs_d": d}))
+    edges = pd.concat(parts, ignore_index=True)
+    pairs = edges.groupby(["source", "target", "model"]).agg(n_edges=("abs_d", "size"), mean_abs_d=("abs_d", "mean"))
+    pairs = pairs.reset_index()
+    models = list(dict.fromkeys(c.model for c in conditions))
+    strong = pairs[pairs["mean_abs_d"] > STRONG].groupby(["source", "target"]).size()
+    n = len(edges)
+    counts = {
+        "both_labelled_edges": n,
+        "labels": len(set(edges["source"]) | set(edges["target"])),
+        "label_pairs": len(pairs[["source", "target"]].drop_duplicates()),
+        "strong_conserved": int((strong == len(models)).sum()),
+        **{f"label_pairs_{model}": int((pairs["model"] == model).sum()) for model in models},
+    }
+    table = pd.DataFrame(
+        {
+            "source_label": labels.to_numpy()[pairs["source"]],
+            "target_label": labels.to_numpy()[pairs["target"]],
+            **{name: pairs[name] for name in ("model", "n_edges", "mean_abs_d")},
+        }
+    )
+    measures = pd.DataFrame(
+        [Measure(name, count, n=n) for name, count in counts.items()], columns=list(Measure._fields)
+    )
+    return Result("labels", "label-numbers/1", measures, table, "none: counts", "label pair: labels of the two ends.")

@@ -1,0 +1,138 @@
+"""Stages that ask the world outside: gene sets and networks, disease genes, a CRISPR screen. No torch of their own."""
+
+import shutil
+from collections.abc import Mapping, Sequence
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+from scipy.stats import spearmanr
+
+from scircuit._io import write_json
+from scircuit.analysis.disease import associate, disease_centrality
+from scircuit.analysis.hierarchy import hierarchy
+from scircuit.analysis.novelty import novelty
+from scircuit.analysis.result import Measure, Result
+from scircuit.analysis.tissue import tissue
+from scircuit.circuits.build import PAPER, build_circuit
+from scircuit.circuits.circuit import Circuit
+from scircuit.errors import ScircuitError
+from scircuit.knowledge.choosing import disease_sets
+from scircuit.knowledge.registry import load_gene_sets
+from scircuit.perturbation import differential_expression, open_screen
+from scircuit.perturbation.predictions import paper_gene_pairs
+from scircuit.pipeline.screening import ScreenOptions
+from scircuit.pipeline.screening import validate as judge
+from scircuit.study.between import Answers
+from scircuit.study.config import StudyCondition, StudyConfig
+
+LEAST_CHANGE = 0.01
+"""|log fold change| below which the published study left a pair out (METHOD 1.10)."""
+PUBLISHED_CELLS = 5
+"""Fewest cells of a perturbation there."""
+
+
+def knowledge(study: StudyConfig, condition: StudyCondition) -> None:
+    """Stage `knowledge:NAME`: novelty, hierarchy and, where the trace was grouped, specificity to groups of cells."""
+    run, tally = Path(condition.run.out), Answers(study.out / "knowledge" / condition.name)
+    circuit, draws = Circuit.read(run / "circuit"), study.compare.draws
+    sets: dict[str, list[str]] = {}
+    for name in condition.run.features.gene_sets:
+        sets |= {label: list(genes) for label, genes in load_gene_sets(name).genes.items()}
+    for inside, of in (("", circuit), ("paper", published_circuit(run))):
+        tally.ask("novelty", partial(novelty, of, sets, draws=draws, seed=study.seed), inside)
+        tally.ask("hierarchy", partial(hierarchy, of, draws=draws, seed=study.seed), inside)
+    for column in condition.run.trace.groups:
+        groups = pd.read_parquet(run / "trace" / "groups.parquet")
+        tally.ask("tissue", partial(tissue, groups, column), column)
+    tally.write()
+
+
+def published_circuit(run: Path) -> Circuit:
+    """The circuit of a traced run under the published rule."""
+    circuit = Circuit.read(run / "circuit")
+    effects, tests = (pd.read_parquet(run / "trace" / f"{name}.parquet") for name in ("effects", "tests"))
+    return build_circuit(effects, tests, circuit.nodes, circuit.terms, PAPER, circuit.provenance)
+
+
+def disease(study: StudyConfig) -> None:
+    """Stage `disease`: per condition, whether disease latents hold more edges than others like them."""
+    sets = disease_sets(study.disease.sources)
+    for condition in study.conditions:
+        run, tally = Path(condition.run.out), Answers(study.out / "disease" / condition.name)
+        genes, circuit = pd.read_parquet(run / "features" / "genes.parquet"), Circuit.read(run / "circuit")
+        tally.ask("disease", partial(_centrality, circuit, genes, sets))
+        tally.write()
+
+
+def _centrality(circuit: Circuit, genes: pd.DataFrame, sets: Mapping[str, Sequence[str]]) -> Result:
+    return disease_centrality(circuit, associate(genes, sets))
+
+
+def validate(study: StudyConfig) -> None:
+    """Stage `validate`: each condition's circuit against the screen, by our rules and by the published ones."""
+    p = study.perturbation
+    screen = Path(p.screen)
+    options = ScreenOptions(
+        perturbation=p.perturbation, control=(p.control,) if p.control else (), lines=p.lines, min_cells=p.min_cells
+    )
+    asked = p.conditions or tuple(c.name for c in study.conditions)
+    for condition in study.conditions:
+        if condition.name not in asked:
+            continue
+        out = Path(condition.run.out) / "validation" / "study"
+        if not (out / "validation.json").is_file():
+            shutil.rmtree(out, ignore_errors=True)
+        judge(condition.run.out, screen, out, options=options, profile="paper", seed=study.seed)
+        tally = Answers(study.out / "validate" / condition.name)
+        tally.ask("validation", partial(_of_folder, out))
+        tally.ask("validation", partial(concordance, study, Path(condition.run.out)), "paper")
+        tally.write()
+    write_json(study.out / "validate" / "validate.json", {"format_version": 1, "screen": screen.name})
+
+
+def _of_folder(out: Path) -> Result:
+    """What `scircuit validate` found through gene loadings, each metric beside the best baseline."""
+    table = pd.read_parquet(out / "comparison.parquet")
+    chosen = table[(table["definition"] == "loadings") & (table["stratum"] == "all")]
+    knockdowns = pd.read_parquet(out / "knockdowns.parquet", columns=["definition", "stratum", "label"])
+    n = knockdowns[(knockdowns["definition"] == "loadings") & (knockdowns["stratum"] == "all")]["label"].nunique()
+    columns = ["metric", "estimate", "low", "high", "baseline", "p_permuted"]
+    measures = [Measure(*row)._replace(n=int(n), unit_of_n="knock-downs") for row in chosen[columns].to_numpy(object)]
+    frame = pd.DataFrame(measures, columns=list(Measure._fields))
+    return Result("validation", "validation/1", frame, chosen, "the best baseline without a circuit", "")
+
+
+def concordance(study: StudyConfig, run: Path) -> Result:
+    """The published comparison with a screen (METHOD 1.10): share of gene pairs whose signs agree.
+
+    Predictions: top 10 x top 10 genes of every edge of the published rule. Truth: log2(mean + 1) against all controls,
+    all cell lines pooled, pairs with |log fold change| >= 0.01. Measures `direction` (null: the share that always
+    saying down gets) and `spearman` of the sizes.
+    """
+    p, published = study.perturbation, published_circuit(run)
+    pairs = paper_gene_pairs(published.edges, published.nodes)
+    screen = open_screen(
+        p.screen, perturbation=p.perturbation, control=p.control, lines="all", min_cells=PUBLISHED_CELLS
+    )
+    measured = differential_expression(screen, "paper")
+    rows = pd.Index(measured.perturbations["gene"].drop_duplicates()).get_indexer(pd.Index(pairs["source_gene"]))
+    columns = measured.genes.get_indexer(pd.Index(pairs["target_gene"]))
+    known = (rows >= 0) & (columns >= 0)
+    first = ~measured.perturbations["gene"].duplicated().to_numpy()  # one label per gene, as published
+    change = np.where(known, measured.log2_fold_change[first][rows, columns], np.nan)
+    kept = known & (np.abs(change) >= LEAST_CHANGE)
+    if not kept.any():
+        raise ScircuitError("no pair of genes that the circuit connects was measured in the screen.")
+    d, change = pairs["mean_d"].to_numpy()[kept], change[kept]
+    agrees = np.sign(d) == np.sign(change)
+    n = int(kept.sum())
+    rho = spearmanr(np.abs(d), np.abs(change)) if n > 2 else (np.nan, np.nan)
+    measures = [
+        Measure("direction", float(agrees.mean()), null=float((change < 0).mean()), n=n, unit_of_n="gene pairs"),
+        Measure("spearman", float(rho[0]), null=0.0, p_value=float(rho[1]), n=n, unit_of_n="gene pairs"),
+    ]
+    frame = pd.DataFrame(measures, columns=list(Measure._fields))
+    table = pairs[kept].assign(log2_fold_change=change)
+    return Result("validation", "paper/arXiv:2603.01752", frame, table, "the share that always saying down gets", "")

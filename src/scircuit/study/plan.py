@@ -1,0 +1,291 @@
+"""What a study will take on this device, before any of it runs: files, forwards, memory, disk, time."""
+
+import logging
+import math
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from scircuit._io import write_json
+from scircuit.cells.sampling import draw_sample
+from scircuit.cells.tokens import tokenize
+from scircuit.config import DataSection, RunConfig
+from scircuit.models.base import FoundationModel
+from scircuit.models.load import load_model
+from scircuit.models.stack import choose_device
+from scircuit.pipeline.cells import open_data, rule_of
+from scircuit.pipeline.facts import hardware
+from scircuit.report.tables import records
+from scircuit.study import amounts
+from scircuit.study.amounts import Load, Sizes
+from scircuit.study.asking import asking
+from scircuit.study.calibration import Pace, calibrate, clock
+from scircuit.study.config import StudyConfig
+from scircuit.study.folder import StudyFolder
+from scircuit.study.needs import Need, model_needs, needs_table, study_needs
+from scircuit.study.run import description
+from scircuit.study.shapes import Shape, random_model, random_saes, shape_of
+from scircuit.study.stages import stages
+
+PLAN = "plan.json"
+ASSUMED_CELLS = 2000
+"""Cells of a data set that is not here and whose `n` is not given."""
+ASSUMED_LENGTH = {"geneformer": 2028, "scgpt": 1187}
+"""Mean gene positions per cell where cells or token dictionaries are not here: those published (METHOD 1.1)."""
+_LOOKED_AT = 48
+_BASE = 700_000_000
+"""Bytes of the process itself with its libraries."""
+
+
+@dataclass(frozen=True)
+class StudyPlan:
+    """What a study needs and takes.
+
+    Attributes
+    ----------
+    needs : list of Need
+    stages : DataFrame
+        One row per stage: `stage, seconds, clean, ablated, random` (forward passes; `random` those of random
+        directions), `madds, memory, disk` (bytes).
+    device : str
+        What was timed.
+    calibration_seconds : float
+    assumptions : tuple of str
+        What is taken for granted because a file is not here.
+    """
+
+    needs: list[Need]
+    stages: pd.DataFrame
+    device: str
+    calibration_seconds: float
+    assumptions: tuple[str, ...] = field(default=())
+
+    def lines(self) -> list[str]:
+        """For the terminal."""
+        missing = [need for need in self.needs if not need.present]
+        out = ["What it reads:", *_needs_lines(self.needs), ""]
+        if missing:
+            out += ["What is missing, and what brings it:"]
+            out += [f"  {need.kind} {need.name}: {need.how}" for need in missing] + [""]
+        width = max(len(str(name)) for name in self.stages["stage"])
+        out += [
+            f"What it takes on {self.device} (timed in {self.calibration_seconds:.0f} s):",
+            f"  {'stage':<{width}} {'clean':>9} {'ablated':>9} {'random':>9} {'TFLOP':>9} {'memory':>8} {'disk':>8} "
+            f"{'time':>9}",
+        ]
+        for row in records(self.stages):
+            out.append("  " + _stage_line(row, width))
+        total = self.stages[["seconds", "clean", "ablated", "random", "madds", "disk"]].sum()
+        whole: dict[str, Any] = {str(k): v for k, v in total.items()} | {
+            "stage": "total",
+            "memory": self.stages["memory"].max(),
+        }
+        out += ["  " + _stage_line(whole, width), *(f"assumed: {text}" for text in self.assumptions)]
+        return out
+
+    def to_json(self) -> dict[str, Any]:
+        """What `plan.json` holds."""
+        rows = [{str(k): (v if v == v else None) for k, v in row.items()} for row in records(self.stages)]
+        return {
+            "format_version": 1,
+            "device": self.device,
+            "calibration_seconds": round(self.calibration_seconds, 2),
+            "assumptions": list(self.assumptions),
+            "needs": [asdict(need) for need in self.needs],
+            "stages": rows,
+        }
+
+
+def plan_study(study: StudyConfig) -> StudyPlan:
+    """Plan a study and keep the plan in its folder.
+
+    Files that are not here are not needed: models of their shape with random weights are timed in their place.
+
+    Raises
+    ------
+    ScircuitError
+        When the shape of a model is not known, or the study's folder holds something else.
+    """
+    folder = StudyFolder.open(study.out)
+    planner = _Planner(study)
+    started = time.perf_counter()
+    with _quiet():
+        table = planner.table()
+    needs = study_needs(study)
+    device = choose_device(study.conditions[0].run.model.device)
+    facts = hardware(device)
+    name = str(facts.get("device", f"{facts['cpu']}, {facts['cores']} cores"))
+    plan = StudyPlan(needs, table, name, time.perf_counter() - started, tuple(dict.fromkeys(planner.assumptions)))
+    folder.record(description(study))
+    write_json(folder.root / PLAN, plan.to_json())
+    return plan
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """What random models say of themselves is of no interest to anybody."""
+    logger = logging.getLogger("scircuit")
+    before = logger.level
+    logger.setLevel(logging.ERROR)
+    try:
+        yield
+    finally:
+        logger.setLevel(before)
+
+
+class _Planner:
+    """Looks at each run once, times each shape once."""
+
+    def __init__(self, study: StudyConfig) -> None:
+        self.study = study
+        self.assumptions: list[str] = []
+        self.paces: dict[Any, Pace] = {}
+        self.models: dict[Any, FoundationModel] = {}
+
+    def table(self) -> pd.DataFrame:
+        loads: dict[str, Load] = {}
+        for dictionary in self.study.dictionaries:
+            run, shape, sizes, pace = self.look(dictionary.run)
+            loads[f"dictionary:{dictionary.name}"] = amounts.training(run, shape, sizes, pace)
+        expected: dict[str, float] = {}
+        for condition in self.study.conditions:
+            trained = next(d.run for d in self.study.dictionaries if d.name == condition.dictionaries)
+            like = replace(condition.run, sae=replace(trained.sae, path=None, mix=()))
+            run, shape, sizes, pace = self.look(like)
+            model = random_model(shape, run.model, 2)
+            saes = random_saes(model, range(1), run.sae.expansion, run.sae.k)
+            every = dict.fromkeys(range(shape.n_layers), saes[0])
+            reading = amounts.tokenizing(run, sizes) if sizes.counted else math.nan
+            loads[f"tokens:{condition.name}"] = Load(seconds=reading)
+            loads[f"features:{condition.name}"] = amounts.describing(run, shape, sizes, pace)
+            loads[f"trace:{condition.name}"] = amounts.tracing(run, shape, sizes, pace, model, every)
+            expected[condition.name] = amounts.expected_tests(run, shape, saes[0].n_latents)
+        loads |= {name: Load(seconds=seconds) for name, seconds in asking(self.study, expected).items()}
+        loads |= {name: Load(seconds=math.nan) for name in ("disease", "validate")}  # depend on what they read
+        opening = {name: self.opening(name) for name in loads}
+        opening[next(iter(loads))] += self.open_seconds
+        rows = [
+            {"stage": stage.name, **asdict(replace(
+                loads.get(stage.name, Load()),
+                seconds=round(loads.get(stage.name, Load()).seconds + opening.get(stage.name, 0.0), 3),
+                memory=loads.get(stage.name, Load()).memory + _BASE,
+            ))}
+            for stage in stages(self.study)
+        ]  # fmt: skip
+        return pd.DataFrame(rows)
+
+    def look(self, run: RunConfig) -> tuple[RunConfig, Shape, Sizes, Pace]:
+        """Shape, cells and pace of a run."""
+        shape = shape_of(run.model)
+        sizes = self.sizes(run, shape)
+        key = (shape, run.model.device, run.model.dtype, sizes.length, run.sae.expansion, run.sae.k, run.sae.batch_rows,
+               run.sae.architecture, run.features.coactivation, run.trace.engine)  # fmt: skip
+        if key not in self.paces:
+            self.paces[key] = calibrate(run, shape, sizes.length)
+        return run, shape, sizes, self.paces[key]
+
+    def sizes(self, run: RunConfig, shape: Shape) -> Sizes:
+        """Cells of a run and their lengths: looked at where files are here, assumed where not."""
+        model = self.model(run)
+        n_cells, length, seconds = self.section(run.cells, run, model)
+        mixed = {}
+        lengths = [length] if length else []
+        for part in run.sae.mix:
+            mixed[part.name], other, _ = self.section(part, run, model)
+            lengths += [other] if other else []
+        if not lengths:
+            length = min(ASSUMED_LENGTH[shape.kind], shape.max_length)
+            self.assumptions.append(
+                f"{length:,} gene positions per cell of {run.cells.path}, since cells or model are not here"
+            )
+        mean = round(float(np.mean(lengths))) if lengths else length
+        return Sizes(n_cells, max(mean, 8), seconds, bool(lengths), mixed)
+
+    def model(self, run: RunConfig) -> FoundationModel | None:
+        """The model, for its tokenizer, where all of it is here."""
+        if not all(need.present for need in model_needs(run)):
+            return None
+        m = run.model
+        key = (m.source, m.protocol, m.dictionaries, str(m.options))
+        if key not in self.models:
+            started = clock()
+            self.models[key] = load_model(
+                m.source, protocol=m.protocol, dictionaries=m.dictionaries, device="cpu", options=m.options
+            )
+            self.load_seconds = clock() - started
+        return self.models[key]
+
+    load_seconds = 0.0
+    open_seconds = 0.0
+
+    def opening(self, stage: str) -> float:
+        """Seconds to open the model and read what came before, for the stages that compute with it."""
+        return self.load_seconds if stage.partition(":")[0] in ("dictionary", "tokens", "features", "trace") else 0.0
+
+    def section(self, data: DataSection, run: RunConfig, model: FoundationModel | None) -> tuple[int, int, float]:
+        """Cells drawn of a data set, mean gene positions (0 where not looked at), seconds to tokenise one."""
+        here = data.path.startswith("scanpy:") or Path(data.path).is_file()
+        if not here:
+            n = data.n if data.n is not None else sum(data.n_per.values()) or ASSUMED_CELLS
+            if data.n is None and not data.n_per:
+                self.assumptions.append(f"{ASSUMED_CELLS:,} cells of {data.path}, which is not here and has no n")
+            return n, 0, 0.0
+        started = clock()
+        opened = open_data(data, run.seed)
+        # The first stage of a process also imports what reads the cells.
+        self.open_seconds = max(self.open_seconds, clock() - started)
+        sample = draw_sample(
+            opened.adata.obs, opened.identity, where=data.where, n=data.n, rule=rule_of(data), shares=data.shares,
+            seed=run.seed,
+        )  # fmt: skip
+        if model is None:
+            return len(sample.rows), 0, 0.0
+        rows = np.sort(np.random.default_rng(0).choice(sample.rows, min(_LOOKED_AT, len(sample.rows)), replace=False))
+        started = clock()
+        store = tokenize(
+            opened.adata, model.tokenizer, counts=data.counts, scale=data.scale, gene_column=data.gene_column,
+            rows=rows, min_rate=data.min_match,
+        )  # fmt: skip
+        seconds = (clock() - started) / len(rows)
+        genes = int((store.gene >= 0).sum()) / len(store)
+        return len(sample.rows), round(genes), seconds
+
+
+def _needs_lines(needs: list[Need]) -> list[str]:
+    table = needs_table(needs)
+    shown = table.assign(
+        size=["" if pd.isna(b) else _amount(float(b)) for b in table["bytes"]],
+        here=["here" if p else "missing" for p in table["present"]],
+    )
+    text = shown[["kind", "name", "size", "here", "licence"]].to_string(index=False, header=False, justify="left")
+    return ["  " + line.rstrip() for line in text.splitlines()]
+
+
+def _stage_line(row: Mapping[str, Any], width: int) -> str:
+    return (
+        f"{row['stage']:<{width}} {int(row['clean']):>9,} {int(row['ablated']):>9,} {int(row['random']):>9,} "
+        f"{2e-12 * row['madds']:>9,.3g} {_amount(row['memory']):>8} {_amount(row['disk']):>8} "
+        f"{_duration(row['seconds']):>9}"
+    )
+
+
+def _amount(size: float) -> str:
+    for unit, name in ((1e12, "TB"), (1e9, "GB"), (1e6, "MB")):
+        if size >= unit:
+            return f"{size / unit:.3g} {name}"
+    return f"{size / 1e3:.3g} kB"
+
+
+def _duration(seconds: float) -> str:
+    if math.isnan(seconds):
+        return "unknown"
+    for size, unit in ((86400.0, "d"), (3600.0, "h"), (60.0, "min")):
+        if seconds >= 2 * size:
+            return f"{seconds / size:.3g} {unit}"
+    return f"{seconds:.3g} s"

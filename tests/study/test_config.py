@@ -1,0 +1,191 @@
+"""A study's file: what it becomes, and what it refuses in one sentence."""
+
+import tomllib
+from dataclasses import fields, is_dataclass
+from pathlib import Path
+
+import pytest
+from typer.testing import CliRunner
+
+from scircuit.cli import app
+from scircuit.config import RunConfig
+from scircuit.errors import ScircuitError
+from scircuit.study.config import CompareSection, DiseaseSection, PerturbationSection, load_study, parse_study
+from scircuit.study.numbers import published_numbers
+from scircuit.study.template import NAMES, template
+
+
+def small(**changes):
+    content = {
+        "defaults": {"cells": {"path": "cells.h5ad"}, "sources": {"n": 5}, "trace": {"n_cells": 7}},
+        "dictionaries": {
+            "d": {"model": {"source": "geneformer-mini"}, "sae": {"layers": [0, 2, 4], "quality_cells": 9}}
+        },
+        "conditions": [{"name": "one", "dictionaries": "d"}],
+    }
+    return {**content, **changes}
+
+
+def test_the_more_particular_value_wins():
+    study = parse_study(
+        small(
+            seed=4,
+            conditions=[
+                {"name": "one", "dictionaries": "d"},
+                {
+                    "name": "two",
+                    "dictionaries": "d",
+                    "seed": 8,
+                    "trace": {"n_cells": 9},
+                    "cells": {"where": {"k": "a"}},
+                },
+            ],
+        )
+    )
+    one, two = (c.run for c in study.conditions)
+    assert (one.trace.n_cells, two.trace.n_cells) == (7, 9)
+    assert (one.sources.n, two.sources.n) == (5, 5)
+    assert (one.seed, two.seed, study.dictionaries[0].run.seed) == (4, 8, 4)
+    assert one.model.source == two.model.source == "geneformer-mini"
+    assert one.sae.path == str(study.out.absolute() / "dictionaries" / "d" / "saes")
+    assert (one.sae.layers, one.sae.quality_cells) == ((0, 2, 4), 9)
+    assert (one.cells.where, two.cells.where) == ({}, {"k": "a"})
+
+
+def test_a_condition_on_other_cells_forgets_the_filters_of_its_dictionary():
+    dictionaries = {"d": {"model": {"source": "geneformer-mini"}, "cells": {"where": {"line": "k562"}}}}
+    conditions = [
+        {"name": "same", "dictionaries": "d"},
+        {"name": "other", "dictionaries": "d", "cells": {"path": "others.h5ad"}},
+    ]
+    same, other = parse_study(small(dictionaries=dictionaries, conditions=conditions)).conditions
+    assert same.run.cells.where == {"line": "k562"}
+    assert (other.run.cells.where, other.run.cells.path) == ({}, "others.h5ad")
+
+
+def test_the_profile_reaches_every_run():
+    study = parse_study(small(profile="paper"))
+    assert study.conditions[0].run.edges.top_k == 50
+    assert study.conditions[0].run.model.protocol == study.dictionaries[0].run.model.protocol == "paper"
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"dictionarys": {}}, "unknown key 'dictionarys'; did you mean 'dictionaries'"),
+        ({"conditions": []}, "there is no condition"),
+        ({"dictionaries": {}}, "there are no dictionaries"),
+        ({"conditions": [{"name": "one", "dictionaries": "dd"}]}, "no dictionaries 'dd'; did you mean 'd'"),
+        ({"conditions": [{"name": "one", "dictionaries": "d", "tracing": {}}]}, "did you mean 'trace'"),
+        ({"conditions": [{"name": "one", "dictionaries": "d", "trace": {"n_cell": 3}}]}, "did you mean 'n_cells'"),
+        ({"conditions": [{"name": "one", "dictionaries": "d", "sae": {"k": 3}}]}, "unknown key 'sae'"),
+        ({"conditions": [{"name": "a/b", "dictionaries": "d"}]}, "names a folder"),
+        ({"conditions": [{"dictionaries": "d"}]}, "name is missing"),
+        ({"conditions": [{"name": "one", "dictionaries": "d"}] * 2}, "two conditions are called 'one'"),
+        (
+            {"conditions": [{"name": "one", "dictionaries": "d", "model": {"source": "scgpt-mini"}}]},
+            "dictionaries 'd' are of a model with 'geneformer-mini'",
+        ),
+        (
+            {"conditions": [{"name": "one", "dictionaries": "d", "sources": {"layers": [1]}}]},
+            "sources.layers names 1; the dictionaries 'd' are of layers 0, 2, 4",
+        ),
+        ({"conditions": [{"name": "one", "dictionaries": "d", "published": "Z"}]}, "it may be A, B, T, G"),
+        ({"profile": "papers"}, "profile = 'papers' is unknown"),
+        ({"seed": "x"}, "seed = 'x' is of the wrong type"),
+        ({"perturbation": {"conditions": ["two"]}}, "perturbation.conditions names 'two'; conditions are one"),
+        ({"compare": {"min_models": 1}}, "must be at least 2"),
+        ({"compare": {"drews": 1}}, "did you mean 'draws'"),
+        ({"defaults": {"trace": 3}}, "trace must be a table"),
+        ({"defaults": {"sae": {"path": "x"}}}, "they are trained here"),
+    ],
+)
+def test_wrong_values_are_refused_with_what_is_allowed(changes, message):
+    with pytest.raises(ScircuitError, match=message.replace("(", r"\(")):
+        parse_study(small(**changes))
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_templates_are_studies(name):
+    study = parse_study(tomllib.loads(template(name)))
+    assert len(study.conditions) == 4
+    assert len(study.groups) == 2
+
+
+def test_the_published_conditions():
+    study = parse_study(tomllib.loads(template("paper")))
+    found = {c.published: c.run for c in study.conditions}
+    assert {key: run.sources.layers for key, run in found.items()} == {
+        "A": (0, 5, 11, 15), "B": (0, 5, 11), "T": (0, 5, 11), "G": (0, 4, 8),
+    }  # fmt: skip
+    assert all((run.sources.n, run.trace.n_cells, run.seed) == (30, 200, 42) for run in found.values())
+    assert all((run.edges.min_abs_d, run.edges.min_consistency) == (0.5, 0.7) for run in found.values())
+    trained = {d.name: d.run.sae for d in study.dictionaries}
+    assert all((sae.k, sae.expansion) == (32, 4) for sae in trained.values())
+    assert trained["multi"].layers == (0, 5, 11, 17)
+    assert [(part.name, part.weight) for part in trained["multi"].mix] == [("k562", 0.5), ("tabula", 0.5)]
+    assert found["A"].model.source == "geneformer-v2-316m"
+    assert found["G"].model.source == "scgpt-whole-human"
+    published = parse_study({**tomllib.loads(template("paper")), "profile": "paper"})
+    assert {c.run.edges.consistency for c in published.conditions} == {"zero_as_negative"}
+    assert {c.run.model.protocol for c in published.conditions} == {"paper"}
+
+
+def test_own_template_explains_every_setting():
+    text = template("own")
+    for section in fields(RunConfig):
+        if is_dataclass(section.default_factory):
+            assert f"[{section.name}]" in text
+            for setting in fields(section.default_factory):
+                assert f"# {setting.name} = " in text, f"{section.name}.{setting.name}"
+    for section in (CompareSection, DiseaseSection, PerturbationSection):
+        for setting in fields(section):
+            assert f"{setting.name} = " in text, f"{section.__name__}.{setting.name}"
+
+
+def test_every_published_number_has_a_source_and_two_definitions():
+    numbers = published_numbers()
+    assert len({n.id for n in numbers}) == len(numbers)
+    for number in numbers:
+        assert all((number.source, number.definition, number.corrected))
+        assert number.paper or number.default
+        assert set(number.published) <= {"A", "B", "T", "G", "all"}
+        assert number.unit in ("count", "number", "share", "fold", "d", "p")
+        if number.unit == "share":
+            assert all(0 <= value <= 1 for value in number.published.values())
+    known = {n.id: n.published for n in numbers}
+    assert known["edges"] == {"A": 52116, "B": 8298, "T": 5098, "G": 31380, "all": 96892}
+    assert sum(known["edges"][c] for c in "ABTG") == known["edges"]["all"]
+    assert sum(known["passes"][c] for c in "ABTG") == known["passes"]["all"]
+
+
+def command(*words):
+    return CliRunner().invoke(app, list(words))
+
+
+def test_init_writes_and_never_overwrites(tmp_path: Path):
+    assert command("study", "init", str(tmp_path / "mine.toml")).exit_code == 0
+    assert command("study", "init", "paper", str(tmp_path / "paper.toml")).exit_code == 0
+    assert load_study(tmp_path / "mine.toml").out == tmp_path / "study"
+    assert load_study(tmp_path / "paper.toml").conditions[0].published == "A"
+    again = command("study", "init", str(tmp_path / "mine.toml"))
+    assert isinstance(again.exception, ScircuitError)
+    assert "exists already" in str(again.exception)
+
+
+def test_a_missing_file_is_named_with_what_brings_it_and_nothing_is_written(tmp_path: Path):
+    command("study", "init", "paper", str(tmp_path / "paper.toml"))
+    result = command("study", "run", str(tmp_path / "paper.toml"))
+    assert isinstance(result.exception, ScircuitError)
+    assert "scircuit models fetch geneformer-v2-316m" in str(result.exception)
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["paper.toml"]
+
+
+def test_a_folder_of_something_else_is_refused(tmp_path: Path):
+    command("study", "init", str(tmp_path / "mine.toml"))
+    (tmp_path / "study").mkdir()
+    (tmp_path / "study" / "thesis.txt").write_text("mine")
+    result = command("study", "run", str(tmp_path / "mine.toml"))
+    assert "no scircuit study" in str(result.exception)
+    result = command("study", "status", str(tmp_path / "nowhere.toml"))
+    assert "scircuit study init" in str(result.exception)

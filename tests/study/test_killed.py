@@ -1,0 +1,65 @@
+"""A study that is killed at ten random moments ends in the tables of one that was left alone."""
+
+import random
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pandas as pd
+import pytest
+
+pytestmark = pytest.mark.slow
+
+TABLES = (
+    "conditions/*/tokens/cells.parquet", "conditions/*/features/*.parquet", "conditions/*/trace/*.parquet",
+    "conditions/*/circuit/*.parquet", "conditions/*/confirmation/*.parquet", "conditions/*/analysis/**/*.parquet",
+    "compare/**/*.parquet", "labels/**/*.parquet", "knowledge/**/*.parquet", "report/numbers.parquet",
+)  # fmt: skip
+
+
+def start(folder: Path) -> subprocess.Popen:
+    command = [sys.executable, "-m", "scircuit.cli", "-q", "study", "run", str(folder / "study.toml")]
+    with open(folder / "errors.txt", "a") as errors:
+        return subprocess.Popen(command, stderr=errors, stdout=subprocess.DEVNULL)
+
+
+def found(out: Path) -> dict[str, Path]:
+    return {str(p.relative_to(out)): p for pattern in TABLES for p in sorted(out.glob(pattern))}
+
+
+def n_done(out: Path) -> int:
+    return sum('"done": true' in p.read_text() for p in out.glob("stages/*.json"))
+
+
+def test_killed_at_ten_moments_and_resumed(study_folder):
+    alone, killed = study_folder(), study_folder()
+    started = time.monotonic()
+    whole = start(alone)
+    assert whole.wait(900) == 0, (alone / "errors.txt").read_text()
+    took = time.monotonic() - started
+    rng = random.Random("ten moments")
+    moments = sorted(rng.random() for _ in range(10))
+    done = []
+    for before, moment in zip([0.0, *moments], moments, strict=False):
+        process = start(killed)
+        # Each call first loads its libraries: kills are spread over what comes after.
+        deadline = time.monotonic() + 0.15 * took + (moment - before) * took * rng.uniform(0.5, 1.0)
+        while process.poll() is None and time.monotonic() < deadline:
+            time.sleep(0.01)
+        if process.poll() is None:
+            process.send_signal(signal.SIGKILL)
+            assert process.wait(60) == -signal.SIGKILL
+        else:
+            assert process.returncode == 0, (killed / "errors.txt").read_text()
+        done.append(n_done(killed / "out") if (killed / "out").is_dir() else 0)
+    assert done == sorted(done), "what was done stays done"
+    assert len(set(done)) > 0, done
+    last = start(killed)
+    assert last.wait(900) == 0, (killed / "errors.txt").read_text()
+    one, other = found(alone / "out"), found(killed / "out")
+    assert list(one) == list(other)
+    assert len(one) > 60
+    for name, path in one.items():
+        pd.testing.assert_frame_equal(pd.read_parquet(path), pd.read_parquet(other[name]), check_exact=True, obj=name)

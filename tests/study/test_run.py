@@ -1,0 +1,135 @@
+"""A study from its file to its report: stages, resuming, numbers, the page."""
+
+import shutil
+from pathlib import Path
+
+import pandas as pd
+import pytest
+from typer.testing import CliRunner
+
+from scircuit._io import read_json
+from scircuit.circuits.circuit import Circuit
+from scircuit.cli import app
+from scircuit.errors import ScircuitError
+from scircuit.study.config import load_study
+from scircuit.study.numbers import published_numbers
+from scircuit.study.run import run_study, status
+from scircuit.study.stages import keys, stages
+
+pytestmark = pytest.mark.slow
+
+
+def study_of(folder: Path):
+    return load_study(folder / "study.toml")
+
+
+def test_every_stage_is_done_once_and_in_order(finished_study: Path):
+    study = study_of(finished_study)
+    found = status(study)
+    assert set(found["state"]) == {"done"}
+    assert (found["calls"] == 1).all()
+    assert (found["seconds"] >= 0).all()
+    todo = stages(study)
+    places = {stage.name: i for i, stage in enumerate(todo)}
+    assert all(places[need] < places[stage.name] for stage in todo for need in stage.needs)
+    markers = sorted((finished_study / "out" / "stages").iterdir())
+    before = {path: path.stat().st_mtime_ns for path in markers}
+    run_study(study)
+    assert {path: path.stat().st_mtime_ns for path in markers} == before, "nothing is done again"
+
+
+def test_conditions_share_the_dictionaries_and_no_cells_with_them(finished_study: Path):
+    out = finished_study / "out"
+    one, two = (read_json(out / "conditions" / name / "saes" / "manifest.json") for name in ("all", "some"))
+    trained = read_json(out / "dictionaries" / "gf" / "saes" / "manifest.json")
+    for layer, entry in trained["layers"].items():
+        hashes = {k: v for k, v in entry["files"].items() if "weights" in k} if "files" in entry else None
+        if hashes:
+            assert hashes == {k: v for k, v in one["layers"][layer]["files"].items() if "weights" in k}
+    assert list(one["layers"]) == list(two["layers"])
+    split = pd.read_parquet(out / "conditions" / "all" / "tokens" / "cells.parquet").set_index("_row")["_split"]
+    taught = pd.read_parquet(out / "dictionaries" / "gf" / "tokens" / "cells.parquet").set_index("_row")["_split"]
+    assert set(taught.index[taught == "train"]).isdisjoint(split.index[split != "train"])
+
+
+def test_other_values_make_a_stage_waiting_again(finished_study: Path):
+    study = study_of(finished_study)
+    text = (finished_study / "study.toml").read_text()
+    (finished_study / "other.toml").write_text(text.replace("paper_draws = 20", "paper_draws = 21"))
+    other = load_study(finished_study / "other.toml")
+    changed = {name for name, key in keys(stages(study)).items() if keys(stages(other))[name] != key}
+    assert changed == {"compare", "report"}
+    state = status(other).set_index("stage")["state"]
+    assert state["compare"] == state["report"] == "waiting"
+    assert state["trace:all"] == "done"
+
+
+def test_a_part_alone(finished_study: Path, tmp_path: Path):
+    shutil.copytree(finished_study, tmp_path / "copy")
+    shutil.rmtree(tmp_path / "copy" / "out")
+    study = load_study(tmp_path / "copy" / "study.toml")
+    run_study(study, until="dictionary:gf")
+    state = status(study).set_index("stage")["state"]
+    assert state["dictionary:gf"] == "done"
+    assert (state.drop("dictionary:gf") == "waiting").all()
+    with pytest.raises(ScircuitError, match="no stage 'tracing'"):
+        run_study(study, until="tracing")
+
+
+def test_numbers_are_those_of_the_artefacts(finished_study: Path):
+    out = finished_study / "out"
+    table = pd.read_parquet(out / "report" / "numbers.parquet").set_index(["number", "scope"])
+    edges = {name: Circuit.read(out / "conditions" / name / "circuit").edges for name in ("all", "some", "gpt")}
+    for name, own in edges.items():
+        assert table.loc[("edges", name), "default"] == len(own)
+        assert table.loc[("max_abs_d", name), "default"] == pytest.approx(own["cohens_d"].abs().max())
+        assert table.loc[("median_abs_d", name), "default"] == pytest.approx(own["cohens_d"].abs().median())
+        assert table.loc[("supporting_share", name), "default"] == pytest.approx((own["cohens_d"] < 0).mean())
+    assert table.loc[("edges", "study"), "default"] == sum(map(len, edges.values()))
+    assert table.loc[("edges", "study"), "published"] == 96892
+    assert table.loc[("edges", "all"), "published"] == 52116
+    assert pd.isna(table.loc[("edges", "some"), "published"])
+    trace = read_json(out / "conditions" / "all" / "trace" / "trace.json")
+    made = trace["n_clean_forwards"] + trace["n_ablated_forwards"]
+    assert table.loc[("passes", "all"), "default"] == made > table.loc[("passes", "all"), "paper"] > 0
+    compared = pd.read_parquet(out / "compare" / "answers.parquet")
+    fold = compared[(compared["folder"] == "paper") & (compared["measure"] == "paper_fold")]["estimate"].iloc[0]
+    assert table.loc[("consensus_fold", "study"), "paper"] == fold
+
+
+def test_the_page_holds_every_number_and_stage(finished_study: Path):
+    page = (finished_study / "out" / "report" / "index.html").read_text()
+    table = pd.read_parquet(finished_study / "out" / "report" / "numbers.parquet")
+    titles = {n.id: n.title for n in published_numbers()}
+    for number in table["number"].unique():
+        assert titles[number].split("|")[0].strip() in page
+    for text in ("Beside the published study", "52,116", "What it took", "trace:gpt", "dictionary:gf", "Planned "):
+        assert text in page
+    assert "http" not in page.split("</style>")[1].split("<script")[0].replace("https://cellxgene", "")
+
+
+def test_the_plan_lies_beside_what_was_measured(finished_study: Path):
+    plan = read_json(finished_study / "out" / "plan.json")
+    found = status(study_of(finished_study))
+    assert [row["stage"] for row in plan["stages"]] == found["stage"].tolist()
+    assert found["planned_seconds"].notna().all()
+    rows = {row["stage"]: row for row in plan["stages"]}
+    for name in ("all", "gpt"):
+        trace = read_json(finished_study / "out" / "conditions" / name / "trace" / "trace.json")
+        assert rows[f"trace:{name}"]["random"] > 0
+        # One clean pass per cell and source layer, as in the trace; its confirmation and pairs are counted beside.
+        assert rows[f"trace:{name}"]["clean"] >= trace["n_clean_forwards"]
+    assert all(need["present"] for need in plan["needs"])
+    result = CliRunner().invoke(app, ["study", "status", str(finished_study / "study.toml")])
+    assert result.exit_code == 0
+    assert f"{len(found)} of {len(found)} stages done. Planned" in result.output
+
+
+def test_a_stage_that_was_interrupted_is_partial(finished_study: Path, tmp_path: Path, monkeypatch):
+    shutil.copytree(finished_study, tmp_path / "copy")
+    shutil.rmtree(tmp_path / "copy" / "out")
+    study = load_study(tmp_path / "copy" / "study.toml")
+    monkeypatch.setattr("scircuit.pipeline.runs.run_saes", lambda *_: 1 / 0)
+    with pytest.raises(ZeroDivisionError):
+        run_study(study)
+    assert status(study)["state"].tolist()[0] == "partial"
