@@ -92,9 +92,12 @@ def test_numbers_are_those_of_the_artefacts(finished_study: Path):
     trace = read_json(out / "conditions" / "all" / "trace" / "trace.json")
     made = trace["n_clean_forwards"] + trace["n_ablated_forwards"]
     assert table.loc[("passes", "all"), "default"] == made > table.loc[("passes", "all"), "paper"] > 0
-    compared = pd.read_parquet(out / "compare" / "answers.parquet")
-    fold = compared[(compared["folder"] == "paper") & (compared["measure"] == "paper_fold")]["estimate"].iloc[0]
-    assert table.loc[("consensus_fold", "study"), "paper"] == fold
+    # Random models have no label at both ends, so there is no consensus, and the row says nothing but what was published.
+    assert table.loc[("consensus_fold", "study"), ["published", "paper", "default"]].isna().tolist() == [
+        False,
+        True,
+        True,
+    ]
 
 
 def test_the_page_holds_every_number_and_stage(finished_study: Path):
