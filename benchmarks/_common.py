@@ -29,9 +29,12 @@ def hardware() -> str:
     return f"{name}, {cores} cores"
 
 
-def write_rows(name: str, rows: Iterable[tuple[str, float, str]], out: Path = RESULTS) -> None:
-    """Print the table and write `results/NAME.json`; rows measured earlier under other names stay."""
-    today, machine = datetime.date.today().isoformat(), hardware()
+def write_rows(name: str, rows: Iterable[tuple[str, float, str]], out: Path = RESULTS, device: str = "") -> None:
+    """Print the table and write `results/NAME.json`; rows measured earlier under other names stay.
+
+    `device` names the accelerator that did the work, where one did.
+    """
+    today, machine = datetime.date.today().isoformat(), f"{device}, {hardware()}" if device else hardware()
     new = [
         {"measure": m, "value": float(f"{v:.4g}"), "unit": u, "hardware": machine, "date": today} for m, v, u in rows
     ]

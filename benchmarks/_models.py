@@ -1,8 +1,10 @@
 """Models, dictionaries and cells that several benchmarks trace."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import torch
 from torch import Tensor
 
@@ -16,6 +18,7 @@ from scircuit.models.stack import BlockStack
 from scircuit.sae import LinearSAE
 from scircuit.sae.base import SaeConfig
 from scircuit.sae.topk import TopKSAE
+from scircuit.tracing.clean import CleanBatch
 
 V2_316M = {
     "vocab_size": 20275, "hidden_size": 1152, "num_hidden_layers": 18, "num_attention_heads": 18,
@@ -24,11 +27,12 @@ V2_316M = {
 }  # fmt: skip
 
 
-def v2_316m(device: str = "cpu") -> Geneformer:
-    """Geneformer V2-316M with random weights: time does not depend on them."""
+def v2_316m(device: str = "cpu", n_layers: int = 18) -> Geneformer:
+    """Geneformer V2-316M with random weights, or its first layers: time does not depend on the weights."""
     torch.manual_seed(0)
     vocabulary = load_model("geneformer-mini", device="cpu").tokenizer.vocabulary
-    model = Geneformer(V2_316M, RankValueTokenizer(vocabulary, 4096), "v2-316m-random").to(device)
+    config = {**V2_316M, "num_hidden_layers": n_layers}
+    model = Geneformer(config, RankValueTokenizer(vocabulary, 4096), "v2-316m-random").to(device)
     model.seal("random")
     return model
 
@@ -41,6 +45,15 @@ def random_cells(n_cells: int, length: int, vocab_size: int) -> TokenBatch:
     return TokenBatch(tokens, role, np.zeros(tokens.shape, dtype=np.int32), np.arange(n_cells))
 
 
+def as_store(batch: TokenBatch) -> TokenStore:
+    """Cells of one length as a store."""
+    n, length = batch.tokens.shape
+    return TokenStore(
+        batch.tokens.ravel(), batch.gene.ravel(), batch.role.ravel(), None, np.arange(n + 1) * length,
+        pd.DataFrame({"_row": np.arange(n)}), (0, None), {},
+    )  # fmt: skip
+
+
 def random_sae(layer: int, d: int, k: int, mean: Tensor | None = None) -> TopKSAE:
     """4 d random unit directions around `mean`, which training would have found; the latents then fire evenly."""
     g = torch.Generator().manual_seed(layer)
@@ -48,6 +61,12 @@ def random_sae(layer: int, d: int, k: int, mean: Tensor | None = None) -> TopKSA
     W = torch.nn.functional.normalize(torch.randn(n, d, generator=g), dim=1)
     config = SaeConfig("topk", d, n, k=k, layer=layer)
     return TopKSAE(config, W.T.clone(), torch.zeros(n), W, torch.zeros(d), None if mean is None else mean.cpu())
+
+
+def live_latents(clean: CleanBatch) -> list[int]:
+    """Latents that fire in the first cell, ascending."""
+    latents = clean.latents[0]
+    return [int(f) for f in latents.indices[latents.values > 0].unique()]
 
 
 @torch.inference_mode()
@@ -67,7 +86,8 @@ def trained(model: str, folder: Path) -> tuple[FoundationModel, dict[int, Linear
     from scircuit.pipeline.stages import traced_cells
 
     config = demo_config(model, folder)
+    config = replace(config, trace=replace(config.trace, n_cells=None))
     done = run(config, until="train-sae")
     opened = open_model(config)
     store = TokenStore.read(done.stage("tokens"))
-    return opened, open_saes(done.stage("saes"), opened), traced_cells(store, None, config.seed)
+    return opened, open_saes(done.stage("saes"), opened), traced_cells(store, config)

@@ -1,10 +1,11 @@
-"""Every question that needs the circuit alone, asked of 25 million generated edges in Parquet.
+"""Every question but the bootstrap over cells, asked of 25 million generated edges in Parquet.
 
     python benchmarks/analysis.py [--edges N] [--out DIR]
 
 18 layers of 4,608 latents, every latent but the last layer's a source, one random direction each, half of the
-latents annotated with gene sets. Each question runs in a process of its own that reads what it needs
-from disk, so its seconds and peak memory include the reading. Prints a table and writes
+latents annotated with gene sets; correlations of every edge, co-activation of 20 million pairs, every edge among the
+effects of the trace, and half of them in two groups of cells. Each question runs in a process of its own that reads
+what it needs from disk, so its seconds and peak memory include the reading. Prints a table and writes
 results/analysis.json, rows of {measure, value, unit, hardware, date}.
 """
 
@@ -23,7 +24,10 @@ from scircuit.circuits.circuit import Circuit
 from scircuit.circuits.schema import CONTROLS, EDGES, NODES, TERMS, TESTS
 
 N_LAYERS, N_LATENTS = 18, 4608
-QUESTIONS = ("sign_balance", "effect_sizes", "attenuation", "hubs", "selection", "coherence")
+QUESTIONS = (
+    "sign_balance", "effect_sizes", "attenuation", "hubs", "selection", "coherence", "coexpression", "coactivation",
+    "threshold_sweep", "group_stability",
+)  # fmt: skip
 
 ASK = """
 import json, resource, sys, time
@@ -107,6 +111,31 @@ def tests(table: pd.DataFrame) -> pd.DataFrame:
     return frame.assign(**counts).astype(TESTS)[list(TESTS)]
 
 
+def write_tables(run: Path, circuit: Circuit, rng: np.random.Generator) -> None:
+    """What lies beside the circuit: correlations, co-activation, effects and tests, groups of cells."""
+    (run / "trace").mkdir()
+    (run / "features").mkdir()
+    own = circuit.edges[list(EDGES)[:4]]
+    n = len(own)
+    r = {name: rng.uniform(-1, 1, n).astype("float32") for name in ("gene_r", "latent_r")}
+    own.assign(**r).to_parquet(run / "features" / "correlations.parquet", index=False)
+    few = 2 * n // 5
+    pairs = pd.concat([own.iloc[rng.choice(n, few, replace=False)], ends(circuit.nodes, few, rng).astype(own.dtypes)])
+    pairs = pairs.drop_duplicates(ignore_index=True)
+    pairs = pairs.assign(n_both=np.int32(120), pmi=rng.standard_normal(len(pairs)).astype("float32"))
+    pairs.to_parquet(run / "features" / "coactivation_across.parquet", index=False)
+    circuit.tests.to_parquet(run / "trace" / "tests.parquet", index=False)
+    kept = [circuit.edges.assign(kind="latent", draw=np.int32(0)), circuit.controls.assign(kind="random")]
+    effects = pd.concat(kept, ignore_index=True).drop(columns="q_value").astype({"kind": "category"})
+    effects["p_value"] = 10.0 ** -rng.uniform(1.3, 12, len(effects))
+    effects.to_parquet(run / "trace" / "effects.parquet", index=False)
+    half = effects.iloc[: n // 2].drop(columns=["kind", "draw"])
+    groups = pd.concat([half.assign(group_name="cell type", group=name) for name in ("B", "T")], ignore_index=True)
+    groups["mean_delta"] += rng.normal(0, 0.1, len(groups)).astype("float32")
+    groups = groups.astype({"group_name": "category", "group": "category"})
+    groups.to_parquet(run / "trace" / "groups.parquet", index=False)
+
+
 def main() -> None:
     """Generate, ask, write the rows."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -123,6 +152,7 @@ def main() -> None:
         )  # fmt: skip
         circuit.write(Path(folder) / "circuit")
         size = sum(f.stat().st_size for f in (Path(folder) / "circuit").iterdir()) / 2**30
+        write_tables(Path(folder), circuit, rng)
         values.append(("analysis_disk_gb", round(size, 2), "GiB"))
         del circuit
         for name in QUESTIONS:

@@ -1,11 +1,15 @@
-"""Time per ablation of the readable oracle and of the exact engine, at mini and at full size, and the demo's cost.
+"""The exact engine beside the readable oracle, the demonstration's cost, and how a trace grows with its cells.
 
-    python benchmarks/trace.py            # everything; about ten minutes on two idle cores
-    python benchmarks/trace.py mini demo  # only these parts
+    python benchmarks/trace.py                  # everything; some eight minutes on two idle cores
+    python benchmarks/trace.py mini v2_316m     # only these parts: demo (90 s), mini (20 s), v2_316m (5 min),
+                                                # cells (60 s)
 
-The oracle is the published procedure (clean pass once per cell, a full forward per ablation, every position of
-every later layer encoded on both sides); `suffix` is `scircuit.tracing.suffix`. Both in one run, so that the
-ratio does not depend on what else the machine does. Full size has random weights: time does not depend on them.
+The oracle (`tracing.naive`) is the published procedure: a clean pass once per cell, a full forward per ablation, every
+position of every later layer encoded on both sides, attention written out ("eager"). What is left of the ratio when
+the oracle is given our model's fused attention is measured as well (`..._fused`). All run in one process, one after
+the other at each source layer, so that the ratio does not depend on what else the machine does; their results must
+agree. Full size has random weights: time does not depend on them. The exact engine runs with its default batch of
+16,384 positions.
 """
 
 import resource
@@ -13,95 +17,75 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
+from unittest import mock
 
 import numpy as np
 import torch
 from _common import Row, write_rows
+from _models import as_store, centred_saes, live_latents, random_cells, v2_316m
+from torch import Tensor
 
-from scircuit.cells.batch import Role, TokenBatch
-from scircuit.cells.rank_value import RankValueTokenizer
-from scircuit.models.base import FoundationModel
-from scircuit.models.geneformer import Geneformer
+from scircuit.cells.batch import TokenBatch
 from scircuit.models.load import load_model
-from scircuit.sae.base import SaeConfig, SparseAutoencoder
-from scircuit.sae.topk import TopKSAE
+from scircuit.models.stack import BlockStack
+from scircuit.tracing import naive
 from scircuit.tracing.clean import clean_batch, make_jobs
 from scircuit.tracing.interventions import Intervention
 from scircuit.tracing.naive import forward, naive_response
+from scircuit.tracing.settings import TraceSettings
 from scircuit.tracing.suffix import suffix_responses
+from scircuit.tracing.tracer import trace
 
-V2_316M = {
-    "vocab_size": 20275, "hidden_size": 1152, "num_hidden_layers": 18, "num_attention_heads": 18,
-    "intermediate_size": 4608, "hidden_act": "relu", "layer_norm_eps": 1e-12, "max_position_embeddings": 4096,
-    "type_vocab_size": 2,
-}  # fmt: skip
+PARTS = ("demo", "mini", "v2_316m", "cells")
 
 
-def random_sae(layer: int, d: int, k: int) -> TopKSAE:
-    """A dictionary of 4 d random unit directions."""
-    g = torch.Generator().manual_seed(layer)
-    n = 4 * d
-    W = torch.nn.functional.normalize(torch.randn(n, d, generator=g), dim=1)
-    return TopKSAE(SaeConfig("topk", d, n, k=k, layer=layer), W.T.clone(), torch.zeros(n), W, torch.zeros(d))
+@contextmanager
+def timed(seconds: dict[str, float], name: str, n: int = 1) -> Iterator[None]:
+    """Add the seconds of the block, divided by `n`."""
+    started = time.perf_counter()
+    yield
+    seconds[name] = seconds.get(name, 0.0) + (time.perf_counter() - started) / n
 
 
-def full_size() -> tuple[FoundationModel, TokenBatch]:
-    """Geneformer V2-316M with random weights, and one cell of 2,048 positions."""
-    torch.manual_seed(0)
-    vocabulary = load_model("geneformer-mini", device="cpu").tokenizer.vocabulary
-    model = Geneformer(V2_316M, RankValueTokenizer(vocabulary, 4096), "v2-316m-random")
-    model.seal("random")
-    tokens = np.random.default_rng(0).permutation(np.arange(4, 20275))[None, :2048]
-    role = np.full(tokens.shape, Role.GENE, dtype=np.int8)
-    return model, TokenBatch(tokens, role, np.zeros(tokens.shape, dtype=np.int32), np.array([0]))
-
-
-def mini() -> tuple[FoundationModel, TokenBatch]:
-    """The packaged Geneformer and one cell of 512 positions."""
-    model = load_model("geneformer-mini", device="cpu")
-    tokens = np.random.default_rng(0).permutation(np.arange(4, 6000))[None, :512]
-    role = np.full(tokens.shape, Role.GENE, dtype=np.int8)
-    return model, TokenBatch(tokens, role, np.zeros(tokens.shape, dtype=np.int32), np.array([0]))
-
-
-def compare(
-    model: FoundationModel, batch: TokenBatch, layers: list[int], k: int, n_naive: int, n_suffix: int
-) -> tuple[float, float]:
-    """Seconds per ablation of both engines, summed over the source layers; the results must agree."""
-    saes: dict[int, SparseAutoencoder] = {i: random_sae(i, model.d_model, k) for i in range(model.n_layers)}
-    clean_states = forward(model, batch)
-    seconds = np.zeros(2)
+def compare(model: BlockStack, batch: TokenBatch, layers: list[int], k: int, n_naive: int, n_exact: int) -> list[Row]:
+    """Seconds per ablation of oracle and engine, summed over the source layers."""
+    saes = centred_saes(model, batch, k)
+    before = forward(model, batch)
+    seconds: dict[str, float] = {}
     for layer in layers:
         targets = list(range(layer + 1, model.n_layers))
         clean = clean_batch(model, saes[layer], batch, layer)
-        live = clean.latents[0].indices[clean.latents[0].values > 0].unique().tolist()
-        chosen = np.random.default_rng(layer).choice(live, n_suffix, replace=False)
+        chosen = np.random.default_rng(layer).choice(live_latents(clean), n_exact, replace=False)
         jobs = make_jobs(clean, saes[layer], [Intervention((int(f),)) for f in chosen])
-        started = time.perf_counter()
-        expected = [naive_response(model, saes, batch, layer, j.edit, targets, clean_states) for j in jobs[:n_naive]]
-        naive_seconds = (time.perf_counter() - started) / n_naive
-        started = time.perf_counter()
-        found = {r.layer: r for r in suffix_responses(model, saes, clean, jobs, targets, tokens=64 * batch.tokens.size)}
-        suffix_seconds = (time.perf_counter() - started) / len(jobs)
+        now = dict(seconds)
+        with timed(seconds, "naive", n_naive):
+            expected = [naive_response(model, saes, batch, layer, j.edit, targets, before) for j in jobs[:n_naive]]
+        with timed(seconds, "fused", n_naive), mock.patch.object(naive, "_layer", BlockStack.layer):
+            for job in jobs[:n_naive]:
+                naive_response(model, saes, batch, layer, job.edit, targets, before)
+        with timed(seconds, "exact", len(jobs)):
+            found: dict[int, list[Tensor]] = {}
+            for r in suffix_responses(model, saes, clean, jobs, targets):
+                found.setdefault(r.layer, []).append(r.delta)
         for t in targets:
-            worst = max(float((found[t].delta[i] - e[t]).abs().max()) for i, e in enumerate(expected))
+            delta = torch.cat(found[t])
+            worst = max(float((delta[i] - e[t]).abs().max()) for i, e in enumerate(expected))
             assert worst < 1e-2, f"engines disagree by {worst} at layer {t}"
-        seconds += naive_seconds, suffix_seconds
-        print(f"  layer {layer:2d}: naive {naive_seconds:8.3f} s, suffix {suffix_seconds:8.3f} s", flush=True)
-    return float(seconds[0]), float(seconds[1])
-
-
-def bench_engines(name: str, model: FoundationModel, batch: TokenBatch, **options: object) -> list[Row]:
-    """Rows of one size."""
-    print(name, flush=True)
-    naive, suffix = compare(model, batch, **options)  # type: ignore[arg-type]
+        spent = ", ".join(f"{name} {seconds[name] - now.get(name, 0.0):.3f} s" for name in seconds)
+        print(f"  layer {layer:2d}: {spent}", flush=True)
+    name = "v2_316m" if model.d_model == 1152 else "mini"
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
+    unit = "s, summed over source layers"
     return [
-        Row(f"naive_seconds_per_ablation_{name}", naive, "s, summed over source layers"),
-        Row(f"suffix_seconds_per_ablation_{name}", suffix, "s, summed over source layers"),
-        Row(f"suffix_speedup_{name}", naive / suffix, "x"),
-        Row(f"suffix_peak_gb_{name}", peak, "GiB of the process"),
+        Row(f"naive_seconds_per_ablation_{name}", seconds["naive"], unit),
+        Row(f"exact_seconds_per_ablation_{name}", seconds["exact"], unit),
+        Row(f"exact_speedup_{name}", seconds["naive"] / seconds["exact"], "x"),
+        Row(f"exact_speedup_{name}_fused", seconds["fused"] / seconds["exact"], "x"),
+        Row(f"exact_peak_gb_{name}", peak, "GiB of the process"),
     ]
 
 
@@ -109,26 +93,61 @@ def bench_demo() -> list[Row]:
     """The demonstration as a user runs it, in a process of its own."""
     with tempfile.TemporaryDirectory() as folder:
         started = time.perf_counter()
-        subprocess.run([str(Path(sys.executable).parent / "scircuit"), "demo", "--out", f"{folder}/demo"], check=True)
+        subprocess.run([sys.executable, "-m", "scircuit.cli", "demo", "--out", f"{folder}/demo"], check=True)
         seconds = time.perf_counter() - started
     peak = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss / 2**20
     return [Row("demo_seconds", seconds, "s"), Row("demo_peak_gb", peak, "GiB")]
 
 
-def main() -> None:
-    """Run the parts named on the command line, or all."""
-    parts = sys.argv[1:] or ["demo", "mini", "v2_316m"]
+def trace_cells(n_cells: int) -> None:
+    """Trace 32 sources of the packaged Geneformer in `n_cells` cells; prints seconds and GiB at the peak."""
+    model = load_model("geneformer-mini", device="cpu")
+    store = as_store(random_cells(n_cells, 96, 6000))
+    saes = centred_saes(model, store.batch(np.arange(8)), 16)
+    clean = clean_batch(model, saes[2], store.batch(np.arange(1)), 2)
+    sources = {2: live_latents(clean)[:32]}
+    settings = TraceSettings(engine="exact", cells_per_block=25, n_random=1)
+    with tempfile.TemporaryDirectory() as folder:
+        started = time.perf_counter()
+        trace(model, saes, store, sources, Path(folder) / "t", settings=settings)
+        seconds = time.perf_counter() - started
+    print(seconds, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20)
+
+
+def bench_cells(few: int = 50, many: int = 400) -> list[Row]:
+    """Time and memory of the same trace in eight times as many cells, each in a process of its own."""
+    found = {}
+    for n in (few, many):
+        command = [sys.executable, __file__, "trace_cells", str(n)]
+        done = subprocess.run(command, check=True, capture_output=True, text=True)
+        found[n] = [float(x) for x in done.stdout.split()[-2:]]
+    (seconds, memory), (more_seconds, more_memory) = found[few], found[many]
+    return [
+        Row("trace_seconds_per_cell_growth", more_seconds / seconds * few / many, f"x from {few} to {many} cells"),
+        Row("trace_peak_gb_growth", more_memory / memory, f"x from {few} to {many} cells"),
+        Row("trace_peak_gb", more_memory, f"GiB of the process, {many} cells"),
+    ]
+
+
+def main(parts: list[str]) -> None:
+    """Run the parts named, or all."""
     rows: list[Row] = []
-    if "demo" in parts:
+    asked: Any = parts or PARTS
+    if "demo" in asked:
         rows += bench_demo()
-    if "mini" in parts:
-        model, batch = mini()
-        rows += bench_engines("mini", model, batch, layers=[0, 1, 2, 3, 4], k=16, n_naive=12, n_suffix=48)
-    if "v2_316m" in parts:
-        model, batch = full_size()
-        rows += bench_engines("v2_316m", model, batch, layers=[0, 5, 11, 15], k=32, n_naive=1, n_suffix=5)
+    if "mini" in asked:
+        model = load_model("geneformer-mini", device="cpu")
+        assert isinstance(model, BlockStack)
+        rows += compare(model, random_cells(1, 512, 6000), [0, 1, 2, 3, 4], k=16, n_naive=12, n_exact=31)
+    if "v2_316m" in asked:
+        rows += compare(v2_316m(), random_cells(1, 2048, 20275), [0, 5, 11, 15], k=32, n_naive=1, n_exact=7)
+    if "cells" in asked:
+        rows += bench_cells()
     write_rows("trace", rows)
 
 
 if __name__ == "__main__":
-    main()
+    if sys.argv[1:2] == ["trace_cells"]:
+        trace_cells(int(sys.argv[2]))
+    else:
+        main(sys.argv[1:])

@@ -11,11 +11,11 @@ import scircuit
 from scircuit.cli import app
 
 NAMES = [
-    "Circuit", "EdgeRule", "FoundationModel", "HookedModel", "Intervention", "Latents", "RunConfig", "SaeTraining",
-    "ScircuitError", "TokenBatch", "TokenStore", "TraceSettings", "__version__", "build_catalogue", "build_circuit",
-    "check_adapter", "demo", "doctor", "enrich", "gene_rows", "label_features", "list_checkpoints", "load_config",
-    "load_model", "load_saes", "measure_quality", "packaged_programs", "parse_config", "read_gmt", "residuals", "run",
-    "save_saes", "select_sources", "tokenize", "trace", "train_saes", "write_report",
+    "Circuit", "EdgeRule", "FoundationModel", "HookedModel", "Intervention", "Latents", "ReportRun", "RunConfig",
+    "SaeTraining", "ScircuitError", "TokenBatch", "TokenStore", "TraceSettings", "__version__", "build_catalogue",
+    "build_circuit", "check_adapter", "demo", "doctor", "enrich", "gene_rows", "label_features", "list_checkpoints",
+    "load_config", "load_model", "load_saes", "measure_quality", "packaged_programs", "parse_config", "read_gmt",
+    "residuals", "run", "save_saes", "select_sources", "tokenize", "trace", "train_saes", "write_report",
 ]  # fmt: skip
 COMMANDS = sorted(command.name or command.callback.__name__ for command in app.registered_commands)
 GROUPS = {"knowledge": ["list", "fetch", "add", "show"], "models": ["list", "fetch", "show"]}
@@ -79,6 +79,12 @@ def test_bare_call_lists_every_command() -> None:
         "compare-profiles",
         "export",
     } <= set(COMMANDS)
+
+
+@pytest.mark.parametrize("group", [[], ["knowledge"], ["models"]])
+def test_lists_of_commands_are_whole_sentences(group: list[str]) -> None:
+    shown = CliRunner().invoke(app, [*group, "--help"], env={"COLUMNS": "80"}).output.split("Commands:")[1]
+    assert "..." not in shown, "a first line fits beside its command"
 
 
 @pytest.mark.parametrize(

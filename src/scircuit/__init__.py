@@ -16,6 +16,7 @@ _NAMES = {
     "HookedModel": "models.hooked",
     "Intervention": "tracing.interventions",
     "Latents": "sae.latents",
+    "ReportRun": "report.runs",
     "RunConfig": "config",
     "SaeTraining": "sae.settings",
     "ScircuitError": "errors",
@@ -72,6 +73,7 @@ if TYPE_CHECKING:
     from scircuit.pipeline.doctor import doctor
     from scircuit.pipeline.runs import demo, run
     from scircuit.report.page import write_report
+    from scircuit.report.runs import ReportRun
     from scircuit.sae.checkpoint import load_saes, save_saes
     from scircuit.sae.latents import Latents
     from scircuit.sae.settings import SaeTraining

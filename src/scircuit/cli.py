@@ -7,8 +7,10 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from scircuit.cli_knowledge import knowledge, models
+from scircuit.cli_probe import combine, mediate, paths, probe
 from scircuit.cli_study import app as study_app
-from scircuit.cli_world import compare, validate
+from scircuit.cli_world import analyze, compare, validate
 from scircuit.errors import ScircuitError
 
 if TYPE_CHECKING:
@@ -17,7 +19,11 @@ if TYPE_CHECKING:
 app = typer.Typer(
     name="scircuit",
     help="Causal circuits between sparse-autoencoder features inside single-cell foundation models.\n\n"
-    "Start with `scircuit demo`; then `scircuit init my.toml`, edit it, and `scircuit run my.toml`.",
+    "A sparse autoencoder (SAE) splits what a layer of Geneformer or scGPT computes into features, here also called "
+    "latents. scircuit silences one at a time in real cells, measures every later one, and reports which drive "
+    "which.\n\n"
+    "Start with `scircuit demo`; then `scircuit init my.toml`, edit it, and `scircuit run my.toml`. "
+    "`scircuit COMMAND --help` explains a command.",
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
@@ -32,6 +38,10 @@ OutOption = Annotated[
 
 MemoryOption = Annotated[
     str | None, typer.Option("--memory", metavar="8GB", help="Memory budget of the trace, instead of the config's.")
+]
+AcceptOption = Annotated[
+    bool,
+    typer.Option("--accept-approximation", help="Go on though the local engine misses its floors; the result says so."),
 ]
 ClusterOption = Annotated[
     str | None,
@@ -67,7 +77,11 @@ def demo(
     ),
     seed: Annotated[int, typer.Option(help="Seeds every draw.")] = 0,
 ) -> None:
-    """Trace circuits in both packaged models on 500 blood cells they never saw, and write one report."""
+    """Run everything once, without a file of yours.
+
+    Traces circuits in both packaged models on 500 blood cells that they never saw, and writes one report,
+    DIR/report/index.html. Takes a minute or two on two cores; needs no network and no GPU.
+    """
     from scircuit.pipeline.runs import demo as run_demo
 
     typer.echo(run_demo(out, seed=seed))
@@ -77,7 +91,10 @@ def demo(
 def init(
     path: Annotated[Path, typer.Argument(metavar="FILE", help="Where to write the config.")] = Path("scircuit.toml"),
 ) -> None:
-    """Write a commented config with every setting and its default."""
+    """Write a config to start from, every setting explained.
+
+    Set at least cells.path (your .h5ad) and model.source (your checkpoint), then `scircuit run FILE`.
+    """
     from scircuit._io import atomic
     from scircuit.config import template
 
@@ -94,7 +111,10 @@ def doctor(
         Path | None, typer.Argument(metavar="[CONFIG]", help="A TOML file; everything it names is checked too.")
     ] = None,
 ) -> None:
-    """Check the installation, devices and their arithmetic, caches, and every path of a config; exit 1 on a FAIL."""
+    """Check the installation, the devices, a config.
+
+    Arithmetic of the devices, caches, and every path of a config; exit 1 on a FAIL.
+    """
     from scircuit.pipeline.doctor import doctor as examine
     from scircuit.pipeline.doctor import lines
 
@@ -107,14 +127,24 @@ def doctor(
 
 
 @app.command()
-def run(config: ConfigPath, out: OutOption = None, memory: MemoryOption = None, cluster: ClusterOption = None) -> None:
-    """All stages: tokenize, train-sae, features, trace, report. Goes on where an earlier call stopped."""
+def run(
+    config: ConfigPath,
+    out: OutOption = None,
+    memory: MemoryOption = None,
+    cluster: ClusterOption = None,
+    accept: AcceptOption = False,
+) -> None:
+    """Run all stages of a config, to the report.
+
+    The stages are tokenize, train-sae, features, trace, report. A run that was interrupted goes on where it stopped;
+    a folder that holds another run is left alone.
+    """
     from scircuit.pipeline.runs import run as run_all
 
-    typer.echo(run_all(_read(config, out, memory), cluster=cluster).stage("report") / "index.html")
+    typer.echo(run_all(_read(config, out, memory, accept), cluster=cluster).stage("report") / "index.html")
 
 
-def _read(config: Path, out: Path | None, memory: str | None = None) -> "RunConfig":
+def _read(config: Path, out: Path | None, memory: str | None = None, accept: bool = False) -> "RunConfig":
     from dataclasses import replace
 
     from scircuit.config import load_config
@@ -122,6 +152,8 @@ def _read(config: Path, out: Path | None, memory: str | None = None) -> "RunConf
     loaded = load_config(config)
     if memory is not None:
         loaded = replace(loaded, trace=replace(loaded.trace, memory=memory))
+    if accept:
+        loaded = replace(loaded, trace=replace(loaded.trace, accept_approximation=True))
     return loaded if out is None else replace(loaded, out=str(out))
 
 
@@ -133,25 +165,41 @@ def _stage(config: Path, out: Path | None, name: str, artefact: str) -> None:
 
 @app.command()
 def tokenize(config: ConfigPath, out: OutOption = None) -> None:
-    """Stage 1: cells to tokens, split by use: train, catalogue, discovery, confirmation. Writes tokens/."""
+    """Stage 1: turn cells into tokens.
+
+    Checks the counts, matches the genes to the model's vocabulary, and splits the cells by use: train,
+    catalogue, discovery, confirmation. Writes tokens/.
+    """
     _stage(config, out, "tokenize", "tokens")
 
 
 @app.command(name="train-sae")
 def train_sae(config: ConfigPath, out: OutOption = None) -> None:
-    """Stage 2: train and measure the dictionaries of all layers; goes on where it stopped. Writes saes/."""
+    """Stage 2: train one SAE per layer, and measure them.
+
+    All layers in one pass over the cells. Measured on held-out cells: variance unexplained, L0, alive latents, and
+    the share of the model's loss that the reconstruction recovers. Writes saes/, in SAELens format; goes on where it
+    stopped.
+    """
     _stage(config, out, "train-sae", "saes")
 
 
 @app.command()
 def features(config: ConfigPath, out: OutOption = None) -> None:
-    """Stage 3: what every latent responds to: genes, gene sets, labels. Writes features/."""
+    """Stage 3: describe and label every latent.
+
+    How often each fires, on which genes and cells most, and which gene sets those genes are enriched in. Writes
+    features/.
+    """
     _stage(config, out, "features", "features")
 
 
 @app.command()
 def plan(config: ConfigPath, out: OutOption = None, memory: MemoryOption = None) -> None:
-    """What stage 4 will take on this device: forwards, FLOP, memory, disk, time. Needs features/, writes nothing."""
+    """Estimate what stage 4 will take here.
+
+    Forward passes, FLOP, memory, disk and time. Needs features/ and writes nothing.
+    """
     from scircuit.pipeline.planning import plan as plan_run
 
     typer.echo("\n".join(plan_run(_read(config, out, memory)).lines()))
@@ -159,53 +207,51 @@ def plan(config: ConfigPath, out: OutOption = None, memory: MemoryOption = None)
 
 @app.command()
 def trace(
-    config: ConfigPath, out: OutOption = None, memory: MemoryOption = None, cluster: ClusterOption = None
+    config: ConfigPath,
+    out: OutOption = None,
+    memory: MemoryOption = None,
+    cluster: ClusterOption = None,
+    accept: AcceptOption = False,
 ) -> None:
-    """Stage 4: ablate the sources, call edges, find them again. Writes trace/, circuit/ and confirmation/."""
+    """Stage 4: silence latents, and find the circuit.
+
+    Ablates every source latent in every traced cell, measures all later latents, tests them, and keeps the edges
+    that pass the thresholds; then finds the edges again in other cells. Writes trace/, circuit/ (edges.parquet,
+    nodes.parquet, run.json) and confirmation/.
+    """
     from scircuit.pipeline.runs import run_stage
 
-    typer.echo(run_stage(_read(config, out, memory), "trace", cluster).stage("circuit"))
+    typer.echo(run_stage(_read(config, out, memory, accept), "trace", cluster).stage("circuit"))
 
 
 @app.command()
 def report(config: ConfigPath, out: OutOption = None) -> None:
-    """Stage 5: one self-contained HTML page. Writes report/index.html."""
+    """Stage 5: write the report, one HTML page.
+
+    Opens from disk, without network. Writes report/index.html.
+    """
     _stage(config, out, "report", "report")
 
 
 RunPath = Annotated[Path, typer.Argument(metavar="RUN", help="Folder of a finished run.")]
 
 
-@app.command()
-def analyze(
-    question: Annotated[
-        str, typer.Argument(metavar="QUESTION", help="A question's name, `all`, or `list` to see the questions.")
-    ],
-    run: Annotated[Path | None, typer.Argument(metavar="RUN", help="Folder of a finished run.")] = None,
-    profile: Annotated[str, typer.Option(help="default, or paper for the published definitions.")] = "default",
-) -> None:
-    """Ask a traced run what its circuit says; answers go to RUN/analysis/ and into the next report."""
-    from scircuit.analysis.registry import QUESTIONS, answerable
-    from scircuit.pipeline.questions import ask, questions_of, sentences
-
-    if question == "list":
-        known = list(QUESTIONS) if run is None else answerable(run)
-        typer.echo("\n".join(f"{name:18} {QUESTIONS[name].asks}" for name in known))
-        return
-    if run is None:
-        raise ScircuitError("RUN is missing; give the folder of a finished run after the question.")
-    asked = questions_of(run, question, profile)
-    summary = ask(run, asked, profile)
-    typer.echo("\n".join(sentences(summary[summary["question"].isin(asked)])))
+app.command()(analyze)
 
 
 @app.command(name="compare-profiles")
 def compare_profiles(run: RunPath) -> None:
-    """The corrected and the published numbers of one run side by side, with what differs in a sentence."""
-    from scircuit.pipeline.questions import both_profiles
+    """Show corrected and published numbers of a run.
 
-    for row in both_profiles(run).itertuples():
-        typer.echo(f"{row.number}: {row.default:.4g} by default, {row.paper:.4g} as published. {row.difference}")
+    Side by side, with what differs in a sentence.
+    """
+    from scircuit.analysis.result import GLOSSARY
+    from scircuit.pipeline.questions import beside, both_profiles
+
+    for row in both_profiles(run).to_dict("records"):
+        ours = f"{row['default']:.4g}{beside(row['default_low'], row['default_high'], row['default_null'])}"
+        typer.echo(f"{row['number']}: {ours} by default, {row['paper']:.4g} as published. {row['difference']}")
+    typer.echo(f"\n{GLOSSARY['supporting']}")
 
 
 @app.command()
@@ -223,104 +269,20 @@ def export(
 
 app.command()(compare)
 app.command()(validate)
+app.command()(mediate)
+app.command()(combine)
+app.command()(probe)
+app.command()(paths)
 
-knowledge = typer.Typer(
-    help="Gene sets, networks and disease genes: what is known, what is in the cache, and how it gets there.",
-    no_args_is_help=True,
-    rich_markup_mode=None,
-)
 app.add_typer(knowledge, name="knowledge")
 app.add_typer(study_app, name="study")
-SourceName = Annotated[str, typer.Argument(metavar="NAME", help="A source; see `scircuit knowledge list`.")]
-
-
-@knowledge.command(name="list")
-def list_sources() -> None:
-    """Every source with its version, licence, and whether it is in the cache."""
-    from scircuit.knowledge.registry import list_sources as known
-
-    typer.echo(known()[["name", "kind", "state", "version", "licence", "title"]].to_string(index=False))
-
-
-@knowledge.command()
-def fetch(
-    name: SourceName, again: Annotated[bool, typer.Option("--again", help="Even if it is in the cache.")] = False
-) -> None:
-    """Download a source once into the cache, checked against its checksum."""
-    from scircuit.knowledge.registry import fetch as download
-
-    typer.echo(download(name, again=again))
-
-
-@knowledge.command()
-def add(
-    name: SourceName,
-    path: Annotated[Path, typer.Argument(metavar="FILE", help="A file of yours, for example a GMT.")],
-    kind: Annotated[str, typer.Option(help="What the file holds; an unknown kind is refused with the list.")] = (
-        "gene sets"
-    ),
-    title: Annotated[str, typer.Option(help="Its title.")] = "",
-    version: Annotated[str, typer.Option(help="Its version.")] = "",
-    licence: Annotated[str, typer.Option(help="Its licence.")] = "",
-) -> None:
-    """Put a file of yours into the cache under a name."""
-    from scircuit.knowledge.registry import add as put
-
-    typer.echo(put(name, path, kind=kind, title=title, version=version, licence=licence))
-
-
-@knowledge.command()
-def show(name: SourceName) -> None:
-    """Version, licence, addresses, checksums and size of one source."""
-    import json
-
-    from scircuit.knowledge.registry import show as describe
-
-    typer.echo(json.dumps(describe(name), indent=2))
-
-
-models = typer.Typer(
-    help="Published checkpoints: which are known, what they are, and how they get here.",
-    no_args_is_help=True,
-    rich_markup_mode=None,
-)
 app.add_typer(models, name="models")
-CheckpointName = Annotated[str, typer.Argument(metavar="NAME", help="A checkpoint; see `scircuit models list`.")]
-
-
-@models.command(name="list")
-def list_models() -> None:
-    """Every known checkpoint with its size, licence, and whether its files are on this machine."""
-    from scircuit.models.hub import list_checkpoints_here
-
-    typer.echo(list_checkpoints_here().to_string(index=False))
-
-
-@models.command(name="fetch")
-def fetch_model(
-    name: CheckpointName,
-    again: Annotated[bool, typer.Option("--again", help="Even if it is in the cache.")] = False,
-) -> None:
-    """Download a checkpoint and its dictionaries into the Hugging Face cache, each file held to its hash."""
-    from scircuit.models.hub import fetch_checkpoint
-
-    typer.echo(fetch_checkpoint(name, again=again))
-
-
-@models.command(name="show")
-def show_model(name: CheckpointName) -> None:
-    """Repository, revision, files, hashes, licence and paper of one checkpoint, and which files are missing here."""
-    import json
-
-    from scircuit.models.hub import show_checkpoint
-
-    typer.echo(json.dumps(show_checkpoint(name), indent=2))
 
 
 def main() -> None:
     """Entry point: a wrong input is one sentence and exit code 2."""
     try:
-        app(standalone_mode=True)
+        app(prog_name="scircuit")
     except ScircuitError as error:
         sys.stderr.write(f"scircuit: {error}\n")
         sys.exit(2)

@@ -1,17 +1,121 @@
-"""Commands between models and against the world: `compare`, `validate`."""
+"""Commands that question finished runs: `analyze` one, `compare` several, `validate` one against a screen."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from scircuit.errors import ScircuitError
 
+if TYPE_CHECKING:
+    import pandas as pd
+
+    from scircuit.pipeline.knowledge_questions import Sources
+
 RunPaths = Annotated[list[Path], typer.Argument(metavar="RUN...", help="Folders of two or more finished runs.")]
 RunPath = Annotated[Path, typer.Argument(metavar="RUN", help="Folder of a finished run.")]
 Profile = Annotated[str, typer.Option(help="default, or paper to put the published definitions beside them.")]
 Seed = Annotated[int, typer.Option(help="Seeds every draw.")]
+
+
+def analyze(
+    question: Annotated[
+        str, typer.Argument(metavar="QUESTION", help="A question's name, `all`, or `list` to see the questions.")
+    ],
+    run: Annotated[Path | None, typer.Argument(metavar="RUN", help="Folder of a finished run.")] = None,
+    profile: Annotated[str, typer.Option(help="default, or paper for the published definitions.")] = "default",
+    second: Annotated[
+        Path | None, typer.Option("--with", metavar="RUN", help="Another run, for the questions that compare two.")
+    ] = None,
+    option: Annotated[
+        list[str] | None,
+        typer.Option("--option", metavar="NAME=VALUE", help="A setting of one question, such as draws=5000."),
+    ] = None,
+    sets: Annotated[
+        list[str] | None,
+        typer.Option(metavar="NAME", help="disease, novelty: sources of `knowledge list`, or GMT files."),
+    ] = None,
+    network: Annotated[
+        str | None, typer.Option(metavar="NAME", help="novelty: links between genes, as string, or a file.")
+    ] = None,
+    group: Annotated[str | None, typer.Option(metavar="COLUMN", help="tissue: the obs column traced by.")] = None,
+    ontology: Annotated[
+        str | None, typer.Option(metavar="OBO", help="tissue: an ontology such as cl-basic.obo.")
+    ] = None,
+    term: Annotated[
+        list[str] | None, typer.Option(metavar="TERM", help="tissue: a term of it, as CL:0000084 or 'T cell'.")
+    ] = None,
+) -> None:
+    """Put a question to a traced run.
+
+    Answers go to RUN/analysis/ and into the next report. `scircuit analyze list` shows the questions.
+    """
+    from scircuit.analysis.registry import QUESTIONS, answerable
+    from scircuit.pipeline.knowledge_questions import ASKS, Sources, answerable_with_knowledge
+    from scircuit.pipeline.questions import questions_of
+
+    if question == "list":
+        asks = {name: known.asks for name, known in QUESTIONS.items()} | dict(ASKS)
+        known = list(asks) if run is None else answerable(run) + answerable_with_knowledge(run)
+        typer.echo("\n".join(f"{name:20} {asks[name]}" for name in known))
+        return
+    if run is None:
+        raise ScircuitError("RUN is missing; give the folder of a finished run after the question.")
+    if question == "all" and (option or second):
+        raise ScircuitError("`all` takes no --option and no --with; ask one question at a time with them.")
+    sources = Sources(tuple(sets or ()), network, group, ontology, tuple(term or ()))
+    if question not in ASKS:
+        asked = questions_of(run, question, profile)
+        print_answers(run, *asked, profile=profile, second=second, options=_settings(option or []))
+    if question in ASKS or (question == "all" and profile == "default"):
+        _print_knowledge(run, question, profile, sources, bool(option or second))
+
+
+def print_answers(
+    run: Path,
+    *names: str,
+    profile: str = "default",
+    second: Path | None = None,
+    options: Mapping[str, object] | None = None,
+) -> None:
+    """Ask, and print the headline of every answer with the words it needs."""
+    from scircuit.pipeline.questions import ask
+
+    _print(ask(run, names, profile, {name: dict(options or {}) for name in names}, second), names)
+
+
+def _print_knowledge(run: Path, question: str, profile: str, sources: "Sources", extra: bool) -> None:
+    """The same for questions that need more than the run's own tables."""
+    from scircuit.pipeline.knowledge_questions import answerable_with_knowledge, ask_with_knowledge
+
+    if profile != "default" or extra:
+        raise ScircuitError(f"{question} has no published definition for one run and takes no --option and no --with.")
+    names = answerable_with_knowledge(run) if question == "all" else [question]
+    _print(ask_with_knowledge(run, names, sources), names)
+
+
+def _print(summary: "pd.DataFrame", names: Sequence[str]) -> None:
+    from scircuit.pipeline.questions import glossary, sentences
+
+    mine = summary[summary["question"].isin(list(names))]
+    typer.echo("\n".join([*sentences(mine), "", *glossary(mine)]))
+
+
+def _settings(given: list[str]) -> dict[str, object]:
+    """`NAME=VALUE` as keywords; numbers and lists as JSON writes them, anything else as text."""
+    import json
+
+    found: dict[str, object] = {}
+    for text in given:
+        name, separator, value = text.partition("=")
+        if not separator:
+            raise ScircuitError(f"--option {text!r} is not NAME=VALUE; write for example draws=5000.")
+        try:
+            found[name] = json.loads(value)
+        except json.JSONDecodeError:
+            found[name] = value
+    return found
 
 
 def compare(
@@ -37,10 +141,14 @@ def compare(
         list[str] | None,
         typer.Option(metavar="NAME", help="Sets with the published disease keywords (paper profile)."),
     ] = None,
+    report: Annotated[bool, typer.Option("--report/--no-report", help="Write the page.")] = True,
     draws: Annotated[int, typer.Option(help="Draws of every null.", min=1)] = 1000,
     seed: Seed = 0,
 ) -> None:
-    """What the circuits of several runs share: labels, latents matched by genes, effect sizes, disease; one report."""
+    """Compare the circuits of several runs.
+
+    What they share: pairs of labels, latents matched by genes, effect sizes, disease; one report.
+    """
     from scircuit.pipeline import comparing
 
     if rule is not None and rule not in comparing.RULES:
@@ -48,9 +156,9 @@ def compare(
     folder = comparing.compare(
         runs, out, names=None if names is None else names.split(","), profile=profile,
         rule=None if rule is None else comparing.RULES[rule], n_cells=cells, disease=disease or (),
-        gene_sets=gene_sets or (), draws=draws, seed=seed,
+        gene_sets=gene_sets or (), draws=draws, report=report, seed=seed,
     )  # fmt: skip
-    typer.echo("\n".join([*comparing.sentences(folder), str(folder / "index.html")]))
+    typer.echo("\n".join([*comparing.sentences(folder), str(folder / "index.html" if report else folder)]))
 
 
 def validate(
@@ -112,7 +220,10 @@ def validate(
     draws: Annotated[int, typer.Option(help="Bootstrap draws over knock-downs.", min=1)] = 2000,
     seed: Seed = 0,
 ) -> None:
-    """Whether a circuit predicts a knock-down screen better than every baseline; goes into the next report of RUN."""
+    """Hold a circuit to a knock-down screen.
+
+    Whether it predicts the screen better than every baseline; goes into the next report of RUN.
+    """
     from scircuit.pipeline import screening
 
     options = screening.ScreenOptions(

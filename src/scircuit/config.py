@@ -4,6 +4,7 @@ import tomllib
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields, is_dataclass
 from difflib import get_close_matches
+from math import inf
 from pathlib import Path
 from types import UnionType
 from typing import Any, Union, get_args, get_origin, get_type_hints
@@ -82,7 +83,7 @@ class SaeSection:
     """The dictionaries: trained here, or read from a folder."""
 
     path: str | None = None
-    """Folder of trained dictionaries (with manifest.json); by default they are trained."""
+    """Folder of trained dictionaries, of a run or in any format that is read; by default they are trained."""
     layers: tuple[int, ...] = ()
     """Layers to train or load; by default all."""
     architecture: str = "topk"
@@ -91,6 +92,8 @@ class SaeSection:
     """Latents per dimension of the residual stream."""
     k: int = 32
     """Active latents per position."""
+    matryoshka: tuple[float, ...] = ()
+    """Shares of the dictionary whose first latents must reconstruct on their own, e.g. [0.0625, 0.25]; none: plain."""
     n_steps: int = 2000
     """Optimiser steps."""
     batch_rows: int = 2048
@@ -99,11 +102,27 @@ class SaeSection:
     """Positions per layer that are shuffled together; decides the memory of training."""
     lr: float | None = None
     """Learning rate; by default by the size of the dictionary."""
+    warmup_share: float = 0.05
+    """Share of the steps over which the learning rate rises from 0."""
+    decay_share: float = 0.2
+    """Share of the steps, at the end, over which the learning rate falls to 0."""
+    aux_k: int | None = None
+    """Dead latents that reconstruct the remaining error (AuxK); by default half of d_model."""
+    aux_coefficient: float = 1 / 32
+    """Weight of the AuxK loss; 0 leaves dead latents dead."""
+    dead_after_rows: int = 50_000
+    """A latent that has not fired for so many positions counts as dead."""
+    sparsity_coefficient: float = 1.0
+    """jumprelu only: weight of (L0 / k - 1)^2."""
+    bandwidth: float = 0.1
+    """jumprelu only: width of the window around the threshold that passes gradients, in units of the scaled input."""
+    bf16: bool = False
+    """Forward pass of the training in bfloat16 (parameters stay float32): faster on GPUs that have it."""
     quality_cells: int = 64
     """Cells of the catalogue split, which no dictionary learnt from, on which they are measured."""
     checkpoint_every: int = 500
     """Steps between two checkpoints of training; a run that was stopped goes on from the last."""
-    mix: tuple[MixSection, ...] = ()
+    mix: tuple[MixSection, ...] = field(default=(), metadata={"tables": True})
     """Data sets to train on in place of [cells]: [[sae.mix]] tables with name, weight and what [cells] takes."""
     stability_seeds: int = 0
     """Further dictionaries trained with other seeds, to see which latents are the data's; each costs a training."""
@@ -114,7 +133,15 @@ class FeaturesSection:
     """What latents respond to."""
 
     gene_sets: tuple[str, ...] = ("programs",)
-    """GMT files, programs (they ship with the package), or sources of `scircuit knowledge list` in the cache."""
+    """GMT files, programs (they ship with the package), or sources in the cache: sets, signed regulons, diseases."""
+    annotation: str = "corrected"
+    """corrected (background of the run's genes, one label rule), or published (the study's rules, score and labels)."""
+    link_score: int = 1
+    """published only: what a network link adds to a source's score; 1 as the study for Geneformer, 2 for scGPT."""
+    networks: tuple[str, ...] = ()
+    """Networks in the cache (string, trrust) whose links within a latent's genes are tested against like degrees."""
+    ranked: bool = False
+    """Also test the sets over the whole loading profile (decoupler; needs the extra bio)."""
     min_firings: int = 5
     """A gene counts among a latent's top genes only when it fired on it so often."""
     n_top_genes: int = 20
@@ -127,6 +154,8 @@ class FeaturesSection:
     """Times that random genes are annotated as the latents were, to tell the rate of chance; 0 for never."""
     coactivation: bool = True
     """Count which latents of a layer fire together, and find the modules they form."""
+    modules: str = "louvain"
+    """How modules are found: louvain, or leiden (needs the extra leiden, which is under the GPL)."""
     min_cosine: float | None = 0.7
     """Least |cosine| of decoder directions for latents of two layers to be matched; null for no matching."""
     pair_cells: int = 200
@@ -138,7 +167,9 @@ class SourcesSection:
     """Which latents are ablated."""
 
     rule: str = "annotated"
-    """annotated (best-annotated, the published score), random (stratified by firing rate), random_annotated, all."""
+    """annotated (best published score), random (stratified by firing rate), random_annotated, all, or list."""
+    latents: tuple[tuple[int, ...], ...] = ()
+    """list only: the sources as [layer, latent] pairs, e.g. [[0, 17], [2, 40]]."""
     n: int = 30
     """Sources per layer."""
     layers: tuple[int, ...] = ()
@@ -161,6 +192,10 @@ class TraceSection:
     """Target layers; by default every later layer."""
     n_random: int = 1
     """Random directions of the same norm per source, as controls."""
+    interventions: tuple[str, ...] = ()
+    """Done to every source beside its ablation: mean, scale:ALPHA, set:VALUE, activate:VALUE, resample, matched:N."""
+    path_shares: bool = False
+    """Split each edge by its paths: at the firing positions, through other positions, by weights alone."""
     groups: tuple[str, ...] = ()
     """obs columns (cell type, donor) whose groups of cells get effects of their own, in the same pass."""
     units: str | None = None
@@ -247,10 +282,31 @@ PROFILES: Mapping[str, Mapping[str, Any]] = {
     "default": {},
     "paper": {
         "model": {"protocol": "paper"},
+        "features": {"annotation": "published", "min_firings": 1},
         "edges": {"max_q": None, "min_nonzero": 0, "consistency": "zero_as_negative", "top_k": 50},
     },
 }
 """Named sets of values (METHOD 4.6); nothing in the science asks for a profile's name."""
+
+_RANGES: Mapping[str, tuple[float, float]] = {
+    "cells.n": (1, inf),
+    "cells.min_match": (0, 1),
+    "sae.quality_cells": (1, inf),
+    "sae.stability_seeds": (0, inf),
+    "features.min_firings": (1, inf),
+    "features.n_top_genes": (1, inf),
+    "features.alpha": (0, 1),
+    "features.min_overlap": (1, inf),
+    "features.control_draws": (0, inf),
+    "features.min_cosine": (0, 1),
+    "features.pair_cells": (0, inf),
+    "sources.n": (1, inf),
+    "sources.min_frequency": (0, 1),
+    "sources.min_top_genes": (0, inf),
+    "trace.n_cells": (2, inf),
+    "edges.min_consistency": (0, 1),
+}
+"""Least and largest values; what the settings of training, trace and edges check themselves is not repeated here."""
 
 
 def load_config(path: str | Path) -> RunConfig:
@@ -272,7 +328,7 @@ def parse_config(content: Mapping[str, Any], where: str = "config") -> RunConfig
     Raises
     ------
     ScircuitError
-        On an unknown key (with the nearest known one), a wrong type, or an unknown profile.
+        On an unknown key (with the nearest known one), a wrong type, a number out of range, or an unknown profile.
     """
     profile = content.get("profile", "default")
     if profile not in PROFILES:
@@ -282,7 +338,14 @@ def parse_config(content: Mapping[str, Any], where: str = "config") -> RunConfig
         for key, value in layer.items():
             both = isinstance(value, Mapping) and isinstance(merged.get(key), Mapping)
             merged[key] = {**merged[key], **value} if both else value
-    return build_section(RunConfig, merged, where)
+    config: RunConfig = build_section(RunConfig, merged, where)
+    for name, (low, high) in _RANGES.items():
+        section, key = name.split(".")
+        value = getattr(getattr(config, section), key)
+        if value is not None and not low <= value <= high:
+            allowed = f"be at least {low:g}" if high == inf else f"lie between {low:g} and {high:g}"
+            raise ScircuitError(f"{where}: {name} = {value!r} is out of range; it must {allowed}.")
+    return config
 
 
 def build_section(kind: Any, content: Any, where: str) -> Any:
@@ -375,7 +438,9 @@ def template() -> str:
             for inner in fields(section):
                 value = getattr(section, inner.name)
                 shown = f"{inner.name} = {_toml(value)}"
-                lines += [f"# {docs[type(section)][inner.name]}", shown if value is not None else f"# {inner.name} = "]
+                if value is None or inner.metadata.get("tables"):  # tables of their own follow; [] would forbid them
+                    shown = f"# {inner.name} = "
+                lines += [f"# {docs[type(section)][inner.name]}", shown]
             lines.append("")
     return "\n".join(lines)
 

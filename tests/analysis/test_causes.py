@@ -193,7 +193,7 @@ class TestMediation:
 
     def test_candidates_lie_on_two_edges(self, circuit):
         d = circuit.edges.set_index(ENDS)["cohens_d"]
-        table = candidate_mediators(circuit, self.far_edges(circuit), top=3, n_random=4)
+        table = candidate_mediators(circuit, self.far_edges(circuit), top=3)
         for ends, rows in table.groupby(ENDS):
             scores = {}
             for layer, feature in circuit.nodes[["layer", "feature"]].itertuples(index=False):
@@ -207,11 +207,23 @@ class TestMediation:
             assert not set(random[["mediator_layer", "mediator_feature"]].itertuples(index=False, name=None)) & set(
                 scores
             )
-        assert (table["kind"] == "random").any()
+            assert len(random) <= len(own)
+        assert (table["kind"] == "random").mean() > 0.4
+
+    def test_random_mediators_fire_as_often(self, circuit):
+        table = candidate_mediators(circuit, self.far_edges(circuit), top=3)
+        rate = circuit.nodes.set_index(["layer", "feature"])["frequency"]
+        ends = [
+            np.log(rate.loc[pd.MultiIndex.from_frame(rows[["mediator_layer", "mediator_feature"]])]).mean()
+            for _, rows in table.groupby("kind")
+        ]
+        everyone = np.log(rate.loc[1:2])
+        assert abs(ends[0] - ends[1]) < 0.35 * everyone.std()
+        assert not table.duplicated([*ENDS, "mediator_layer", "mediator_feature"]).any()
 
     def responses(self, circuit, carried, seed=0):
         rng = np.random.default_rng(seed)
-        plan = candidate_mediators(circuit, self.far_edges(circuit), top=3, n_random=4)
+        plan = candidate_mediators(circuit, self.far_edges(circuit), top=3)
         rows = []
         for row in plan.to_dict("records"):
             delta = rng.normal(-2, 0.5, 30)
@@ -235,6 +247,19 @@ class TestMediation:
         own = result.table[result.table["kind"] == "mediator"]
         assert (own["q_value"] < 0.01).all()
         assert ((own["low"] < 0.4) & (own["high"] > 0.4)).mean() > 0.85
+
+    def test_edges_without_a_response_have_no_share(self, circuit):
+        """In other cells than those of the trace an edge may do nothing; the others answer as before."""
+        effects = self.responses(circuit, 0.4)
+        first = (effects[ENDS] == effects[ENDS].iloc[0]).all(axis=1)
+        silent = effects.assign(**{c: effects[c].where(~first, 0.0) for c in ("delta", "delta_held")})
+        result, rest = mediation(silent, draws=50), mediation(effects[~first], draws=50)
+        assert result.estimate == pytest.approx(rest.estimate)
+        assert result.headline.n == rest.headline.n
+        held = effects.loc[first, ["mediator_layer", "mediator_feature"]].drop_duplicates()
+        assert result.table["share"].isna().sum() == len(held)
+        with pytest.raises(ScircuitError, match="no edge has a response"):
+            mediation(effects.assign(delta=0.0, delta_held=0.0), draws=5)
 
     def test_mediators_that_carry_nothing_are_not_called(self, circuit):
         result = mediation(self.responses(circuit, 0.0), draws=50)

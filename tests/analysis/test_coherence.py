@@ -3,8 +3,10 @@ from dataclasses import replace
 import numpy as np
 import pandas as pd
 import pytest
+from scipy import stats
 
-from scircuit.analysis.coherence import coherence
+from scircuit.analysis.coherence import TermMatch, _tally, coherence
+from scircuit.analysis.nodes import NodeIndex
 from scircuit.analysis.strata import node_strata, rank_bins
 from scircuit.circuits.synthetic import planted_circuit
 from scircuit.errors import ScircuitError
@@ -71,9 +73,24 @@ def test_shares_and_nulls_agree_with_a_loop(base):
     share = result["coherent_share"]
     assert share.n == len(observed)
     assert share.estimate == pytest.approx(np.mean(observed))
-    assert share.null == pytest.approx(np.mean(expected), rel=0.02)
+    assert share.null == pytest.approx(np.mean(expected), rel=1e-9)
     assert result["best_match"].estimate == pytest.approx(np.mean(best), rel=1e-5)
     assert result.table["n_edges"].sum() == len(observed)
+
+
+def test_many_edges_are_judged_as_few_are(base, monkeypatch):
+    """Totals drawn from the normal distribution spread as totals over redrawn targets do."""
+    index = NodeIndex.of(base.nodes)
+    match = TermMatch(base, index)
+    strata = node_strata(base.nodes, match.n_terms, 10, 20)
+    few, many = [], []
+    for limit, kept in ((1_000_000, few), (0, many)):
+        monkeypatch.setattr("scircuit.analysis.coherence.MANY_EDGES", limit)
+        kept.append(_tally(base.edges, index, match, strata, np.random.default_rng(0), 4000).drawn)
+    for a, b in zip(few[0], many[0], strict=True):
+        assert a.mean() == pytest.approx(b.mean(), rel=0.01)
+        assert a.std() == pytest.approx(b.std(), rel=0.06)
+        assert stats.ks_2samp(a, b).pvalue > 1e-4 or len(np.unique(a)) < 200
 
 
 def test_random_directions_are_asked_the_same(base):

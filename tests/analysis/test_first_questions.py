@@ -69,6 +69,23 @@ class TestSignBalance:
         assert excess.low < 0.2 < excess.high
         assert excess.p_value < 0.01
 
+    def test_p_tests_the_excess_that_is_shown(self):
+        """Uniform where sources and their random directions are alike; small where a few large sources differ."""
+        from scircuit.analysis.sign_balance import _exchange_p
+
+        rng = np.random.default_rng(1)
+        p = []
+        for _ in range(200):
+            size = rng.integers(1, 400, 20)
+            share = rng.uniform(0.2, 0.8, 20)
+            own, random = (np.column_stack([rng.binomial(size, share), size]).astype(float) for _ in range(2))
+            p.append(_exchange_p(own, random, rng, draws=200))
+        assert 0.01 <= np.mean(np.array(p) <= 0.05) <= 0.10
+        size = np.array([400] * 8 + [2] * 12)
+        own = np.column_stack([np.where(size == 400, 300, 1), size]).astype(float)
+        random = np.column_stack([size / 2, size])
+        assert _exchange_p(own, random, rng) < 0.02
+
     def test_turning_every_response_around_turns_the_share(self, circuit):
         turned = replace(circuit, edges=circuit.edges.assign(mean_delta=-circuit.edges["mean_delta"]))
         assert sign_balance(turned).estimate == pytest.approx(1 - sign_balance(circuit).estimate)
@@ -109,6 +126,12 @@ class TestSignBalance:
         assert result["supporting_share_of_copy"].estimate == pytest.approx((copy < 0).mean())
         random = result["random_supporting_share"]
         assert random.low < random.estimate == result.null < random.high
+
+    def test_a_circuit_under_the_published_rule_says_so(self, circuit):
+        rule = circuit.provenance["thresholds"] | {"consistency": "zero_as_negative"}
+        published = replace(circuit, provenance=circuit.provenance | {"thresholds": rule})
+        assert "too high" in sign_balance(published).glossary
+        assert "too high" not in sign_balance(circuit).glossary
 
     def test_glossary_explains_the_published_word(self, circuit):
         assert "inhibitory" in sign_balance(circuit).glossary

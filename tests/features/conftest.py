@@ -1,14 +1,12 @@
 """A model and SAEs small enough to recompute every number with plain loops."""
 
-from dataclasses import dataclass
-
 import numpy as np
 import pandas as pd
 import pytest
 import torch
 
 from scircuit.cells.batch import Role, TokenBatch
-from scircuit.sae.latents import Latents
+from scircuit.sae import SaeConfig, TopKSAE
 
 N_LAYERS, D_MODEL, N_GENES, N_LATENTS, K = 3, 8, 12, 20, 4
 
@@ -38,13 +36,13 @@ class ToyModel:
         return torch.where(torch.from_numpy(batch.is_gene)[..., None], out, torch.full_like(out, 1e6))
 
 
-@dataclass
-class ToySae:
-    W_dec: torch.Tensor
+class ToySae(TopKSAE):
+    """A dictionary whose encoder is its decoder."""
 
-    def encode(self, h: torch.Tensor) -> Latents:
-        values, indices = (h @ self.W_dec.T).topk(K, dim=1)
-        return Latents(values.clamp(min=0), indices)
+    def __init__(self, W_dec: torch.Tensor) -> None:
+        n_latents, d_in = W_dec.shape
+        zeros = torch.zeros(n_latents), torch.zeros(d_in)
+        super().__init__(SaeConfig("topk", d_in, n_latents, k=K), W_dec.T, zeros[0], W_dec, zeros[1])
 
 
 @pytest.fixture(scope="session")

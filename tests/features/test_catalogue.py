@@ -1,3 +1,4 @@
+import tracemalloc
 from collections import defaultdict
 
 import numpy as np
@@ -10,6 +11,9 @@ from hypothesis import strategies as st
 from scircuit.errors import ScircuitError
 from scircuit.features.accumulate import PairSums, top_per_group
 from scircuit.features.catalogue import Catalogue, build_catalogue
+from scircuit.features.cells import TopCells
+from scircuit.features.coactivation import Limits
+from scircuit.features.detectors import one_gene_shares
 
 
 @pytest.fixture(scope="module")
@@ -109,6 +113,55 @@ def test_a_dead_latent_stays_in_the_table(toy_model, toy_batches, toy_saes):
     dead = features.iloc[-1]
     assert (dead["feature"], dead["n_firings"], dead["n_cells"], dead["mean_activation"]) == (20, 0, 0, 0.0)
     assert list(dead["top_genes"]) == []
+
+
+class Dense:
+    """Another library's object: dense activations, a decoder, and nothing else."""
+
+    def __init__(self, sae):
+        self._sae, self.W_dec = sae, sae.W_dec
+
+    def encode(self, h):
+        return self._sae.encode(h).dense(self._sae.n_latents)
+
+    def decode(self, z):
+        return z @ self.W_dec
+
+
+def test_objects_of_other_libraries_serve_as_they_are(catalogue, toy_model, toy_saes, toy_batches):
+    foreign = {layer: Dense(sae) for layer, sae in toy_saes.items()}
+    other = build_catalogue(toy_model, toy_batches, foreign, min_firings=3, n_top_genes=4, n_top_cells=5)
+    pd.testing.assert_frame_equal(catalogue.features, other.features)
+    assert one_gene_shares(toy_model, foreign, toy_batches) == one_gene_shares(toy_model, toy_saes, toy_batches)
+    with pytest.raises(ScircuitError, match="lacks encode, decode, W_dec"):
+        build_catalogue(toy_model, toy_batches, {0: object()})
+
+
+def test_memory_does_not_grow_with_the_cells(toy_model, toy_saes, toy_cells, batched, monkeypatch):
+    """Four times the cells, the same peak: what waits is folded into sums per latent, never kept per cell."""
+    monkeypatch.setattr(PairSums.__init__, "__kwdefaults__", {"buffer": 1000, "max_pairs": 1 << 22})
+    monkeypatch.setattr(TopCells, "add", limited(TopCells.add, 2000))
+    batches = batched(toy_cells, 30)
+
+    def peak(n):
+        stream = (batch for _ in range(n) for batch in batches)
+        tracemalloc.start()
+        catalogue = build_catalogue(toy_model, stream, toy_saes, coactivation=Limits())
+        _, most = tracemalloc.get_traced_memory()
+        tracemalloc.stop()
+        assert catalogue.meta["n_cells"] == n * len(toy_cells)
+        return most
+
+    peak(1)
+    assert peak(100) < 1.5 * peak(25)
+
+
+def limited(add, limit):
+    def smaller(self, *arguments):
+        self._limit = limit
+        add(self, *arguments)
+
+    return smaller
 
 
 def test_bad_input(toy_model, toy_batches, toy_saes):

@@ -4,7 +4,9 @@ import pytest
 from scipy.stats import fisher_exact
 from statsmodels.stats.multitest import multipletests
 
+from scircuit.errors import ScircuitError
 from scircuit.features.paper import annotate_as_published, label_as_published
+from scircuit.features.published import PublishedRule, label_ends, ontology
 from scircuit.knowledge.gmt import GeneSets
 from scircuit.knowledge.networks import Network
 
@@ -83,3 +85,74 @@ def test_a_link_alone_is_an_annotation():
     labels = label_as_published(features, table)
     assert labels["source_label"].tolist() == ["unknown"]
     assert labels["score"].tolist() == [10 + 1 - 0.0]
+
+
+def test_a_link_counts_double_for_scgpt(case):
+    features, libraries, trrust, string = case
+    table = annotate_as_published(features, libraries, trrust=trrust, string=string, alpha=0.4)
+    one, two = (label_as_published(features, table, link_score=n)["score"] for n in (1, 2))
+    links = table[table["n_links"] > 0].groupby(["layer", "feature"]).size()
+    expected = links.reindex(pd.MultiIndex.from_frame(features[["layer", "feature"]])).fillna(0).to_numpy()
+    assert (two - one).tolist() == expected.tolist()
+    assert expected.any()
+
+
+def test_the_rule_in_the_tables_of_a_run(case):
+    features, libraries, trrust, string = case
+    rule = PublishedRule.of(libraries, [trrust, string], alpha=0.4)
+    table, found = rule.annotate(features)
+    raw = annotate_as_published(features, libraries, trrust=trrust, string=string, alpha=0.4)
+    terms = found.terms
+    assert terms["term"].tolist() == raw["term"].tolist()
+    assert not terms.drop(columns=["odds_ratio", "density", "fold"]).isna().any(axis=None)
+    assert (terms["information_content"] >= 0).all()
+    assert table["n_terms"].tolist() == [
+        int(((raw["layer"] == r.layer) & (raw["feature"] == r.feature)).sum()) for r in features.itertuples()
+    ]
+    first = terms[terms["library"] == "GO_BP"].iloc[0]
+    layer = features[features["layer"] == first["layer"]]
+    n = len({g for genes in layer["top_genes"] for g in genes})
+    assert first["fold"] == pytest.approx(first["n_overlap"] / (first["set_size"] * first["query_size"] / n))
+    assert rule.control(features, draws=5, seed=0).n_annotated == (table["n_terms"] > 0).sum()
+
+    sources = features[["layer", "feature"]].iloc[:2]
+    ends = label_ends(table, sources)
+    assert ends["label"].tolist() == [*table["label"][:2], *table["target_label"][2:]]
+    assert label_ends(features, sources) is features
+
+
+def test_nothing_annotated_is_no_error(case):
+    features, _, _, _ = case
+    far = GeneSets.from_dict("GO_BP", {"s": [f"X{i}" for i in range(6)]})
+    silent = features.assign(top_genes=[[] for _ in range(len(features))])
+    for case_features in (features, silent):
+        table, found = PublishedRule.of([far], []).annotate(case_features)
+        assert len(found.terms) == 0
+        assert set(table["label"]) | set(table["target_label"]) == {"unlabelled"}
+        assert set(table["score"]) == {0.0}
+
+
+@pytest.mark.parametrize(
+    ("name", "expected"),
+    [
+        ("go_bp_2023", "GO_BP"),
+        ("enrichr.GO_Biological_Process_2021", "GO_BP"),
+        ("KEGG_2021_Human", "KEGG"),
+        ("reactome_2022", "Reactome"),
+        ("hallmark", "hallmark"),
+    ],
+)
+def test_ontologies_by_the_name_of_the_library(name, expected):
+    assert ontology(name) == expected
+
+
+def test_libraries_that_the_published_rules_do_not_know(case):
+    _, libraries, _, _ = case
+    own = GeneSets.from_dict("programs", {"s": ["G1"]})
+    assert PublishedRule.of([own], []).label_libraries == (("programs",), ("programs",))
+    assert PublishedRule.of([own, *libraries], []).label_libraries == (("KEGG", "GO_BP"), ("GO_BP",))
+    twin = GeneSets.from_dict("go_bp_2021", {"s": ["G1"]})
+    with pytest.raises(ScircuitError, match="two gene-set libraries are GO_BP"):
+        PublishedRule.of([*libraries, twin], [])
+    with pytest.raises(ScircuitError, match="know the networks STRING and TRRUST, not CollecTRI"):
+        PublishedRule.of(libraries, [network("CollecTRI", [("A", "B")], True)])

@@ -138,8 +138,30 @@ def test_files_of_ones_own(tmp_path):
     assert states[["programs", "kegg", "mine", "string", "open_targets"]].tolist() == [
         "packaged", "cached", "cached", "to fetch", "bring a file",
     ]  # fmt: skip
-    with pytest.raises(ScircuitError, match="holds no gene sets"):
+    with pytest.raises(ScircuitError, match="No regulator of TRRUST has 5 targets"):
         registry.load_gene_sets("mine", cache=tmp_path)
+
+
+def test_regulators_and_diseases_are_gene_sets_and_links_are_not(tmp_path):
+    table = tmp_path / "t.tsv"
+    table.write_text("".join(f"MYC\tT{i}\t{'Activation' if i < 6 else 'Repression'}\t1\n" for i in range(12)))
+    registry.add("trrust", table, cache=tmp_path)
+    sets = registry.load_gene_sets("trrust", cache=tmp_path)
+    assert {term: len(genes) for term, genes in sets.genes.items()} == {
+        "MYC activates": 6, "MYC represses": 6, "MYC regulates": 12,
+    }  # fmt: skip
+    diseases = tmp_path / "d.csv"
+    diseases.write_text("gene_symbol,disease_name,association_score\n" + "".join(f"G{i},flu,0.9\n" for i in range(4)))
+    registry.add("open_targets", diseases, cache=tmp_path)
+    assert registry.load_gene_sets("open_targets", cache=tmp_path).genes == {"flu": ("G0", "G1", "G2", "G3")}
+    links = tmp_path / "s.tsv"
+    links.write_text("gene_a\tgene_b\tcombined_score\nA\tB\t900\n")
+    registry.add("string", links, cache=tmp_path)
+    assert len(registry.load_network("string", cache=tmp_path)) == 1
+    with pytest.raises(ScircuitError, match="string holds no gene sets"):
+        registry.load_gene_sets("string", cache=tmp_path)
+    with pytest.raises(ScircuitError, match="programs holds no network"):
+        registry.load_network("programs", cache=tmp_path)
 
 
 def test_refusals(tmp_path):

@@ -12,6 +12,7 @@ import torch
 from builders import SHARED, scgpt_weights
 from scircuit.cells.tokens import tokenize
 from scircuit.models.load import load_model
+from scircuit.models.stream import residuals
 from scircuit.sae.base import SaeConfig
 from scircuit.sae.topk import TopKSAE
 from scircuit.tracing.settings import TraceSettings
@@ -74,11 +75,18 @@ def test_geneformer_v2_316m(tmp_path, real_cells):
     )  # fmt: skip
     torch.manual_seed(0)
     folder = tmp_path / "Geneformer-V2-316M"
-    transformers.BertForMaskedLM(config).save_pretrained(folder)
+    hf = transformers.BertForMaskedLM(config).eval()
+    hf.save_pretrained(folder)
     assert (folder / "model.safetensors").stat().st_size == 1_265_455_076, "the published size, to the byte"
     write_dictionaries(folder, cells)
     model = load_model(folder, device="cpu")
     assert (model.n_layers, model.d_model, model.tokenizer.max_length) == (18, 1152, 4096)
+    batch = tokenize(cells, model.tokenizer, rows=np.arange(1), **options).batch(np.arange(1))
+    with torch.no_grad():
+        expected = hf(input_ids=torch.from_numpy(batch.tokens), output_hidden_states=True).hidden_states
+    for layer, h in residuals(model, batch, range(18)).items():
+        assert (h - expected[layer + 1]).abs().max() <= 1e-5, "sums of 1,152 terms, in whatever order"
+    del hf
     trace_one(model, cells, options, 15, tmp_path)
 
 

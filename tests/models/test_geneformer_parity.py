@@ -1,7 +1,9 @@
 """Geneformer equals Hugging Face's BERT, and refuses files that are not whole."""
 
+import json
 import shutil
 
+import anndata as ad
 import numpy as np
 import pytest
 import torch
@@ -40,6 +42,22 @@ def test_every_hidden_state_and_the_logits_equal_hugging_face(model, batch, gene
     for layer, h in residuals(model, batch, range(model.n_layers)).items():
         assert (h - expected.hidden_states[layer + 1])[keep].abs().max() <= 1e-6
     assert (model.logits(h) - expected.logits)[keep].abs().max() <= 1e-5
+
+
+def test_gelu_and_another_eps_come_from_the_config(geneformer_folder, batch, tmp_path):
+    folder = shutil.copytree(geneformer_folder, tmp_path / "gelu")
+    config = json.loads((folder / "config.json").read_text())
+    (folder / "config.json").write_text(json.dumps({**config, "hidden_act": "gelu", "layer_norm_eps": 1e-3}))
+    keep = torch.from_numpy(batch.role != 0)
+    expected = hf_states(folder, batch)
+    model = load_geneformer(folder, device="cpu")
+    for layer, h in residuals(model, batch, range(4)).items():
+        assert (h - expected.hidden_states[layer + 1])[keep].abs().max() <= 1e-6
+    relu = residuals(load_geneformer(geneformer_folder, device="cpu"), batch, [3])[3]
+    assert (h - relu)[keep].abs().max() > 1e-2
+    (folder / "config.json").write_text(json.dumps({**config, "hidden_act": "silu"}))
+    with pytest.raises(ScircuitError, match="activation='silu' is unknown; it may be relu, gelu"):
+        load_geneformer(folder, device="cpu")
 
 
 def test_masked_loss_equals_hugging_face(model, batch, geneformer_folder):
@@ -112,6 +130,51 @@ def test_truncated_and_missing_files_are_refused(geneformer_folder, tmp_path):
     (folder / "vocabulary.json").unlink()
     with pytest.raises(ScircuitError, match="dictionaries="):
         load_geneformer(folder, device="cpu")
+
+
+@pytest.mark.parametrize("content", ['{"hidden_size": 32}', '{"model_type": "llama"}'])
+def test_the_config_of_something_else_is_refused(geneformer_folder, tmp_path, content):
+    folder = shutil.copytree(geneformer_folder, tmp_path / "other")
+    (folder / "config.json").write_text(content)
+    with pytest.raises(ScircuitError, match=r"config\.json lacks '.*'; take the config\.json of a Geneformer"):
+        load_geneformer(folder, device="cpu")
+
+
+@pytest.mark.parametrize("device", ["gpu", "cuda:99", "xla"])
+def test_a_device_that_is_not_there_is_refused(geneformer_folder, device):
+    with pytest.raises(ScircuitError, match=f"device='{device}' cannot be used .* it may be auto, .*cpu"):
+        load_geneformer(geneformer_folder, device=device)
+
+
+@pytest.mark.parametrize(
+    ("series", "vocab_size", "length", "place"),
+    [("gc30M", 25426, 2048, "geneformer/gene_dictionaries_30m"), ("gc104M", 20275, 4096, "geneformer")],
+)
+def test_published_folders_of_both_series(shared_data, tmp_path, series, vocab_size, length, place):
+    """The publisher's repository: checkpoints in folders of their own, the dictionaries of both series beside them."""
+    dictionaries = tmp_path / place
+    dictionaries.mkdir(parents=True)
+    for file in (shared_data / "tokenizers").glob(f"geneformer_*_{series}.pkl"):
+        (dictionaries / file.name.removeprefix("geneformer_")).symlink_to(file)
+    config = transformers.BertConfig(
+        vocab_size=vocab_size, hidden_size=16, num_hidden_layers=2, num_attention_heads=2, intermediate_size=24,
+        hidden_act="relu", layer_norm_eps=1e-12, max_position_embeddings=length, pad_token_id=0,
+    )  # fmt: skip
+    folder = tmp_path / "checkpoint"
+    transformers.BertForMaskedLM(config).save_pretrained(folder)
+    if series == "gc30M":
+        weights = load_file(folder / "model.safetensors")
+        weights["bert.embeddings.position_ids"] = torch.arange(length)[None]
+        save_file(weights, folder / "model.safetensors")
+    model = load_geneformer(folder, device="cpu")
+    pbmc = ad.read_h5ad(shared_data / "scrna" / "pbmc3k_counts.h5ad", backed="r")
+    batch = tokenize(pbmc, model.tokenizer, rows=np.arange(2)).batch(np.arange(2))
+    bracketed = batch.tokens[0, 0] == 2 and batch.tokens[0, batch.lengths[0] - 1] == 3
+    assert bracketed == (series == "gc104M"), "only the second series has <cls> and <eos>"
+    assert batch.is_gene.sum(axis=1).min() > 300
+    keep = torch.from_numpy(batch.role != 0)
+    expected = hf_states(folder, batch)
+    assert (residuals(model, batch, [1])[1] - expected.hidden_states[2])[keep].abs().max() <= 1e-6
 
 
 def test_the_protocol_is_part_of_the_fingerprint(geneformer_folder, model):

@@ -8,7 +8,7 @@ import sys
 from dataclasses import replace
 from pathlib import Path
 
-import huggingface_hub
+import huggingface_hub.constants
 import pytest
 import torch
 
@@ -248,6 +248,38 @@ def test_a_failed_download_is_a_sentence(tiny, hub_cache, monkeypatch) -> None:
         locate(tiny, download=False)
 
 
+def test_published_dictionaries_are_read_from_where_the_hub_keeps_them(
+    hub_cache, shared_data: Path, tmp_path, monkeypatch
+) -> None:
+    """The published layout with the real V2 dictionaries; only the weights are small and of this test."""
+    import transformers
+
+    config = transformers.BertConfig(
+        vocab_size=20275, hidden_size=8, num_hidden_layers=1, num_attention_heads=2, intermediate_size=8,
+        hidden_act="relu", layer_norm_eps=1e-12, max_position_embeddings=4096, pad_token_id=0,
+    )  # fmt: skip
+    folder = snapshot(hub_cache) / "Geneformer-V2-316M"
+    transformers.BertForMaskedLM(config).save_pretrained(folder)
+    (snapshot(hub_cache) / "geneformer").mkdir()
+    for file in (shared_data / "tokenizers").glob("geneformer_*_gc104M.pkl"):
+        shutil.copy(file, snapshot(hub_cache) / "geneformer" / file.name.removeprefix("geneformer_"))
+    real = checkpoints()["geneformer-v2-316m"]
+    small = (
+        RemoteFile("config.json"),
+        RemoteFile("model.safetensors", None, sha256_file(folder / "model.safetensors")),
+    )
+    known = {real.name: replace(real, files=small)}
+    monkeypatch.setattr(registry, "checkpoints", lambda: known)
+    model = load_model(real.name, device="cpu")
+    assert (len(model.genes), model.tokenizer.max_length) == (20271, 4096)
+    assert {name: digest for name, digest in model.origin.files if name.endswith(".pkl")} == {
+        f.name: f.sha256 for f in real.dictionaries.files
+    }
+    flip(snapshot(hub_cache) / "geneformer" / "gene_median_dictionary_gc104M.pkl")
+    with pytest.raises(ScircuitError, match=r"gene_median_dictionary_gc104M\.pkl is not the published file"):
+        load_model(real.name, device="cpu")
+
+
 def test_own_dictionaries_spare_the_download_of_the_published_ones(tiny, hub_cache, geneformer_folder) -> None:
     fill(hub_cache, geneformer_folder, leave_out="vocabulary.json")
     located = locate(tiny, dictionaries="here")
@@ -281,11 +313,17 @@ def test_the_environment_decides_the_cache(tmp_path, geneformer_folder) -> None:
         "        load_model(name, dictionaries='x')\n"
         "    except ScircuitError as error:\n"
         "        print(error)\n"
+        "from scircuit.models.hub import fetch_checkpoint\n"
+        "try:\n"
+        "    fetch_checkpoint('geneformer-v2-316m', again=True)\n"
+        "except ScircuitError as error:\n"
+        "    print(error)\n"
     )
     env = {"HF_HOME": str(tmp_path), "HF_HUB_OFFLINE": "1", "SCIRCUIT_CACHE": str(tmp_path), "PATH": "", "HOME": "/x"}
     env["PYTHONPATH"] = ":".join(sys.path)
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=env, check=True)
-    absent, other = done.stdout.splitlines()
+    absent, other, again = done.stdout.splitlines()
+    assert "cannot be downloaded again; unset it" in again
     assert "HF_HUB_OFFLINE is set" in absent
     assert "Geneformer-V2-104M/config.json" in absent
     assert str(tmp_path) in absent

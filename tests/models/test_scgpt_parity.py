@@ -1,5 +1,6 @@
 """ScGPT equals torch's own encoder built from the published description, and loads strictly."""
 
+import json
 import shutil
 
 import numpy as np
@@ -53,8 +54,6 @@ def batch(model, cells):
 
 
 def test_every_layer_equals_torch(model, batch, scgpt_folder):
-    import json
-
     args = json.loads((scgpt_folder / "args.json").read_text())
     reference = Reference(torch.load(scgpt_folder / "best_model.pt", weights_only=True), args).eval()
     pad = torch.from_numpy(batch.role == 0)
@@ -65,11 +64,12 @@ def test_every_layer_equals_torch(model, batch, scgpt_folder):
         assert (h - expected[layer].detach())[~pad].abs().max() <= 1e-5
 
 
-def test_resuming_anywhere_equals_the_full_forward(model, batch):
+def test_resuming_anywhere_equals_the_full_forward_and_stopping_early_equals_the_prefix(model, batch):
     whole = residuals(model, batch, range(3))
     for i in range(3):
         for layer, h in resume(model, whole[i], i, batch):
             assert torch.equal(h, whole[layer])
+        assert torch.equal(residuals(model, batch, [i])[i], whole[i])
 
 
 def test_masked_loss_is_the_squared_error_of_the_decoder(model, batch, scgpt_folder):
@@ -136,6 +136,20 @@ def test_truncated_checkpoint_and_incomplete_args_are_refused(scgpt_folder, tmp_
     (folder / "best_model.pt").write_bytes(data[:1000])
     with pytest.raises(ScircuitError, match="truncated"):
         load_scgpt(folder, device="cpu")
+    args = json.loads((folder / "args.json").read_text())
+    for key, value in (("pre_norm", True), ("input_emb_style", "category"), ("input_style", "log1p")):
+        (folder / "args.json").write_text(json.dumps({**args, key: value}))
+        with pytest.raises(ScircuitError, match=f"{key} = {value!r}; only"):
+            load_scgpt(folder, device="cpu")
     (folder / "args.json").write_text('{"embsize": 32}')
     with pytest.raises(ScircuitError, match="lacks 'nheads'"):
+        load_scgpt(folder, device="cpu")
+
+
+def test_a_vocabulary_without_its_special_tokens_is_refused(scgpt_folder, tmp_path):
+    folder = shutil.copytree(scgpt_folder, tmp_path / "vocab")
+    content = json.loads((folder / "vocab.json").read_text())
+    del content["<cls>"]
+    (folder / "vocab.json").write_text(json.dumps(content))
+    with pytest.raises(ScircuitError, match="lacks the token <cls>"):
         load_scgpt(folder, device="cpu")

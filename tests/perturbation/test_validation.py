@@ -11,7 +11,7 @@ from scircuit.perturbation.differential import differential_expression
 from scircuit.perturbation.metrics import METRICS, auprc, auroc, spearman
 from scircuit.perturbation.opening import open_screen
 from scircuit.perturbation.predictions import GenePredictions
-from scircuit.perturbation.skill import summarise
+from scircuit.perturbation.skill import conclusion, summarise
 from scircuit.perturbation.truth import Truth, truth_from_effects, truth_from_gene_sets, truth_from_table
 from scircuit.perturbation.validation import validate
 
@@ -88,6 +88,26 @@ def test_a_planted_screen_is_recovered(planted):
         "circuit", "always down", "gene-wise majority", "permuted sources",
         "mean expression", "co-expression", "absolute co-expression",
     }  # fmt: skip
+
+
+def test_the_conclusion_is_drawn_from_the_best_baseline(planted):
+    effects, screen, truth = planted
+    good = validate(predictions_from(effects, 0.3, np.random.default_rng(1)), truth, screen)
+    assert conclusion(good.comparison).startswith("Skill beyond every baseline tried over 20 knock-downs: directional")
+    rng = np.random.default_rng(2)
+    shuffled = predictions_from(np.array([rng.permutation(values) for values in effects]), 0.5, rng)
+    none = conclusion(validate(shuffled, truth, screen).comparison)
+    assert none.startswith("No skill: on none of 5 metrics")
+    assert "covers the value without skill of directional accuracy (0.5), AUROC of who responds (0.5)" in none
+    few = good.comparison.assign(verdict="too few", n_knockdowns=3)
+    assert "at least 5 genes" in conclusion(few)
+    assert conclusion(good.comparison.iloc[:0]).startswith("Nothing could be judged")
+    # Above 0.5 is no skill where a baseline does as well.
+    level = good.comparison.assign(verdict="no difference", low=0.8, high=0.9)
+    assert (
+        conclusion(level)
+        == "No skill: on none of 5 metrics does the circuit beat the best baseline over 20 knock-downs."
+    )
 
 
 def test_a_shuffled_screen_has_no_skill_and_the_sentence_says_so(planted):

@@ -140,6 +140,15 @@ def test_foreign_genes(project, geneformer_folder, cells, refusal, prefix: str, 
     assert untouched(folder)
 
 
+def test_mouse_symbols(project, geneformer_folder, cells, refusal) -> None:
+    adata = cells.copy()
+    adata.var_names = [f"Actb{chr(97 + i % 26)}{i}" for i in range(adata.n_vars)]
+    folder = project(geneformer_folder, adata)
+    said = refusal("run", folder / "run.toml")
+    assert "look like mouse; map them to human orthologues first" in said
+    assert untouched(folder)
+
+
 @pytest.mark.parametrize(("value", "says"), [(np.nan, "NaN"), (-1.0, "negative"), (1.5, "non-integer")])
 def test_wrong_counts(project, scgpt_folder, cells, refusal, value: float, says: str) -> None:
     folder = project(scgpt_folder, with_values(cells, value))
@@ -170,6 +179,22 @@ def test_empty_cells_are_dropped_and_counted(project, scgpt_folder, cells) -> No
         ("[sae]\narchitecture = 'dense'", "topk"),
         ("[sources]\nrule = 'best'", "random_annotated"),
         ("[sources]\nlayers = [7]", "sources.layers names 7"),
+        ("[sources]\nlayers = [3]", "must lie below layer 3"),
+        ("[sources]\nn = 0", "sources.n = 0 is out of range; it must be at least 1"),
+        ("[sae]\nk = 1000", "2 x 32 gives 64 latents; lower k"),
+        ("[sae]\nlayers = [2, 9]", "layers are 0 to 3"),
+        ("[sae]\nquality_cells = 0", "sae.quality_cells = 0 is out of range"),
+        ("[trace]\ntargets = [9]", "trace.targets names 9; dictionaries are of layers 0, 1, 2, 3"),
+        ("[trace]\nn_cells = -1", "trace.n_cells = -1 is out of range; it must be at least 2"),
+        ("[trace]\nmemory = 'plenty'", "no amount of memory"),
+        ("[model]\ndevice = 'gpu'", "it may be auto"),
+        ("[model]\ndtype = 'int8'", "float32, bfloat16, float16"),
+        ("[model]\nprotocol = 'offical'", "'official' or 'paper'"),
+        ("[cells]\nn = -3", "cells.n = -3 is out of range"),
+        ("[cells]\ncounts = 'layer:counts'", "it may be one of: X"),
+        ("[features]\ngene_sets = []", "features.gene_sets is empty"),
+        ("[features]\npair_cells = -1", "features.pair_cells = -1"),
+        ("[edges]\nmin_consistency = 2.0", "edges.min_consistency = 2.0"),
         ("[trace]\nengine = 'fast'", "auto, exact, local"),
         ("[trace]\nunits = 'donor'", "trace.groups or trace.units names 'donor'; obs has kind"),
         ("[features]\ngene_sets = ['programms']", "programs"),
@@ -190,10 +215,35 @@ def test_wrong_settings(project, geneformer_folder, refusal, line: str, says: st
     assert untouched(folder)
 
 
+def test_a_threshold_above_the_usual_one_is_traced_for(project, geneformer_folder) -> None:
+    from scircuit.config import load_config
+    from scircuit.pipeline.opening import trace_settings
+
+    for text, retention in (("0.2", 0.2), ("0.01", 0.05), ('"null"', 0.05)):
+        folder = project(geneformer_folder, edit=lambda t, text=text: t.replace('max_q = "null"', f"max_q = {text}"))
+        assert trace_settings(load_config(folder / "run.toml")).retention == retention
+
+
 def test_broken_toml_and_missing_config(tmp_path: Path, refusal) -> None:
     (tmp_path / "run.toml").write_text("name = ")
     assert "is not valid TOML" in refusal("run", tmp_path / "run.toml")
     assert "scircuit init" in refusal("run", tmp_path / "none.toml")
+
+
+def test_a_demo_overwrites_nothing(finished, tmp_path: Path, refusal) -> None:
+    """Neither a run, nor a folder of something else, nor a demo with another seed."""
+    from scircuit.pipeline.folder import RunFolder
+    from scircuit.pipeline.runs import demo_config
+
+    run = finished["scgpt"] / "out"
+    page = (run / "report" / "index.html").read_bytes()
+    assert "holds something else than a demonstration" in refusal("demo", "--out", run)
+    assert (run / "report" / "index.html").read_bytes() == page
+    (tmp_path / "report").mkdir()
+    assert "holds something else than a demonstration (report)" in refusal("demo", "--out", tmp_path)
+    RunFolder.open(demo_config("scgpt-mini", tmp_path / "demo", seed=1)).record()
+    assert "holds a different run (seed is 1 there, 0 was asked)" in refusal("demo", "--out", tmp_path / "demo")
+    assert [p.name for p in (tmp_path / "demo").iterdir()] == ["scgpt-mini"]
 
 
 def test_another_run_in_the_folder(finished, refusal) -> None:

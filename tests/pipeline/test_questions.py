@@ -1,9 +1,11 @@
 """`scircuit analyze` and `compare-profiles`: answers beside the circuit and in the report."""
 
+import json
 import shutil
 from pathlib import Path
 
 import pandas as pd
+import pyarrow.parquet as pq
 import pytest
 from typer.testing import CliRunner
 
@@ -55,7 +57,7 @@ def test_a_run_asks_what_was_not_asked(traced: Path) -> None:
 
 
 def test_a_single_question_that_cannot_be_answered_raises(traced: Path) -> None:
-    with pytest.raises(ScircuitError, match=r"mediation\.parquet, which is not there; trace with mediators"):
+    with pytest.raises(ScircuitError, match=r"mediation\.parquet, which is not there; run `scircuit mediate CONFIG`"):
         ask(traced, ["mediation"])
     assert not (traced / "analysis").exists()
 
@@ -69,6 +71,7 @@ def test_command_analyze(traced: Path) -> None:
     shown = CliRunner().invoke(app, ["analyze", "all", str(traced)])
     assert shown.exit_code == 0, shown.output
     assert "sign_balance: supporting_share" in shown.output
+    assert "the target falls when the source is ablated" in shown.output
     assert (traced / "analysis" / "answers.parquet").is_file()
 
 
@@ -77,7 +80,38 @@ def test_command_analyze_as_published(traced: Path) -> None:
     assert shown.exit_code == 0, shown.output
     assert "sign_balance: inhibitory_share" in shown.output
     assert (traced / "analysis" / "paper" / "sign_balance.json").is_file()
+    labels = pd.read_parquet(traced / "features" / "published_annotations.parquet")
+    assert {"layer", "feature", "library", "term"} <= set(labels)
+    assert "coherence: coherence" in shown.output
     assert not (traced / "analysis" / "sign_balance.json").exists()
+
+
+def test_every_answer_carries_its_words(traced: Path) -> None:
+    """Definition, null, glossary and the run's id, in the summary, the JSON and the Parquet file alike."""
+    summary = ask(traced, ["sign_balance", "hubs"])
+    record = read_json(traced / "circuit" / "run.json")
+    for name, rows in summary.groupby("question"):
+        answer = read_json(traced / "analysis" / f"{name}.json")
+        words = json.loads(pq.read_schema(traced / "analysis" / f"{name}.parquet").metadata[b"scircuit"])
+        for field in ("definition", "null_model", "glossary", "run_id"):
+            assert set(rows[field]) == {answer[field]} == {words[field]}
+        assert answer["run_id"] == record["run_id"]
+        assert answer["thresholds"] == record["thresholds"]
+    assert "supporting" in summary.loc[summary["question"] == "sign_balance", "glossary"].iloc[0]
+
+
+def test_two_runs_and_options(traced: Path, tmp_path: Path) -> None:
+    shutil.copytree(traced, tmp_path / "second")
+    asked = ["analyze", "seed_stability", str(traced), "--with", str(tmp_path / "second"), "--option", "draws=20"]
+    shown = CliRunner().invoke(app, asked)
+    assert shown.exit_code == 0, shown.output
+    assert "seed_stability: jaccard 1" in shown.output
+    answer = read_json(traced / "analysis" / "seed_stability.json")
+    assert answer["second_run_id"] == answer["run_id"]
+    assert answer["measures"][0]["p_value"] >= 1 / 21
+    asked = ["analyze", "compare_effect_sizes", str(traced), "--with", str(tmp_path / "second")]
+    shown = CliRunner().invoke(app, asked)
+    assert shown.exit_code == 0, shown.output
 
 
 def test_command_analyze_list() -> None:
@@ -92,6 +126,10 @@ def test_command_analyze_list() -> None:
         (["analyze", "hubs", "RUN", "--profile", "nature"], "choose one of default, paper"),
         (["analyze", "hubs", "elsewhere"], "holds no circuit"),
         (["analyze", "hubs"], "RUN is missing"),
+        (["analyze", "hubs", "RUN", "--option", "draws"], "is not NAME=VALUE"),
+        (["analyze", "hubs", "RUN", "--option", "drawn=3"], "no option 'drawn'"),
+        (["analyze", "all", "RUN", "--option", "draws=3"], "one question at a time"),
+        (["analyze", "seed_stability", "RUN"], "name the other one (`--with RUN`)"),
         (["compare-profiles", "elsewhere"], "run.json does not exist"),
     ],
 )

@@ -125,8 +125,8 @@ def test_direct_targets_are_apart(finished, screen: Path, tmp_path: Path) -> Non
 
 
 def test_command_and_report(finished_copy, screen: Path, tmp_path: Path) -> None:
-    from scircuit.report import write_report
-    from scircuit.report.runs import run_of_folder
+    from scircuit.pipeline.folder import RunFolder
+    from scircuit.pipeline.runs import report
 
     shown = CliRunner().invoke(app, ["validate", str(finished_copy), "--screen", str(screen), "--no-deletion",
                                      "--draws", "50", "--line", "all"])  # fmt: skip
@@ -137,7 +137,7 @@ def test_command_and_report(finished_copy, screen: Path, tmp_path: Path) -> None
     assert shown.exit_code == 0, repr(shown.exception)
     assert "Through loadings:" in shown.output
     assert "gene-wise majority" in shown.output
-    page = write_report(tmp_path, [run_of_folder(finished_copy, "one")]).read_text(encoding="utf-8")
+    page = report([RunFolder.open(config_of(finished_copy))], tmp_path).read_text(encoding="utf-8")
     conclusion = read_json(finished_copy / "validation" / "planted" / "validation.json")["definitions"]["loadings"][
         "conclusion"
     ]
@@ -204,6 +204,17 @@ def test_a_run_whose_model_is_gone_says_how_to_go_on(finished_copy, screen: Path
     with pytest.raises(ScircuitError, match="--no-deletion"):
         validate(finished_copy, screen, draws=50)
     assert validate(finished_copy, screen, deletion=False, draws=50).is_dir()
+
+
+def test_another_model_under_the_same_name_is_refused(finished_copy, screen: Path) -> None:
+    import json
+
+    path = finished_copy / "circuit" / "run.json"
+    record = json.loads(path.read_text())
+    record["model"]["fingerprint"] = "0" * 64
+    path.write_text(json.dumps(record))
+    with pytest.raises(ScircuitError, match="traced in another"):
+        validate(finished_copy, screen, draws=50)
 
 
 def test_options_open_a_screen_as_asked(screen: Path) -> None:

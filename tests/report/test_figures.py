@@ -19,14 +19,19 @@ from scircuit.analysis.effect_comparison import compare_effect_sizes
 from scircuit.analysis.group_stability import group_stability
 from scircuit.analysis.interactions import interactions
 from scircuit.analysis.mediation import mediation
-from scircuit.analysis.result import Result
+from scircuit.analysis.registry import QUESTIONS
+from scircuit.analysis.replication import replication
+from scircuit.analysis.result import Measure, Result
+from scircuit.analysis.seed_stability import seed_stability
 from scircuit.analysis.selection import selection
 from scircuit.analysis.stability import stability
 from scircuit.analysis.summary import summarise
 from scircuit.analysis.thresholds import threshold_sweep
+from scircuit.circuits.circuit import Circuit
 from scircuit.circuits.schema import ENDS
 from scircuit.circuits.synthetic import Planted, planted_circuit
 from scircuit.report import figures
+from scircuit.report.answers import PRESENTATIONS
 from scircuit.report.canvas import COLUMN_INCHES, inline_svg
 from scircuit.report.picture import strongest
 
@@ -43,6 +48,20 @@ def cell_table(rng: np.random.Generator) -> tuple[pd.DataFrame, pd.DataFrame]:
     rows = [(0, s, 1, t, c, rng.normal(-1.5 if t < 3 else 0, 1)) for s in range(2) for t in range(6) for c in range(60)]
     cells = [(0, s, c) for s in range(2) for c in range(60)]
     return pd.DataFrame(rows, columns=[*ENDS, "cell", "delta"]), pd.DataFrame(cells, columns=[*ENDS[:2], "cell"])
+
+
+def another_seed(circuit: Circuit, rng: np.random.Generator) -> Circuit:
+    """Three quarters of the edges, with some noise in d."""
+    kept = circuit.edges[rng.random(len(circuit.edges)) < 0.75]
+    noise = rng.normal(0, 0.2, len(kept)).astype("float32")
+    return replace(circuit, edges=kept.assign(cohens_d=kept["cohens_d"] + noise))
+
+
+def same_latents(circuit: Circuit) -> pd.DataFrame:
+    nodes = circuit.nodes
+    return pd.DataFrame(
+        {"layer": nodes["layer"], "feature_first": nodes["feature"], "feature_second": nodes["feature"]}
+    ).assign(similarity=0.9)
 
 
 def mediation_table(rng: np.random.Generator) -> pd.DataFrame:
@@ -70,6 +89,13 @@ def interaction_tables(rng: np.random.Generator) -> tuple[pd.DataFrame, pd.DataF
     return effects, sets
 
 
+def confirmation_table(circuit: Circuit, rng: np.random.Generator) -> pd.DataFrame:
+    d = circuit.edges["cohens_d"].to_numpy()
+    return circuit.edges[ENDS].assign(
+        n_cells=30, n_nonzero=25, cohens_d=0.8 * d + rng.normal(0, 0.3, len(d)), p_value=0.01, discovery_d=d
+    )
+
+
 @pytest.fixture(scope="module")
 def answers(planted: Planted) -> dict[str, Result]:
     rng = np.random.default_rng(0)
@@ -87,19 +113,57 @@ def answers(planted: Planted) -> dict[str, Result]:
         coactivation(circuit, ends.assign(pmi=rng.normal(1, 1, len(ends))), draws=50),
         coexpression(circuit, correlations, draws=50),
         selection(half_annotated, draws=50),
+        replication(confirmation_table(circuit, rng), draws=50, null_draws=50),
         stability(*cell_table(rng), n_cells=(10, 20, 40), n_draws=5),
         group_stability(two_groups),
         mediation(mediation_table(rng), draws=50),
         interactions(*interaction_tables(rng), draws=50),
         compare_effect_sizes(circuit, planted_circuit(seed=2).circuit, draws=50),
+        seed_stability(circuit, another_seed(circuit, rng), same_latents(circuit), draws=5),
     ]
     return found | {result.question: result for result in made}
 
 
 ANSWERED = [
     "sign_balance", "attenuation", "hubs", "coherence", "threshold_sweep", "coactivation", "coexpression",
-    "selection", "stability", "group_stability", "mediation", "interactions", "compare_effect_sizes",
+    "selection", "replication", "stability", "group_stability", "mediation", "interactions", "compare_effect_sizes",
+    "seed_stability",
 ]  # fmt: skip
+
+
+def world(planted: Planted) -> dict[str, Result | pd.DataFrame]:
+    """Results between models and against the world, made by hand: what is drawn depends on their tables only."""
+    measures = [
+        Measure("fold", 1.2, 1.1, 1.3, 1.0), Measure("paper_fold", 9.0, null=1.0), Measure("odds_ratio", 2, 1, 3, 1),
+        Measure("raw_odds_ratio", 4, 3, 5, 1), Measure("novel_share", 0.5, 0.4, 0.6, 0.55),
+    ]  # fmt: skip
+    matched = pd.DataFrame({"d_a": [1.0, -2.0, 0.5], "d_b": [0.8, -1.5, np.nan], "conserved": [True, True, False]})
+    ranks = pd.DataFrame({"pagerank": [0.4, 0.6], "pagerank_null": [0.5, 0.5], "depth_q": [0.01, np.nan]})
+    rows = [
+        ("all", method, metric, 0.5 + 0.1 * i, 0.4, 0.8, 9)
+        for i, method in enumerate(["circuit", "a baseline with quite a long name", "always down"])
+        for metric in ("direction", "auroc", "spearman")
+    ]
+    columns = ["stratum", "method", "metric", "estimate", "low", "high", "n_knockdowns"]
+
+    def made(table: pd.DataFrame) -> Result:
+        return Result.of("q", "q/1", measures, table, "", [])
+
+    return {
+        "consensus": made(pd.DataFrame()), "feature_consensus": made(matched), "ratios": made(pd.DataFrame()),
+        "shares": made(pd.DataFrame()), "hierarchy": made(ranks), "validation": pd.DataFrame(rows, columns=columns),
+    }  # fmt: skip
+
+
+@pytest.mark.parametrize("name", ["consensus", "feature_consensus", "ratios", "shares", "hierarchy", "validation"])
+def test_figures_of_the_world_fit_a_column(planted: Planted, name: str) -> None:
+    ax = getattr(figures, name)(world(planted)[name])
+    assert ax.get_xlabel()
+    assert numbers(ax)
+    ax.figure.draw_without_rendering()
+    reach, width = ax.figure.get_tightbbox(), ax.figure.get_size_inches()[0]
+    assert reach.x0 >= -0.01
+    assert reach.x1 <= width + 0.01
 
 
 def numbers(ax: Axes) -> list[float]:
@@ -122,6 +186,23 @@ def test_every_answer_is_drawn_in_a_column(answers: dict[str, Result], question:
     reach, width = ax.figure.get_tightbbox(), ax.figure.get_size_inches()[0]
     assert reach.x0 >= -0.01
     assert reach.x1 <= width + 0.01
+
+
+def test_every_question_has_a_place_on_the_page() -> None:
+    assert set(PRESENTATIONS) == set(QUESTIONS)
+    drawn = {name for name in ANSWERED if name in figures.__all__} | {"effect_sizes"}
+    assert drawn == set(QUESTIONS)
+
+
+def test_a_narrow_logarithmic_axis_still_has_named_ticks(answers: dict[str, Result]) -> None:
+    """Rates within one decade of each other hold no power of ten."""
+    table = answers["selection"].table
+    rates = np.linspace(0.021, 0.079, len(table))
+    ax = figures.selection(replace(answers["selection"], table=table.assign(frequency=rates)))
+    ax.figure.draw_without_rendering()
+    low, high = ax.get_xlim()
+    ticks = zip(ax.get_xticks(), ax.get_xticklabels(), strict=True)
+    assert sum(low <= x <= high and bool(label.get_text()) for x, label in ticks) >= 2
 
 
 def test_given_axes_are_used_and_pyplot_is_left_alone(planted: Planted, answers: dict[str, Result]) -> None:

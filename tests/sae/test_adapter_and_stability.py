@@ -7,8 +7,8 @@ from scipy.optimize import linear_sum_assignment
 from sklearn.metrics.pairwise import cosine_similarity
 
 from scircuit.errors import ScircuitError
-from scircuit.sae import Latents, as_sae, one_gene_share, stability, top_gene_share
-from scircuit.sae.adapter import ForeignSAE
+from scircuit.sae import Latents, as_sae, as_saes, one_gene_share, stability, top_gene_share
+from scircuit.sae.adapter import ForeignSAE, sae_fingerprint
 
 from .test_encode import D, F, SaeConfig, TopKSAE, weights
 
@@ -48,6 +48,28 @@ def test_objects_that_do_not_fit_are_refused():
         as_sae(object())
     with pytest.raises(ScircuitError, match=r"gives \(1, 31\) for 1 rows"):
         ForeignSAE(Dense(sae, width=F - 1))
+
+
+def test_a_mapping_is_adapted_layer_by_layer_and_checked():
+    sae = TopKSAE(SaeConfig("topk", D, F, k=4, layer=2), *weights(0))
+    adapted = as_saes({5: Dense(sae), 2: sae})
+    assert list(adapted) == [2, 5]
+    assert adapted[2] is sae
+    assert adapted[5].config.layer == 5
+    with pytest.raises(ScircuitError, match="an SAE of layer 2 was given for layer 3"):
+        as_saes({3: sae})
+
+
+def test_a_fingerprint_tells_dictionaries_apart():
+    """Weights where they are shown, behaviour where they are hidden."""
+    sae = TopKSAE(SaeConfig("topk", D, F, k=4), *weights(0))
+    narrow = TopKSAE(SaeConfig("topk", D, F, k=3), *weights(0))
+    other_mean = TopKSAE(SaeConfig("topk", D, F, k=4), *weights(0)[:4])
+    assert sae_fingerprint(sae) == sae_fingerprint(TopKSAE(SaeConfig("topk", D, F, k=4, layer=1), *weights(0)))
+    hidden = [as_sae(Dense(one)) for one in (sae, sae, narrow, other_mean)]
+    marks = [sae_fingerprint(one) for one in (sae, narrow, other_mean, *hidden)]
+    assert marks[3] == marks[4]
+    assert len(set(marks)) == 6
 
 
 def test_a_decoder_that_is_not_linear_is_refused():

@@ -67,6 +67,17 @@ def test_sparsify_transcoder_is_read_and_not_traced(tmp_path):
         require_traceable(sae)
 
 
+def test_the_folder_of_a_sparsify_run_is_no_openai_dictionary(tmp_path):
+    """Beside the hook points lie optimiser states, which are .pt files as OpenAI's dictionaries are."""
+    for name in ("state", "rank_0_state", "optimizer_0", "lr_scheduler_0"):
+        torch.save({}, tmp_path / f"{name}.pt")
+    (tmp_path / "config.json").write_text("{}")
+    with pytest.raises(ScircuitError, match="holds no SAE that can be read"):
+        detect(tmp_path)
+    write_sparsify(tmp_path / "layers.4", draw(0))
+    assert list(read_saes(tmp_path)) == [4]
+
+
 def test_sparsify_refusals(tmp_path):
     weights = write_sparsify(tmp_path / "a", draw(0))
     save_file({**weights, "W_skip": torch.zeros(D, D)}, tmp_path / "a" / "sae.safetensors")

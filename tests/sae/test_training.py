@@ -1,5 +1,8 @@
 """Training: unit-norm rows, reproducibility, recovery of planted directions, refusals."""
 
+import re
+from dataclasses import replace
+
 import pytest
 import torch
 
@@ -75,6 +78,21 @@ def test_topk_training_gives_topk_dictionaries_in_units_of_the_stream():
 def test_training_on_a_subset_of_the_layers_of_the_stream():
     saes = train_saes(stream_of(residuals(1_000, layers=(0, 1, 2))), 16, [2], SMALL)
     assert list(saes) == [2]
+
+
+def test_progress_tells_loss_and_dead_share(caplog):
+    """Directions of which few are used: latents die, and the log says how many and how well the rest explain."""
+    generator = torch.Generator().manual_seed(0)
+    rows = torch.randn(1_000, 2, generator=generator) @ torch.randn(2, 16, generator=generator)
+    settings = replace(SMALL, n_steps=100, aux_coefficient=0.0)
+    with caplog.at_level("INFO", logger="scircuit.sae.training"):
+        train_saes(stream_of({0: rows}), 16, [0], settings)
+    pattern = r"step (\d+): unexplained ([\d.]+), L0 ([\d.]+), dead ([\d.]+)%"
+    told = [tuple(map(float, re.fullmatch(pattern, message).groups())) for message in caplog.messages]
+    assert [step for step, *_ in told] == list(range(2, 101, 2))
+    assert told[-1][1] < told[0][1]
+    assert all(l0 <= 4 for _, _, l0, _ in told)
+    assert told[0][3] == 0 < told[-1][3] < 100
 
 
 def test_bad_streams_are_refused():

@@ -1,5 +1,7 @@
 """The local engine: exact one layer up, exact with all rows as context, measured, confirmed, or refused."""
 
+from pathlib import Path
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -137,7 +139,7 @@ def test_the_fidelity_check_raises_the_context_or_refuses(setup):
     assert raised.table["r"].min() > level
     assert raised.context_rows > 0
     impossible = TraceSettings(context_rows=0.0, min_r=1.0, min_sign=1.0, **base)
-    with pytest.raises(ScircuitError, match=r"use engine='exact', or accept_approximation"):
+    with pytest.raises(ScircuitError, match=r"use engine='exact', or --accept-approximation"):
         choose_context(model, saes, store, sources, targets, impossible)
 
 
@@ -186,7 +188,7 @@ def fake_tables(rows):
     columns = ["source_layer", "source_feature", "target_layer", "cohens_d", "consistency", "n_nonzero", "p_value"]
     effects = pd.DataFrame(rows, columns=columns).assign(kind="latent")
     tests = effects.groupby(["source_layer", "source_feature", "target_layer"]).size().rename("n_tests").reset_index()
-    return Tables(effects, tests.assign(kind="latent"), pd.DataFrame(), pd.DataFrame(), None, 5, 7)
+    return Tables(effects, tests.assign(kind="latent"), Path("cells"), Path("fired"), None, 5, 7)
 
 
 def test_borderline_is_what_the_measured_error_could_flip():

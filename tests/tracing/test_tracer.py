@@ -1,6 +1,7 @@
 """Tables of a trace: statistics against numpy and scipy, interruption, stale results, merging."""
 
 import json
+from dataclasses import replace
 
 import numpy as np
 import pandas as pd
@@ -15,6 +16,7 @@ from scircuit.cells.tokens import tokenize
 from scircuit.errors import ScircuitError
 from scircuit.models.geneformer import load_geneformer
 from scircuit.models.stream import gene_rows
+from scircuit.sae import TopKSAE
 from scircuit.sae.settings import SaeTraining
 from scircuit.sae.training import train_saes
 from scircuit.tracing import tracer
@@ -50,6 +52,45 @@ def setup(geneformer_folder, cells):
 def traced(setup, tmp_path_factory):
     model, saes, store, sources = setup
     return tracer.trace(model, saes, store, sources, tmp_path_factory.mktemp("run") / "trace", settings=SETTINGS)
+
+
+class Dense:
+    """Another library's object: dense activations, a linear decoder, and nothing else."""
+
+    def __init__(self, sae):
+        self._sae, self.W_dec = sae, sae.W_dec
+
+    def encode(self, h):
+        return self._sae.encode(h).dense(self._sae.n_latents)
+
+    def decode(self, z):
+        return z @ self.W_dec + self._sae.b_dec + self._sae.mean
+
+
+def test_objects_of_other_libraries_are_traced_as_they_are(setup, traced, tmp_path):
+    model, saes, store, sources = setup
+    foreign = {layer: Dense(sae) for layer, sae in saes.items()}
+    path = tracer.trace(model, foreign, store, sources, tmp_path / "trace", settings=SETTINGS)
+    ours, theirs = (pd.read_parquet(p / "effects.parquet") for p in (traced, path))
+    assert theirs["weight_effect"].isna().all()
+    assert ours["weight_effect"].notna().all()
+    measured = [c for c in ours if c != "weight_effect"]
+    pd.testing.assert_frame_equal(ours[measured], theirs[measured])
+
+
+def test_dictionaries_whose_latents_are_no_directions_are_refused(setup, tmp_path):
+    model, saes, store, sources = setup
+    sae = saes[2]
+    weights = (sae.W_enc, sae.b_enc, sae.W_dec, sae.b_dec, sae.mean)
+    for changes, message in (
+        ({"input_norm": "layer_norm"}, "cannot be ablated exactly"),
+        ({"reads": "mlp_in", "writes": "mlp_out"}, "a transcoder from mlp_in to mlp_out"),
+    ):
+        wrong = {**saes, 2: TopKSAE(replace(sae.config, **changes), *weights)}
+        with pytest.raises(ScircuitError, match=message):
+            tracer.trace(model, wrong, store, sources, tmp_path / "trace", settings=SETTINGS)
+    with pytest.raises(ScircuitError, match="an SAE of layer 2 was given for layer 1"):
+        tracer.trace(model, {**saes, 1: sae}, store, sources, tmp_path / "trace", settings=SETTINGS)
 
 
 def naive_table(setup, kind_of):
@@ -161,6 +202,22 @@ def test_blocks_of_sources_and_batches_do_not_change_the_result(setup, traced, t
     tracer.trace(model, saes, store, sources, tmp_path / "t", settings=other)
     a, b = (read(folder)[0]["effects"] for folder in (tmp_path / "t", traced))
     assert_same_effects(a, b, [*ENDS, "kind", "draw"])
+
+
+def test_where_edges_need_no_test_every_strong_effect_is_kept(setup, traced, tmp_path):
+    model, saes, store, sources = setup
+    keys = [*ENDS, "kind", "draw"]
+    all_tests = read(traced)[0]["effects"].set_index(keys)
+    kept = {}
+    for max_q in (None, 0.05):
+        settings = replace(SETTINGS, retention=0.05, max_q=max_q, min_abs_d=0.5)
+        out = tracer.trace(model, saes, store, sources, tmp_path / str(max_q), settings=settings)
+        kept[max_q] = read(out)[0]["effects"].set_index(keys).index
+    strong = all_tests.index[all_tests["cohens_d"].abs() > 0.5]
+    small_p = all_tests.index[all_tests["p_value"] <= 0.05]
+    assert len(strong.difference(small_p)) > 20, "sources that fire in few cells"
+    assert set(kept[None]) == set(strong) | set(small_p)
+    assert set(kept[0.05]) == set(small_p)
 
 
 def test_a_finished_trace_is_returned_and_another_is_refused(setup, traced, monkeypatch):

@@ -128,7 +128,8 @@ def called(moments: pd.DataFrame, rule: EdgeRule, n_tests: int | None = None) ->
     """
     responded = moments["n_nonzero"].to_numpy() > 0
     consistency = np.zeros(len(moments))
-    consistency[responded] = CONSISTENCY[rule.consistency](moments.loc[responded])
+    counts = moments[["n_cells", "n_nonzero", "n_pos", "n_neg"]]
+    consistency[responded] = CONSISTENCY[rule.consistency](counts if responded.all() else counts.loc[responded])
     passes = responded & (moments["cohens_d"].abs().to_numpy() > rule.min_abs_d)
     passes &= (consistency > rule.min_consistency) & (moments["n_nonzero"].to_numpy() >= rule.min_nonzero)
     if rule.max_q is not None:
@@ -141,13 +142,11 @@ def called(moments: pd.DataFrame, rule: EdgeRule, n_tests: int | None = None) ->
 def agree(first: pd.DataFrame, second: pd.DataFrame, rule: EdgeRule, n_tests: int | None = None) -> Agreement:
     """Agreement of two tables of moments over the same tests, row by row; `n_tests` as in `called`."""
     a, b = called(first, rule, n_tests), called(second, rule, n_tests)
-    d = (table["cohens_d"].to_numpy(np.float64) for table in (first, second))
-    return agreement(a, b, *d, n_tests=n_tests)
+    d_a, d_b = (table["cohens_d"].to_numpy(np.float64) for table in (first, second))
+    return agreement(a, b, d_a, d_b, n_tests)
 
 
-def agreement(
-    a: np.ndarray, b: np.ndarray, d_a: np.ndarray, d_b: np.ndarray, n_tests: int | None = None
-) -> Agreement:
+def agreement(a: np.ndarray, b: np.ndarray, d_a: np.ndarray, d_b: np.ndarray, n_tests: int | None = None) -> Agreement:
     """Agreement of two edge sets (bool `[test]`) and their d `[test]`; NaN where there are no edges.
 
     Sets drawn at random are drawn from `n_tests` tests, by default those of the arrays.

@@ -61,13 +61,13 @@ def coexpression(
     if missing:
         raise ScircuitError(f"the correlation table lacks {', '.join(missing)}; make it with pair_correlations.")
     rng = np.random.default_rng(seed)
-    table = circuit.edges[ENDS].assign(abs_d=sizes(circuit.edges))
-    table = table.merge(correlations[[*ENDS, *_PREDICTORS]], on=ENDS).dropna()
+    index = NodeIndex.of(circuit.nodes)
+    table = _aligned(circuit, index, correlations)
     n = len(table)
     if n < 10:
         raise ScircuitError(f"{n} edges have both correlations; at least 10 are needed.")
-    values = np.column_stack([table["abs_d"], table["gene_r"].abs(), table["latent_r"].abs()])
-    sums = _second_moments(values, NodeIndex.of(circuit.nodes).sources(table))
+    values = np.abs(table[["abs_d", *_PREDICTORS]].to_numpy(np.float64))
+    sums = _second_moments(values, index.sources(table))
     totals = _covariance(sums.sum(axis=0))
     intervals = {}
     for name, share in _SHARES.items():
@@ -169,13 +169,31 @@ def _paired(standard: np.ndarray, source: np.ndarray, target: np.ndarray) -> np.
     return np.concatenate([np.einsum("ij,ij->i", columns[source[b]], columns[target[b]]) for b in blocks])
 
 
+def _aligned(circuit: Circuit, index: NodeIndex, correlations: pd.DataFrame) -> pd.DataFrame:
+    """The edges with all three numbers: the ends, `abs_d, gene_r, latent_r`."""
+    own, other = (
+        index.sources(table) * index.n_nodes + index.targets(table) for table in (circuit.edges, correlations)
+    )
+    order = np.argsort(other, kind="stable")
+    position = np.minimum(np.searchsorted(other[order], own), max(len(other) - 1, 0))
+    row = order[position] if len(other) else position
+    found = other[row] == own if len(other) else np.zeros(len(own), dtype=bool)
+    values = {"abs_d": sizes(circuit.edges)[found].astype(np.float32)}
+    values |= {name: correlations[name].to_numpy(np.float32)[row[found]] for name in _PREDICTORS}
+    known = np.isfinite(np.stack(list(values.values()))).all(axis=0)
+    ends = {name: circuit.edges[name].to_numpy()[found][known] for name in ENDS}
+    return pd.DataFrame(ends | {name: column[known] for name, column in values.items()})
+
+
 def _second_moments(values: np.ndarray, source: np.ndarray) -> np.ndarray:
     """Per-source sums of the outer products of (1, values), float64 `[source, 16]`."""
-    full = np.column_stack([np.ones(len(values)), values])
     names, code = np.unique(source, return_inverse=True)
-    products = full[:, :, None] * full[:, None, :]
-    flat = products.reshape(len(full), -1)
-    return np.column_stack([np.bincount(code, column, minlength=len(names)) for column in flat.T])
+    full = [np.ones(len(values)), *values.T]
+    sums = np.empty((len(names), len(full), len(full)))
+    for i, a in enumerate(full):
+        for j, b in enumerate(full[: i + 1]):
+            sums[:, i, j] = sums[:, j, i] = np.bincount(code, a * b, minlength=len(names))
+    return sums.reshape(len(names), -1)
 
 
 def _covariance(totals: np.ndarray) -> np.ndarray:

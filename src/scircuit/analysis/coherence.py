@@ -14,6 +14,9 @@ from scircuit.errors import ScircuitError
 from scircuit.stats.resampling import permutation_p, ratio_interval
 
 _CHUNK = 1 << 21
+MANY_EDGES = 1_000_000
+"""Edges beyond which the total over redrawn targets is drawn from the normal distribution with its exact mean and
+variance: a sum of so many independent bounded terms differs from it by less than a thousand draws can tell."""
 
 
 class TermMatch:
@@ -42,7 +45,11 @@ class TermMatch:
 
 
 class _Tally(NamedTuple):
-    """Sums over the edges whose ends are both annotated; axis 0: edges sharing a set, summed best match."""
+    """Sums over the edges whose ends are both annotated; axis 0: edges sharing a set, summed best match.
+
+    `per_source`: shared, expected to be shared, best match, expected best match, edges. Expectations are exact means
+    over strata; `drawn` totals give p.
+    """
 
     observed: np.ndarray
     drawn: np.ndarray
@@ -117,30 +124,27 @@ def _tally(
     order = np.argsort(source, kind="stable")
     source, target = source[order], target[order]
     names, begin = np.unique(source, return_index=True)
-    observed, drawn = np.zeros(2), np.zeros((2, draws))
+    observed, drawn, spread = np.zeros(2), np.zeros((2, draws)), np.zeros(2)
     per_source = np.zeros((len(names), 5))
-    shares = np.zeros(len(source), dtype=bool)
-    expected = np.zeros(len(source))
-    for i, block in enumerate(progress(np.split(np.arange(len(source)), begin[1:]), desc="coherence")):
-        if not block.size:
-            continue
+    shares, expected = np.zeros(len(source), dtype=bool), np.zeros(len(source))
+    ends_of = np.append(begin, len(source))
+    many = len(source) > MANY_EDGES
+    for i in progress(range(len(names)), desc="coherence"):
+        block = slice(ends_of[i], ends_of[i + 1])
+        ends, stratum = target[block], strata.code[target[block]]
         best = match.best(int(names[i]))
-        shared, content = best >= 0, np.maximum(best, 0)
-        ends = target[block]
-        shares[block] = shared[ends]
-        own = np.array([shared[ends].sum(), content[ends].sum()])
-        null = np.zeros((2, draws))
-        step = max(1, _CHUNK // len(block))
-        for start in range(0, draws, step):
-            stop = min(start + step, draws)
-            other = strata.draw(ends, (stop - start, len(block)), rng)
-            hit = shared[other]
-            null[0, start:stop] = hit.sum(axis=1)
-            null[1, start:stop] = content[other].sum(axis=1)
-            expected[block] += hit.sum(axis=0) / draws
+        shares[block] = best[ends] >= 0
+        own = np.array([shares[block].sum(), np.maximum(best[ends], 0).sum()])
+        mean, square = _moments(best, strata)
+        chance = mean[:, stratum].sum(axis=1)
+        expected[block] = mean[0, stratum]
         observed += own
-        drawn += null
-        per_source[i] = [own[0], null[0].mean(), own[1], null[1].mean(), len(block)]
+        spread += (square - mean**2)[:, stratum].sum(axis=1)
+        per_source[i] = [own[0], chance[0], own[1], chance[1], len(ends)]
+        if not many:
+            drawn += _redrawn(best, ends, strata, rng, draws)
+    if many:
+        drawn = per_source[:, [1, 3]].sum(axis=0)[:, None] + np.sqrt(spread)[:, None] * rng.standard_normal((2, draws))
     table = edges.loc[usable, ["source_layer", "target_layer"]].iloc[order]
     grouped = table.assign(shares=shares, expected=expected).groupby(["source_layer", "target_layer"])
     by_pair = grouped.agg(
@@ -148,6 +152,28 @@ def _tally(
     ).reset_index()
     by_pair["fold"] = by_pair["coherent_share"] / by_pair["expected_share"].replace(0, np.nan)
     return _Tally(observed, drawn, per_source, len(source), by_pair)
+
+
+def _moments(best: np.ndarray, strata: Strata) -> tuple[np.ndarray, np.ndarray]:
+    """Mean and mean square, over each stratum, of sharing a set and of the best match: float64 `[2, stratum]` each."""
+    hit = np.flatnonzero((best >= 0) & (strata.code >= 0))
+    code, content, n = strata.code[hit], best[hit].astype(np.float64), len(strata.size)
+    count = np.bincount(code, minlength=n)
+    mean = np.stack([count, np.bincount(code, content, minlength=n)]) / strata.size
+    return mean, np.stack([count, np.bincount(code, content**2, minlength=n)]) / strata.size
+
+
+def _redrawn(best: np.ndarray, ends: np.ndarray, strata: Strata, rng: np.random.Generator, draws: int) -> np.ndarray:
+    """Edges of one source that share a set and their summed best match, targets drawn anew: float64 `[2, draw]`."""
+    shared, content = best >= 0, np.maximum(best, 0)
+    null = np.zeros((2, draws))
+    step = max(1, _CHUNK // len(ends))
+    for start in range(0, draws, step):
+        stop = min(start + step, draws)
+        other = strata.draw(ends, (stop - start, len(ends)), rng)
+        null[0, start:stop] = shared[other].sum(axis=1)
+        null[1, start:stop] = content[other].sum(axis=1)
+    return null
 
 
 def _measures(prefix: str, tally: _Tally, rng: np.random.Generator) -> list[Measure]:

@@ -43,16 +43,16 @@ def match_dictionaries(first: str | Path, second: str | Path) -> pd.DataFrame:
         raise ScircuitError(f"{first} and {second} have no layer in common; train both on the same layers.")
     tables = []
     for layer in layers:
-        a, b = (
+        own, other = (
             _directions(Path(folder) / m["layers"][layer]["path"])
             for folder, m in zip((first, second), manifests, strict=True)
         )
-        best, similarity = _nearest(a, b)
+        best, similarity = _nearest(own, other)
         tables.append(
             pd.DataFrame(
                 {
                     "layer": np.int16(layer),
-                    "feature_first": np.arange(len(a)),
+                    "feature_first": np.arange(len(own)),
                     "feature_second": best,
                     "similarity": similarity,
                 }
@@ -65,7 +65,7 @@ def _manifest(folder: Path) -> dict[str, dict[str, dict[str, str]]]:
     content = read_json(folder / "manifest.json")
     if not {"model", "layers"} <= set(content):
         raise ScircuitError(f"{folder} holds no dictionaries (no model and layers in its manifest.json).")
-    return content  # type: ignore[no-any-return]
+    return dict(content)
 
 
 def _directions(folder: Path) -> np.ndarray:

@@ -104,7 +104,7 @@ def _by_pair(edges: pd.DataFrame, units: pd.DataFrame) -> dict[tuple[int, str], 
     order = np.argsort(pair, kind="stable")
     cells, start = np.unique(pair[order], return_index=True)
     found = {}
-    for unit in units:
+    for unit in map(str, units):
         values = units[unit].to_numpy()[order]
         for cell, block in zip(cells.tolist(), np.split(values, start[1:]), strict=False):
             known = block[np.isfinite(block)]

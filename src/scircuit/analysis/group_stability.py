@@ -1,13 +1,13 @@
 """Stability over groups of cells: whether cell types, donors or batches show the same edges."""
 
 from itertools import combinations
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
 from scipy.special import chdtrc
 
-from scircuit.analysis.agreement import agree, called, family_size
+from scircuit.analysis.agreement import agreement, called, family_size
 from scircuit.analysis.result import Measure, Result
 from scircuit.circuits.build import DEFAULT, EdgeRule
 from scircuit.circuits.schema import ENDS
@@ -56,12 +56,17 @@ def group_stability(
         raise ScircuitError(f"the table groups lacks {', '.join(missing)}; it needs {', '.join(COLUMNS)}.")
     n_tests = family_size(tests, groups)
     measures, tables = [], []
-    for name, rows in groups.groupby("group_name", observed=True):
+    names = groups["group_name"]
+    for name in sorted(names.dropna().unique()):
+        mine = (names == name).to_numpy()
+        # With one grouping, the table is not copied: it may hold tens of millions of rows.
+        rows = groups if mine.all() else groups.loc[mine]
         if rows["group"].nunique() < 2:
             continue
-        aligned = _aligned(rows)
+        aligned = _aligned(rows, rule, n_tests)
         pairs = [
-            {"group_name": name, "first": a, "second": b} | agree(aligned[a], aligned[b], rule, n_tests)._asdict()
+            {"group_name": name, "first": a, "second": b}
+            | agreement(aligned[a].edge, aligned[b].edge, aligned[a].d, aligned[b].d, n_tests)._asdict()
             for a, b in combinations(aligned, 2)
         ]
         table = pd.DataFrame(pairs)
@@ -70,7 +75,7 @@ def group_stability(
         means = table[["jaccard", "r", "sign", "expected_jaccard"]].mean()
         nulls = {"jaccard": means["expected_jaccard"], "r": 0.0, "sign": 0.5}
         measures += [Measure(f"{name}_{f}", float(means[f]), null=null, n=n) for f, null in nulls.items()]
-        measures.append(_heterogeneity(str(name), aligned, rule, max_q, n_tests))
+        measures.append(_heterogeneity(str(name), list(aligned.values()), max_q))
     if not measures:
         raise ScircuitError("no group_name has two groups; trace with an obs column of at least two values.")
     return Result.of(
@@ -83,27 +88,42 @@ def group_stability(
     )
 
 
-def _aligned(rows: pd.DataFrame) -> dict[Any, pd.DataFrame]:
-    """The moments of each group over the union of tests, in one order."""
-    tests = rows[ENDS].drop_duplicates().sort_values(ENDS)
-    n_cells = rows.groupby(["group", *ENDS[:2]], observed=True)["n_cells"].max()
+class _Group(NamedTuple):
+    """What one group of cells says of every test of any group, `[test]`: whether an edge, d, mean, its variance."""
+
+    edge: np.ndarray
+    d: np.ndarray
+    mean: np.ndarray
+    variance: np.ndarray
+
+
+def _aligned(rows: pd.DataFrame, rule: EdgeRule, n_tests: int | None) -> dict[Any, _Group]:
+    """Each group over the union of tests, in one order; a test that a group lacks has no response there."""
+    key = np.zeros(len(rows), dtype=np.int64)
+    for column in ENDS:
+        values = rows[column].to_numpy(np.int64)
+        key = key * (int(values.max(initial=0)) + 1) + values
+    tests, test = np.unique(key, return_inverse=True)
+    group = rows["group"]
     aligned = {}
-    for group, own in rows.groupby("group", observed=True):
-        table = tests.merge(own.drop(columns=["group_name", "group"]), on=ENDS, how="left")
-        silent = table["n_cells"].isna()
-        cells = n_cells.loc[group].reindex(pd.MultiIndex.from_frame(table[ENDS[:2]])).to_numpy()
-        table["n_cells"] = np.where(silent, np.nan_to_num(cells), table["n_cells"])
-        aligned[group] = table.fillna({"p_value": 1.0}).fillna(0.0)
+    for name in sorted(group.dropna().unique()):
+        mine = (group == name).to_numpy()
+        own, place = rows.loc[mine, COLUMNS[6:]], test[mine]
+        edge = np.zeros(len(tests), dtype=bool)
+        edge[place] = called(own, rule, n_tests)
+        d, mean, variance = (np.zeros(len(tests), dtype=np.float32) for _ in range(3))
+        d[place], mean[place] = own["cohens_d"], own["mean_delta"]
+        variance[place] = own["sd_delta"] ** 2 / own["n_cells"].clip(lower=1)
+        aligned[name] = _Group(edge, d, mean, variance)
     return aligned
 
 
-def _heterogeneity(
-    name: str, aligned: dict[Any, pd.DataFrame], rule: EdgeRule, max_q: float, n_tests: int | None
-) -> Measure:
-    tables = list(aligned.values())
-    edges = np.any([called(table, rule, n_tests) for table in tables], axis=0)
-    mean = np.array([table["mean_delta"] for table in tables])[:, edges]
-    variance = np.array([table["sd_delta"] ** 2 / table["n_cells"].clip(lower=1) for table in tables])[:, edges]
+def _heterogeneity(name: str, groups: list[_Group], max_q: float) -> Measure:
+    edges = np.any([group.edge for group in groups], axis=0)
+    mean, variance = (
+        np.array([values[edges] for values in side], dtype=np.float64)
+        for side in ([group.mean for group in groups], [group.variance for group in groups])
+    )
     usable = variance > 0
     weight = np.where(usable, 1 / np.where(usable, variance, 1.0), 0.0)
     pooled = (weight * mean).sum(axis=0) / np.where(weight.sum(axis=0) > 0, weight.sum(axis=0), 1.0)

@@ -3,7 +3,9 @@
 import numpy as np
 import pandas as pd
 
+from scircuit.analysis.nodes import NodeIndex
 from scircuit.analysis.result import Measure, Result
+from scircuit.analysis.strata import node_strata
 from scircuit.circuits.circuit import Circuit
 from scircuit.circuits.schema import ENDS
 from scircuit.errors import ScircuitError
@@ -16,13 +18,12 @@ COLUMNS = [*ENDS, *MEDIATOR, "kind", "cell", "delta", "delta_held"]
 KINDS = ("mediator", "random", "joint")
 
 
-def candidate_mediators(
-    circuit: Circuit, edges: pd.DataFrame, top: int = 10, n_random: int = 10, seed: int = 0
-) -> pd.DataFrame:
+def candidate_mediators(circuit: Circuit, edges: pd.DataFrame, top: int = 10, seed: int = 0) -> pd.DataFrame:
     """The latents worth holding for some edges: what a tracer needs to measure `mediation`.
 
     Candidates m of an edge s -> t are those with edges s -> m and m -> t; they are ranked by
-    |d(s -> m) d(m -> t)|. Random mediators are drawn among the other latents of the candidates' layers.
+    |d(s -> m) d(m -> t)|. Every chosen one gets a random latent of its layer and firing-rate decile that is no
+    candidate, so that the strongest of the ones stands against the strongest of as many others.
 
     Parameters
     ----------
@@ -31,8 +32,6 @@ def candidate_mediators(
         The ends of the edges in question.
     top : int
         Candidates per edge.
-    n_random : int
-        Random mediators per edge.
     seed : int
 
     Returns
@@ -52,17 +51,31 @@ def candidate_mediators(
     )
     paths = paths.assign(score=(paths["d_in"] * paths["d_out"]).abs(), kind="mediator")
     paths = paths.sort_values([*ENDS, "score"], ascending=[True] * 4 + [False], kind="stable")
-    chosen = [paths[paths.groupby(ENDS).cumcount() < top]]
-    latents = {layer: rows["feature"].to_numpy() for layer, rows in circuit.nodes.groupby("layer")}
-    for _, group in paths.groupby(ENDS):
-        layers = rng.choice(group["mediator_layer"].to_numpy(), n_random)
-        features = [rng.choice(latents[layer]) for layer in layers]
-        drawn = pd.DataFrame({"mediator_layer": layers, "mediator_feature": features, "kind": "random"})
-        drawn = drawn.merge(group[ENDS].drop_duplicates(), how="cross")
-        taken = pd.MultiIndex.from_frame(group[MEDIATOR])
-        chosen.append(drawn[~pd.MultiIndex.from_frame(drawn[MEDIATOR]).isin(taken)].drop_duplicates())
-    table = pd.concat(chosen, ignore_index=True)
+    chosen = paths[paths.groupby(ENDS).cumcount() < top]
+    table = pd.concat([chosen, *_random_mediators(circuit, paths, chosen, rng)], ignore_index=True)
     return table[[*ENDS, *MEDIATOR, "kind", "score"]].sort_values([*ENDS, "kind"], ignore_index=True)
+
+
+def _random_mediators(
+    circuit: Circuit, paths: pd.DataFrame, chosen: pd.DataFrame, rng: np.random.Generator, attempts: int = 20
+) -> list[pd.DataFrame]:
+    """A latent alike in layer and firing rate for every chosen mediator; none where a stratum holds no other."""
+    index, strata = NodeIndex.of(circuit.nodes), node_strata(circuit.nodes)
+    layer, feature = (circuit.nodes[name].to_numpy() for name in ("layer", "feature"))
+    taken = pd.MultiIndex.from_frame(paths[[*ENDS, *MEDIATOR]])
+    waiting = chosen[strata.code[index.rows(*(chosen[name] for name in MEDIATOR))] >= 0]
+    found = []
+    for _ in range(attempts):
+        own = index.rows(*(waiting[name] for name in MEDIATOR))
+        drawn = strata.draw(own, own.shape, rng)
+        table = waiting.drop(columns="score").assign(
+            mediator_layer=layer[drawn], mediator_feature=feature[drawn], kind="random"
+        )
+        keys = pd.MultiIndex.from_frame(table[[*ENDS, *MEDIATOR]])
+        free = ~(keys.isin(taken) | keys.duplicated())
+        found.append(table[free])
+        taken, waiting = taken.append(keys[free]), waiting[~free]
+    return [table for table in found if len(table)]
 
 
 def mediation(effects: pd.DataFrame, draws: int = 2000, seed: int = 0) -> Result:
@@ -94,7 +107,7 @@ def mediation(effects: pd.DataFrame, draws: int = 2000, seed: int = 0) -> Result
     Raises
     ------
     ScircuitError
-        On missing columns, unknown kinds, or a table without any mediator.
+        On missing columns, unknown kinds, or a table without any mediator or response.
     """
     _check(effects)
     rng = np.random.default_rng(seed)
@@ -113,10 +126,10 @@ def mediation(effects: pd.DataFrame, draws: int = 2000, seed: int = 0) -> Result
         table.loc[of_kind, "q_value"] = benjamini_hochberg(table.loc[of_kind, "p_value"].to_numpy())
     return Result.of(
         "mediation",
-        "mediation/1",
+        "mediation/2",
         _measures(table, rng, draws),
         table.sort_values([*ENDS, "kind", "share"], ascending=[True] * 5 + [False], ignore_index=True),
-        "random latents of the mediators' layers, held in the same way",
+        "as many random latents of the mediators' layers and firing rates, held in the same way",
         ["mediator", "response"],
     )
 
@@ -135,7 +148,11 @@ def _check(effects: pd.DataFrame) -> None:
 
 
 def _measures(table: pd.DataFrame, rng: np.random.Generator, draws: int) -> list[Measure]:
-    shares = {kind: rows.set_index(ENDS)["share"] for kind, rows in table.groupby("kind", observed=True)}
+    # An edge without any response in these cells has no share to give.
+    known = table.dropna(subset=["share"])
+    if not (known["kind"] == "mediator").any():
+        raise ScircuitError("no edge has a response in these cells, so no share is defined; take more cells.")
+    shares = {kind: rows.set_index(ENDS)["share"] for kind, rows in known.groupby("kind", observed=True)}
     best = shares["mediator"].groupby(ENDS).max()
     every = shares["mediator"].groupby(ENDS).agg(["sum", "size"])
     random_best, random_mean, p = np.nan, np.nan, np.nan
@@ -143,7 +160,7 @@ def _measures(table: pd.DataFrame, rng: np.random.Generator, draws: int) -> list
         drawn = shares["random"].groupby(ENDS).max()
         both = best.to_frame("own").join(drawn.rename("random"), how="inner")
         random_best, random_mean = float(both["random"].mean()), float(shares["random"].mean())
-        p = float(signflip_p((both["own"] - both["random"]).to_numpy()[None], rng)[0])
+        p = float(signflip_p((both["own"] - both["random"]).to_numpy()[None], rng)[0]) if len(both) else np.nan
     n = len(best)
     measures = [
         Measure.of("share_carried", ratio_interval(best, np.ones(n), rng, draws), n, random_best, p),

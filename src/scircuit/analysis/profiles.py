@@ -61,10 +61,10 @@ _DIFFERENCES = {
     "targets, annotated against a small background; ours is one rule for both ends against all genes of the run.",
     "decay per layer": "The published curve counts edges per source that has any; ours is a rate per test made, "
     "with one level per source layer.",
-    "largest out-degree": "The published degree is counted after the cut at 50 per source and layer; ours is "
-    "uncapped.",
-    "co-activation": "The published overlap is the share of targets that are any target in a PMI graph, near 1 for any "
-    "pairs; ours is the area under the curve against pairs of equal firing rate, 0.5 by chance.",
+    "largest out-degree": "The published degree is counted after the cut at 50 per source and layer; ours is uncapped.",
+    "co-activation": "The published overlap is the share of targets that are any target in a PMI graph, so it grows "
+    "with that graph whatever the pairs; ours is the area under the curve against pairs of equal firing rate, 0.5 by "
+    "chance.",
     "norm ratio of pairs": "The published ratio divides standardised effects, which gives 0.71 for independent "
     "effects; ours divides mean responses, which gives 1.",
 }

@@ -1,7 +1,7 @@
 """Every question by name, with the tables it needs: what `scircuit analyze QUESTION` offers."""
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from inspect import Parameter, signature
 from pathlib import Path
 from typing import Any
@@ -17,19 +17,23 @@ from scircuit.analysis.coherence import coherence
 from scircuit.analysis.dictionaries import match_dictionaries
 from scircuit.analysis.effect_comparison import compare_effect_sizes
 from scircuit.analysis.effect_sizes import effect_sizes
+from scircuit.analysis.group_stability import COLUMNS as GROUP_COLUMNS
 from scircuit.analysis.group_stability import group_stability
 from scircuit.analysis.hubs import hubs
 from scircuit.analysis.interactions import interactions
 from scircuit.analysis.mediation import mediation
 from scircuit.analysis.profiles import profile as named_profile
+from scircuit.analysis.replication import replication
 from scircuit.analysis.result import Result
 from scircuit.analysis.seed_stability import seed_stability
 from scircuit.analysis.selection import selection
 from scircuit.analysis.sign_balance import sign_balance
 from scircuit.analysis.stability import stability
+from scircuit.analysis.thresholds import COLUMNS as EFFECT_COLUMNS
 from scircuit.analysis.thresholds import threshold_sweep
 from scircuit.circuits.build import EdgeRule
 from scircuit.circuits.circuit import Circuit
+from scircuit.circuits.schema import ENDS
 from scircuit.errors import ScircuitError
 
 TABLES: Mapping[str, tuple[str, str]] = {
@@ -41,6 +45,7 @@ TABLES: Mapping[str, tuple[str, str]] = {
     "mediation": ("trace/mediation.parquet", "run `scircuit mediate CONFIG`"),
     "interactions": ("trace/interactions.parquet", "run `scircuit combine CONFIG`"),
     "interaction_sets": ("trace/interaction_sets.parquet", "run `scircuit combine CONFIG`"),
+    "confirmation": ("confirmation/edges.parquet", "run `scircuit trace` with confirmation.n_cells above 0"),
     "coactivation": ("features/coactivation_across.parquet", "run with `pair_cells` above 0 under [features]"),
     "published_annotations": (
         "features/published_annotations.parquet",
@@ -70,6 +75,8 @@ class Question:
         `circuit` or names of `TABLES`.
     edge_columns : tuple of str
         Edge columns it reads beside the ends, so that no more is loaded.
+    table_columns : mapping
+        The same for tables of `needs` that are long; of others every column is loaded.
     published : callable or None
         The published definition, a function of `scircuit.analysis.published`; it takes the trace under the published
         rule (unless `published_of_trace` is false), then the tables of `published_needs`.
@@ -88,6 +95,7 @@ class Question:
     function: Callable[..., Result]
     needs: tuple[str, ...] = ("circuit",)
     edge_columns: tuple[str, ...] = ()
+    table_columns: Mapping[str, list[str]] = field(default_factory=dict)
     published: Callable[..., Result] | None = None
     published_needs: tuple[str, ...] = ()
     published_of_trace: bool = True
@@ -132,12 +140,28 @@ _EVERY = (
         "Does co-activation tell which pairs are causal?",
         coactivation,
         ("circuit", "coactivation"),
+        table_columns={"coactivation": [*ENDS, "pmi"]},
         published=published.coactivation,
         published_needs=("coactivation",),
     ),
-    Question("stability", "Would other cells give the same edges?", stability, ("cell_effects", "source_cells", "tests")),
-    Question("group_stability", "Do cell types or donors give the same edges?", group_stability, ("groups", "tests")),
-    Question("threshold_sweep", "What if the thresholds were others?", threshold_sweep, ("effects", "tests")),
+    Question("replication", "Are the edges there again in other cells?", replication, ("confirmation",)),
+    Question(
+        "stability", "Would other cells give the same edges?", stability, ("cell_effects", "source_cells", "tests")
+    ),
+    Question(
+        "group_stability",
+        "Do cell types or donors give the same edges?",
+        group_stability,
+        ("groups", "tests"),
+        table_columns={"groups": GROUP_COLUMNS},
+    ),
+    Question(
+        "threshold_sweep",
+        "What if the thresholds were others?",
+        threshold_sweep,
+        ("effects", "tests"),
+        table_columns={"effects": EFFECT_COLUMNS},
+    ),
     Question(
         "selection",
         "How much is due to the choice of sources?",
@@ -288,11 +312,12 @@ def _analyze_as_published(asked: Question, run: Path) -> Result:
     if asked.published is None:
         known = [name for name, q in QUESTIONS.items() if q.published]
         raise ScircuitError(f"{asked.name} has no published definition; the paper profile answers {', '.join(known)}.")
-    tables = [_load(run, need, asked) for need in asked.published_needs]
+    whole = replace(asked, table_columns={})
+    tables = [_load(run, need, whole) for need in asked.published_needs]
     if not asked.published_of_trace:
         return asked.published(*tables)
     circuit = _load(run, "circuit", asked)
-    effects, tests = (_load(run, name, asked) for name in ("effects", "tests"))
+    effects, tests = (_load(run, name, whole) for name in ("effects", "tests"))
     traced = published.Traced.of(effects, tests, circuit.nodes, circuit.terms, circuit.provenance)
     return asked.published(traced, *tables)
 
@@ -308,4 +333,4 @@ def _load(run: Path, need: str, asked: Question) -> Any:
         raise ScircuitError(f"{asked.name} needs {path}, which is not there; {how}.")
     if need == "circuit":
         return Circuit.read(path.parent, asked.edge_columns)
-    return pd.read_parquet(path)
+    return pd.read_parquet(path, columns=asked.table_columns.get(need))

@@ -17,6 +17,8 @@ GLOSSARY = {
     "supporting": "supporting: the target falls when the source is ablated, so the source drives it "
     "(published as 'inhibitory'); suppressing: the target rises.",
     "d": "d: mean response over its standard deviation across the cells in which the source fires.",
+    "zero as negative": "zero as negative: the edges of this circuit were called by the published consistency, which "
+    "counts silent cells as falling, so falling targets pass more easily and the supporting share is too high.",
     "response": "response: change of the target's activation when the source is ablated, in units of the "
     "target's activation, averaged over the positions where the source fires.",
     "random direction": "random direction: a direction of the same norm, at the same positions, in place of "
@@ -27,6 +29,9 @@ GLOSSARY = {
     "degree": "degree: number of edges; strength: sum of |d| over them; none is capped.",
     "pmi": "PMI: log2 of how much more often two latents fire at the same position than if independent.",
     "jaccard": "Jaccard: edges found in both over edges found in either.",
+    "confirmation": "confirmation: the edges measured again in cells that had no part in finding them; replicated: "
+    "same sign and significant there; slope: confirmation d over discovery d, below 1 by as much as edges were found "
+    "too large.",
     "mediator": "mediator: a latent between source and target; the share it carries is what vanishes from "
     "the response when it is held at its clean value.",
     "interaction": "interaction: response to ablating the set minus what its parts add up to, cell by cell, "
@@ -160,7 +165,9 @@ class Result:
 
         words = {name: getattr(self, name) for name in WORDS} | dict(facts or {})
         table = pa.Table.from_pandas(self.table, preserve_index=False)
-        table = table.replace_schema_metadata({**(table.schema.metadata or {}), b"scircuit": json.dumps(words).encode()})
+        table = table.replace_schema_metadata(
+            {**(table.schema.metadata or {}), b"scircuit": json.dumps(words).encode()}
+        )
         with atomic(Path(folder) / f"{self.question}.parquet") as temporary:
             pq.write_table(table, temporary)
         write_json(Path(folder) / f"{self.question}.json", self.to_json() | dict(facts or {}))

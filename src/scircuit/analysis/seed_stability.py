@@ -129,7 +129,7 @@ def _compare(own: pd.DataFrame, other: pd.DataFrame, index: NodeIndex) -> Agreem
         flag[position], d[position] = True, table["cohens_d"]
         flags.append(flag)
         sizes.append(d)
-    return agreement(*flags, *sizes)
+    return agreement(flags[0], flags[1], sizes[0], sizes[1])
 
 
 def _permuted(edges: pd.DataFrame, partner: pd.DataFrame, rng: np.random.Generator) -> pd.DataFrame:

@@ -56,7 +56,7 @@ def selection(
     if random is None and (annotated.empty or len(annotated) == len(own)):
         raise ScircuitError(
             f"{len(annotated)} of {len(own)} sources are annotated, so there is nothing to compare; "
-            "trace sources at random as well, or pass their circuit as `random`."
+            "trace sources at random as well, or name a run that did (`--with RUN`, `random` in Python)."
         )
     table = _weighted(annotated, pool, n_rate_bins)
     if not (table["weight"] > 0).any():

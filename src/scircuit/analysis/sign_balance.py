@@ -7,7 +7,6 @@ from scircuit.analysis.nodes import NodeIndex, need_edges
 from scircuit.analysis.result import Measure, Result
 from scircuit.circuits.circuit import Circuit
 from scircuit.stats.resampling import cluster_bootstrap, ratio, ratio_interval
-from scircuit.stats.signflip import signflip_p
 
 
 def sign_balance(circuit: Circuit, draws: int = 2000, seed: int = 0) -> Result:
@@ -30,10 +29,10 @@ def sign_balance(circuit: Circuit, draws: int = 2000, seed: int = 0) -> Result:
     -------
     Result
         Measures `supporting_share`, `random_supporting_share` (the same of the random directions, with its own
-        interval), `excess_over_random` (p: sign-flips over sources of the difference between a source's share
-        and that of its random directions), `copy_share` (share of the sum of squared responses that the copy
-        explains), `copy_sign_agreement`, `supporting_share_of_copy` and `supporting_share_of_rest` (the shares
-        if the copy were all there is, and if it were taken out). Table: one row per layer pair.
+        interval), `excess_over_random` (p: the edges of a source and of its random directions are exchanged,
+        source by source, and the excess counted anew), `copy_share` (share of the sum of squared responses that
+        the copy explains), `copy_sign_agreement`, `supporting_share_of_copy` and `supporting_share_of_rest`
+        (the shares if the copy were all there is, and if it were taken out). Table: one row per layer pair.
 
     Raises
     ------
@@ -52,11 +51,9 @@ def sign_balance(circuit: Circuit, draws: int = 2000, seed: int = 0) -> Result:
     random = _per_source(index.sources(controls), control_falls, index.n_nodes)
     touched = (own[:, 1] > 0) | (random[:, 1] > 0)
     own, random = own[touched], random[touched]
-    random_share = ratio_interval(*random.T, rng, draws)
+    random_share = ratio_interval(random[:, 0], random[:, 1], rng, draws)
     excess = cluster_bootstrap(np.hstack([own, random]), _excess, rng, draws)
-    both = (own[:, 1] > 0) & (random[:, 1] > 0)
-    difference = ratio(own[both]) - ratio(random[both])
-    p_excess = float(signflip_p(difference[None], rng)[0]) if both.any() else np.nan
+    p_excess = _exchange_p(own, random, rng)
 
     pair = edges["source_layer"].to_numpy(np.int64) * len(index.base) + edges["target_layer"].to_numpy()
     copy, rest = _decompose(circuit, source, pair)
@@ -81,14 +78,20 @@ def sign_balance(circuit: Circuit, draws: int = 2000, seed: int = 0) -> Result:
         measures,
         _by_layer_pair(edges, falls, controls, control_falls),
         "supporting share among the edges of norm-matched random directions",
-        ["supporting", "random direction"],
+        ["supporting", "random direction", *_warnings(circuit)],
     )
+
+
+def _warnings(circuit: Circuit) -> list[str]:
+    """What must be said of a circuit whose edges were called by the published rule."""
+    rule = circuit.provenance.get("thresholds") or {}
+    return ["zero as negative"] if rule.get("consistency", "nonzero") != "nonzero" else []
 
 
 def _sums(source: np.ndarray, part: np.ndarray, whole: np.ndarray | None = None) -> tuple[np.ndarray, np.ndarray]:
     """Per-source sums of a part and of the whole (edges by default), for the sources that have edges."""
-    _, code = np.unique(source, return_inverse=True)
-    return np.bincount(code, weights=part), np.bincount(code, weights=whole)
+    known = np.bincount(source) > 0
+    return np.bincount(source, weights=part)[known], np.bincount(source, weights=whole)[known]
 
 
 def _per_source(source: np.ndarray, falls: np.ndarray, n_nodes: int) -> np.ndarray:
@@ -100,6 +103,19 @@ def _per_source(source: np.ndarray, falls: np.ndarray, n_nodes: int) -> np.ndarr
 
 def _excess(totals: np.ndarray) -> np.ndarray:
     return ratio(totals[..., :2]) - ratio(totals[..., 2:])
+
+
+def _exchange_p(own: np.ndarray, random: np.ndarray, rng: np.random.Generator, draws: int = 2000) -> float:
+    """Two-sided p of the excess where a source's edges and those of its random directions are exchangeable."""
+    if not (own[:, 1].any() and random[:, 1].any()):
+        return float("nan")
+    totals, gap = np.hstack([own, random]).sum(axis=0), random - own
+    observed = float(_excess(totals))
+    as_large = 0
+    for _ in range(draws):
+        moved = gap[rng.random(len(gap)) < 0.5].sum(axis=0)
+        as_large += abs(float(_excess(totals + np.hstack([moved, -moved])))) >= abs(observed) - 1e-12
+    return (1 + as_large) / (1 + draws)
 
 
 def _decompose(circuit: Circuit, source: np.ndarray, pair: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

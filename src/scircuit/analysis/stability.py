@@ -145,7 +145,8 @@ def _cells_for_r(size: int, halves: Sequence[Agreement], wanted: float = 0.9) ->
 
 
 def _row(comparison: str, size: int, draws: Sequence[Agreement]) -> dict[str, object]:
-    means = {name: _mean([getattr(d, name) for d in draws]) for name in (*_FIELDS, "n_first", "n_both")}
+    fields = (*_FIELDS, "expected_jaccard", "n_first", "n_both")
+    means = {name: _mean([getattr(d, name) for d in draws]) for name in fields}
     return {"comparison": comparison, "n_cells": size, "n_draws": len(draws)} | means
 
 

@@ -12,6 +12,8 @@ from scircuit.stats.multiple import benjamini_hochberg
 
 ABS_D = (0.0, 0.1, 0.2, 0.3, 0.5, 0.7, 1.0, 1.5, 2.0)
 MAX_Q = (0.001, 0.01, 0.05)
+COLUMNS = ["kind", "cohens_d", "mean_delta", "p_value", "n_cells", "n_pos", "n_neg", "n_nonzero"]
+"""What is read of `effects`."""
 
 
 def threshold_sweep(
@@ -55,23 +57,22 @@ def threshold_sweep(
     families = {kind: _family(effects, tests, kind, rule) for kind in ("latent", "random")}
     random_tests = tests.loc[tests["kind"] == "random"]
     directions = max(int(random_tests["draw"].nunique()), 1)
-    rows = []
-    for d in abs_d:
-        for q in max_q:
-            own, random = (f[(f["abs_d"] > d) & (f["q_value"] < q)] for f in families.values())
-            n = len(own)
-            rows.append(
-                {
-                    "min_abs_d": d,
-                    "max_q": q,
-                    "n_edges": n,
-                    "n_random_edges": len(random),
-                    "random_per_edge": len(random) / directions / n if n else np.nan,
-                    "supporting_share": float((own["mean_delta"] < 0).mean()) if n else np.nan,
-                    "mean_abs_d": float(own["abs_d"].replace(np.inf, np.nan).mean()) if n else np.nan,
-                }
-            )
-    table = pd.DataFrame(rows)
+    grid_d, grid_q = np.unique(np.asarray(abs_d, float)), np.unique(np.asarray(max_q, float))
+    n, falling, sized, size = _cumulated(families["latent"], grid_d, grid_q)
+    n_random = _cumulated(families["random"], grid_d, grid_q)[0]
+    d, q = np.meshgrid(grid_d, grid_q, indexing="ij")
+    with np.errstate(divide="ignore", invalid="ignore"):
+        columns = {
+            "min_abs_d": d,
+            "max_q": q,
+            "n_edges": n.astype(np.int64),
+            "n_random_edges": n_random.astype(np.int64),
+            "random_per_edge": n_random / directions / n,
+            "supporting_share": falling / n,
+            "mean_abs_d": size / sized,
+        }
+    table = pd.DataFrame({name: np.where(np.isfinite(v), v, np.nan).ravel() for name, v in columns.items()})
+    table = table.astype({"n_edges": np.int64, "n_random_edges": np.int64})
     at_q = np.inf if rule.max_q is None else rule.max_q
     own = families["latent"]
     headline = own[(own["abs_d"] > rule.min_abs_d) & (own["q_value"] < at_q)]
@@ -91,6 +92,24 @@ def threshold_sweep(
         "edges of norm-matched random directions under the same thresholds",
         ["supporting", "d", "random direction"],
     )
+
+
+def _cumulated(family: pd.DataFrame, abs_d: np.ndarray, max_q: np.ndarray) -> np.ndarray:
+    """Number of edges, of falling ones, of those with a finite d, and their sum of |d|: float64 `[4, abs_d, max_q]`.
+
+    Every test is counted once, at the largest |d| and the smallest q threshold it passes, then summed over the grid.
+    """
+    size = family["abs_d"].to_numpy()
+    finite = np.isfinite(size)
+    row = np.searchsorted(abs_d, size, side="left")
+    column = np.searchsorted(max_q, family["q_value"].to_numpy(), side="right")
+    shape = (len(abs_d) + 1, len(max_q) + 1)
+    cell = row * shape[1] + column
+    falls = (family["mean_delta"] < 0).to_numpy()
+    weights = (None, falls, finite, np.where(finite, size, 0.0))
+    counts = np.stack([np.bincount(cell, w, minlength=shape[0] * shape[1]).reshape(shape) for w in weights])
+    from_above = counts[:, ::-1].cumsum(axis=1)[:, ::-1]
+    return from_above.cumsum(axis=2)[:, 1:, :-1]
 
 
 def _family(effects: pd.DataFrame, tests: pd.DataFrame, kind: str, rule: EdgeRule) -> pd.DataFrame:

@@ -55,6 +55,8 @@ class BinningTokenizer:
             raise ScircuitError(f"Binning has no option {sorted(unknown)[0]!r}; allowed are 'binning', 'seed'.")
         if self._binning not in ("sampled", "midpoint"):
             raise ScircuitError(f"binning={self._binning!r} is unknown; it may be 'sampled' or 'midpoint'.")
+        if not isinstance(self.options.get("seed", 0), int):
+            raise ScircuitError(f"Binning's seed={self.options['seed']!r} is no whole number; give one, such as 0.")
 
     @property
     def _binning(self) -> str:

@@ -120,8 +120,8 @@ def _opened(package: Any, version: str) -> Iterator[Any]:
         ) from None
     except OSError as error:
         raise ScircuitError(f"The Census cannot be reached ({error}); the first fetch needs the network.") from None
-    with census:
-        yield census
+    with census as opened:
+        yield opened
 
 
 def _drawn(package: Any, census: Any, query: CensusQuery) -> np.ndarray:
@@ -131,9 +131,12 @@ def _drawn(package: Any, census: Any, query: CensusQuery) -> np.ndarray:
     for column in columns:
         if column not in known:
             raise ScircuitError(f"The Census has no obs column {column!r}; it has {', '.join(sorted(known))}.")
-    obs = package.get_obs(
-        census, _ORGANISM, value_filter=value_filter(query.where), column_names=[_JOINID, *columns]
-    )  # fmt: skip
+    wanted = value_filter(query.where)
+    try:
+        obs = package.get_obs(census, _ORGANISM, value_filter=wanted, column_names=[_JOINID, *columns])
+    except Exception as error:  # a value of the wrong type: SOMAError, which needs tiledbsoma to be named
+        reason = str(error).strip().partition("\n")[0]
+        raise ScircuitError(f"The Census cannot be filtered by {wanted} ({reason}); check cells.where.") from error
     if obs.empty:
         raise ScircuitError(f"No cell of the Census meets cells.where ({dict(query.where)}); loosen a condition.")
     sample = draw_sample(
@@ -166,6 +169,8 @@ def _fetch(package: Any, census: Any, joinids: np.ndarray, path: Path) -> None:
         for start in range(0, len(joinids), _CHUNK):
             chunk = joinids[start : start + _CHUNK]
             part = package.get_anndata(census, _ORGANISM, obs_coords=chunk.tolist())
+            if part.n_obs != len(chunk):
+                raise ScircuitError(f"The Census gave {part.n_obs} of {len(chunk)} cells asked for; fetch again.")
             counts = sparse.csr_matrix(part.X, dtype=np.float32)
             if start == 0:
                 var = part.var.set_index("feature_id") if "feature_id" in part.var else part.var
@@ -177,5 +182,5 @@ def _fetch(package: Any, census: Any, joinids: np.ndarray, path: Path) -> None:
             bar.update(len(chunk))
         obs = pd.concat([t.astype({c: object for c in t if t[c].dtype == "category"}) for t in tables])
         obs = obs.astype({c: "category" for c in obs if obs[c].dtype == object})
-        obs.index = pd.Index(obs[_JOINID].astype(str), name=None)
+        obs.index = pd.Index(obs[_JOINID].astype(str).to_numpy())
         write_elem(file, "obs", obs)

@@ -59,7 +59,7 @@ def split_of(identity: np.ndarray, seed: int, shares: Mapping[str, float]) -> np
 
 
 def _dealt(identity: np.ndarray, seed: int) -> np.ndarray:
-    """Place in [0, 1) of each cell: its rank among its neighbours, shifted by a fraction of a rank per neighbourhood."""
+    """Place in [0, 1) of each cell: its rank among its neighbours, and a shift that they share."""
     block = identity // _NEIGHBOURS
     others = _hash(block[:, None] * _NEIGHBOURS + np.arange(_NEIGHBOURS), seed)
     rank = (others < _hash(identity, seed)[:, None]).sum(axis=1)

@@ -1,6 +1,6 @@
 """`Vocabulary`: the genes a model knows, by every name under which data may bring them."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -77,6 +77,7 @@ def from_geneformer(folder: str | Path, series: str) -> Vocabulary:
     mapping = read_plain_pickle(mapping_file) if mapping_file.is_file() else {}
 
     special = {name: int(token) for name, token in tokens.items() if name.startswith("<")}
+    _require(special, ("<pad>", "<mask>"), folder / f"token_dictionary_{series}.pkl")
     ids = [name for name in tokens if not name.startswith("<")]
     missing = [name for name in ids if name not in medians]
     if missing:
@@ -101,6 +102,60 @@ def from_geneformer(folder: str | Path, series: str) -> Vocabulary:
     return Vocabulary(genes, special, np.array([float(medians[i]) for i in ids]), aliases)
 
 
+def find_geneformer_files(folder: str | Path, dictionaries: str | Path | None, size: int) -> list[Path]:
+    """The files that hold the vocabulary of `size` tokens of a checkpoint.
+
+    Our own small models have a `vocabulary.json` in the folder. The four published dictionaries are looked for in
+    `dictionaries`, or in the folder, its `geneformer/` and that of its parent, as the publisher's repository has them.
+
+    Raises
+    ------
+    ScircuitError
+        When there is none.
+    """
+    folder = Path(folder)
+    if (folder / "vocabulary.json").is_file():
+        return [folder / "vocabulary.json"]
+    series = "gc30M" if size == 25426 else "gc104M"
+    places = [Path(dictionaries)] if dictionaries else [folder, folder / "geneformer", folder.parent / "geneformer"]
+    places += [place / "gene_dictionaries_30m" for place in places]
+    for place in places:
+        if (place / f"token_dictionary_{series}.pkl").is_file():
+            names = ("token_dictionary", "gene_median_dictionary", "gene_name_id_dict", "ensembl_mapping_dict")
+            return [place / f"{name}_{series}.pkl" for name in names]
+    raise ScircuitError(
+        f"token_dictionary_{series}.pkl is in none of {', '.join(map(str, places))}; pass dictionaries= the folder "
+        "that holds the Geneformer token dictionaries."
+    )
+
+
+def open_geneformer_vocabulary(files: Sequence[Path], size: int) -> Vocabulary:
+    """The vocabulary that lies in the files of `find_geneformer_files`.
+
+    Raises
+    ------
+    ScircuitError
+        When it has another size than the weights: dictionaries of another series.
+    """
+    first = files[0]
+    if first.name == "vocabulary.json":
+        return read_vocabulary(first)
+    vocabulary = from_geneformer(first.parent, first.stem.rpartition("_")[2])
+    if vocabulary.size != size:
+        raise ScircuitError(
+            f"{first.parent} holds a dictionary of {vocabulary.size} tokens, the weights have {size}; "
+            "take the dictionaries of the same series."
+        )
+    return vocabulary
+
+
+def _require(special: Mapping[str, int], names: Sequence[str], path: str | Path) -> None:
+    """Refuse a vocabulary without the special tokens that its tokenizer writes."""
+    absent = [name for name in names if name not in special]
+    if absent:
+        raise ScircuitError(f"{path} lacks the token {absent[0]}; take the vocabulary that belongs to the checkpoint.")
+
+
 def from_scgpt(path: str | Path, gene_table: str | Path | None = None) -> Vocabulary:
     """scGPT's flat `{symbol: id}` vocabulary; `<...>` entries are the special tokens.
 
@@ -111,6 +166,7 @@ def from_scgpt(path: str | Path, gene_table: str | Path | None = None) -> Vocabu
     if not isinstance(content, dict) or not all(isinstance(v, int) for v in content.values()):
         raise ScircuitError(f"{path} is not a vocabulary: a flat JSON object of symbol to token id is needed.")
     special = {name: token for name, token in content.items() if name.startswith("<")}
+    _require(special, ("<pad>", "<cls>"), path)
     symbols = [name for name in content if not name.startswith("<")]
     ensembl = {name: name for name in symbols if name.startswith("ENSG")}
     if gene_table is not None:

@@ -103,7 +103,8 @@ def build_circuit(
     rule : EdgeRule
         Thresholds; `max_q` may not exceed the level up to which the trace kept its tests.
     provenance : mapping, optional
-        What goes to `run.json`; `retention` in it is the trace's retention level (default 0.05).
+        What goes to `run.json`; `retention` in it is the trace's retention level (default 0.05),
+        `kept_abs_d` the |d| above which it kept every test whatever its p (None: it did not).
 
     Returns
     -------
@@ -125,7 +126,8 @@ def build_circuit(
         )
     effects = conform(effects, EFFECTS, "effects")
     tests = conform(tests, TESTS, "tests")
-    if rule.max_q is None:
+    kept = provenance.get("kept_abs_d")
+    if rule.max_q is None and (kept is None or kept > rule.min_abs_d):
         _warn_of_lost_tests(tests, rule, retention)
 
     edges, n_tests = _select(effects, tests, "latent", rule)
@@ -200,7 +202,7 @@ def _warn_of_lost_tests(tests: pd.DataFrame, rule: EdgeRule, retention: float) -
     if lost:
         logger.warning(
             "the rule asks for no significance, but the trace kept only p <= %g: %d of %d rows of its test "
-            "table have too few cells for every |d| > %g to have been kept; trace with retention 1 for all.",
+            'table have too few cells for every |d| > %g to have been kept; trace with edges.max_q = "null" for all.',
             retention,
             lost,
             len(tests),

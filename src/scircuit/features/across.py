@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -10,9 +11,10 @@ from scipy import sparse
 
 from scircuit._progress import progress
 from scircuit.cells.batch import TokenBatch
-from scircuit.features.sums import Encoder
 from scircuit.models.base import FoundationModel
 from scircuit.models.stream import gene_rows
+from scircuit.sae.adapter import as_saes
+from scircuit.sae.base import SparseAutoencoder
 
 
 @dataclass(frozen=True)
@@ -36,7 +38,7 @@ class Across:
 def watch_across(
     model: FoundationModel,
     batches: Iterable[TokenBatch],
-    saes: Mapping[int, Encoder],
+    saes: Mapping[int, Any],
     sources: Mapping[int, Sequence[int]],
     cells: np.ndarray,
 ) -> Across:
@@ -46,11 +48,14 @@ def watch_across(
     ----------
     batches
         Each of `cells` once.
+    saes
+        Layer to SAE of any library (`as_sae`).
     sources
         Latents per layer whose pairs are counted; memory grows with their number times the latents above them.
     cells : int64 `[cell]`
         The values of `TokenBatch.cell`, in the order of the rows of `activations`.
     """
+    saes = as_saes(saes)
     layers = sorted(saes)
     size = {layer: saes[layer].W_dec.shape[0] for layer in layers}
     chosen = {layer: np.asarray(sorted(sources.get(layer, ())), dtype=np.int64) for layer in layers}
@@ -78,7 +83,7 @@ def watch_across(
     return Across(pd.concat(tables, ignore_index=True) if tables else pd.DataFrame(), mean)
 
 
-def _active(sae: Encoder, h: torch.Tensor, n_latents: int) -> sparse.csr_matrix:
+def _active(sae: SparseAutoencoder, h: torch.Tensor, n_latents: int) -> sparse.csr_matrix:
     """Activations `[position, latent]`."""
     latents = sae.encode(h.to(sae.W_dec.dtype))
     fires = latents.values > 0

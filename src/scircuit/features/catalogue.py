@@ -21,9 +21,11 @@ from scircuit.cells.batch import TokenBatch
 from scircuit.errors import ScircuitError
 from scircuit.features.cells import CellProfile, enrich_obs
 from scircuit.features.coactivation import Limits
-from scircuit.features.sums import Encoder, LayerSums
+from scircuit.features.sums import LayerSums
 from scircuit.models.base import FoundationModel
 from scircuit.models.stream import residuals
+from scircuit.sae.adapter import as_saes
+from scircuit.sae.base import SparseAutoencoder
 
 FORMAT_VERSION = 1
 
@@ -108,7 +110,7 @@ class Catalogue:
 def build_catalogue(
     model: FoundationModel,
     batches: Iterable[TokenBatch],
-    saes: Mapping[int, Encoder],
+    saes: Mapping[int, Any],
     *,
     min_firings: int = 5,
     n_top_genes: int = 20,
@@ -126,7 +128,7 @@ def build_catalogue(
     batches : iterable of TokenBatch
         Each cell once. An iterator over a backed AnnData is fine: nothing is kept per cell.
     saes : mapping
-        Layer to SAE (`encode(h [row, d_model]) -> Latents`, `W_dec [latent, d_model]`).
+        Layer to SAE, ours or another library's (`as_sae`).
     min_firings : int
         A gene counts among a latent's top genes only when the latent fired on it at least so often.
     n_top_genes, n_top_cells : int
@@ -145,6 +147,7 @@ def build_catalogue(
     ScircuitError
         Without layers or cells, on an SAE whose width is not the model's, or on a numeric `obs` column.
     """
+    saes = as_saes(saes)
     _check(model, saes, obs)
     n_genes = len(model.genes)
     positions_per_gene = np.zeros(n_genes, dtype=np.int64)
@@ -185,7 +188,7 @@ def build_catalogue(
     return Catalogue(features, genes, background, cells, tested, together if coactivation else None, meta)
 
 
-def _check(model: FoundationModel, saes: Mapping[int, Encoder], obs: pd.DataFrame | None) -> None:
+def _check(model: FoundationModel, saes: Mapping[int, SparseAutoencoder], obs: pd.DataFrame | None) -> None:
     if not saes:
         raise ScircuitError("No SAE was given; pass a mapping from layer to SAE with at least one layer.")
     for layer, sae in saes.items():

@@ -108,7 +108,7 @@ def find_modules(
         Rows of one or several layers; pairs with NPMI <= 0 carry no weight and are left out.
     method : str
         `louvain` (Blondel et al. 2008, NetworkX), or `leiden` (Traag et al. 2019, RB configuration model), which
-        needs the extra `scircuit[cluster]` (leidenalg and igraph are GPL-licensed and therefore no requirement).
+        needs the extra `scircuit[leiden]` (leidenalg and igraph are GPL-licensed and therefore no requirement).
     resolution, seed : float, int
         Of the method.
     min_size : int
@@ -124,8 +124,7 @@ def find_modules(
     ScircuitError
         On an unknown method, or when `leiden` is asked for and not installed.
     """
-    if method not in METHODS:
-        raise ScircuitError(f"The clustering method {method!r} is unknown; it may be {' or '.join(METHODS)}.")
+    check_method(method)
     partition = _louvain if method == "louvain" else _leiden()
     rows = []
     for layer, part in progress(pairs[pairs["npmi"] > 0].groupby("layer"), desc="modules", unit="layer"):
@@ -134,6 +133,14 @@ def find_modules(
             rows += [(layer, feature, module, len(members)) for feature in members]
     table = pd.DataFrame(rows, columns=["layer", "feature", "module", "module_size"]).astype(np.int32)
     return table.sort_values(["layer", "feature"], ignore_index=True)
+
+
+def check_method(method: str) -> None:
+    """Refuse an unknown clustering method, or one whose packages are not installed, before hours of work."""
+    if method not in METHODS:
+        raise ScircuitError(f"The clustering method {method!r} is unknown; it may be {' or '.join(METHODS)}.")
+    if method == "leiden":
+        _leiden()
 
 
 def match_layers(decoders: Mapping[int, torch.Tensor], *, min_cosine: float = 0.7, block: int = 1024) -> pd.DataFrame:
@@ -198,7 +205,7 @@ def _leiden() -> Callable[[pd.DataFrame, float, int], list[set[int]]]:
         leidenalg: Any = import_module("leidenalg")
     except ImportError:
         raise ScircuitError(
-            "Leiden needs leidenalg and igraph; install them with `pip install 'scircuit[cluster]'` or use "
+            "Leiden needs leidenalg and igraph; install them with `pip install 'scircuit[leiden]'` or use "
             "method='louvain'."
         ) from None
 

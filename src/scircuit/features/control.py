@@ -1,7 +1,7 @@
 """How many latents would be annotated if their genes meant nothing."""
 
 import logging
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 
@@ -66,12 +66,22 @@ def random_gene_control(
     Within each layer the top genes are dealt out anew among the latents: every latent keeps the number of its genes,
     every gene the number of latents it tops (`queries.shuffle_top_genes`). Then `enrich` runs with the same options.
     """
+
+    def annotate(table: pd.DataFrame) -> pd.DataFrame:
+        return enrich(table, libraries, background, alpha=alpha, min_overlap=min_overlap).terms
+
+    return control_of(annotate, features, draws=draws, seed=seed)
+
+
+def control_of(
+    annotate: Callable[[pd.DataFrame], pd.DataFrame], features: pd.DataFrame, *, draws: int = 20, seed: int = 0
+) -> RandomGeneControl:
+    """The same for any rule: `annotate` gives one row per annotation, `layer, feature` among its columns."""
     n_latents = int((features["top_genes"].map(len) > 0).sum())
     rng = np.random.default_rng(seed)
 
     def count(table: pd.DataFrame) -> int:
-        terms = enrich(table, libraries, background, alpha=alpha, min_overlap=min_overlap).terms
-        return len(terms[["layer", "feature"]].drop_duplicates())
+        return len(annotate(table)[["layer", "feature"]].drop_duplicates())
 
     found = count(features)
     with _said_once():

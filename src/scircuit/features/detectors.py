@@ -3,6 +3,7 @@
 import tempfile
 from collections.abc import Iterable, Mapping
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -10,20 +11,21 @@ import torch
 from scircuit._progress import progress
 from scircuit.cells.batch import TokenBatch
 from scircuit.features.accumulate import PairSums
-from scircuit.features.sums import Encoder
 from scircuit.models.base import FoundationModel
 from scircuit.models.stream import gene_rows
+from scircuit.sae.adapter import as_saes
 
 
 @torch.inference_mode()
 def one_gene_shares(
-    model: FoundationModel, saes: Mapping[int, Encoder], batches: Iterable[TokenBatch], *, threshold: float = 0.5
+    model: FoundationModel, saes: Mapping[int, Any], batches: Iterable[TokenBatch], *, threshold: float = 0.5
 ) -> dict[int, float]:
     """Per layer, the share of live latents with more than `threshold` of their activation on one gene.
 
     The definition of `scircuit.sae.one_gene_share` on sparse sums, so that vocabularies of any size fit. NaN where no
-    latent of a layer fires.
+    latent of a layer fires. `saes` are dictionaries of any library (`as_sae`).
     """
+    saes = as_saes(saes)
     n_genes = len(model.genes)
     with tempfile.TemporaryDirectory(prefix="scircuit_detectors_") as scratch:
         sums = {layer: PairSums(Path(scratch), f"layer_{layer:02d}") for layer in saes}

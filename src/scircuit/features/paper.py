@@ -5,12 +5,12 @@ sets are not cut to it, tests with fewer than two common genes are left out of t
 counts as an annotation, and a latent is labelled by one rule as a source and by another as a target.
 """
 
-from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
+from scipy import sparse
 
 from scircuit.errors import ScircuitError
 from scircuit.features.hypergeometric import overlap_p_each
@@ -38,15 +38,6 @@ class Row(NamedTuple):
     q_value: float | None
     n_links: int
     density: float | None
-
-
-class Table(NamedTuple):
-    """The 2 x 2 counts of one published test: in both, query only, set only, neither (never below 0)."""
-
-    both: int
-    query_only: int
-    set_only: int
-    neither: int
 
 
 def annotate_as_published(
@@ -105,21 +96,29 @@ def annotate_as_published(
     return table.drop(columns="place")
 
 
-def label_as_published(features: pd.DataFrame, annotations: pd.DataFrame) -> pd.DataFrame:
+def label_as_published(
+    features: pd.DataFrame,
+    annotations: pd.DataFrame,
+    *,
+    source_libraries: Sequence[str] = SOURCE_LIBRARIES,
+    target_libraries: Sequence[str] = (TARGET_LIBRARY,),
+    link_score: int = 1,
+) -> pd.DataFrame:
     """The two published labels and the score of each latent.
 
     `source_label`: the first annotation in file order from GO_BP, KEGG or Reactome, else `unknown`. `target_label`:
-    the GO_BP term with the smallest q, else `unannotated`. `score`: 10 * libraries + annotations - log10(max(min q,
-    1e-30)), link annotations counted with q = 1.
+    the GO_BP term with the smallest q, else `unannotated`. `score`: 10 * libraries + terms + `link_score` * link
+    annotations - log10(max(min q, 1e-30)), links counted with q = 1. The study's program takes 1 for Geneformer and 2
+    for scGPT as `link_score`.
     """
     key = ["layer", "feature"]
-    tested = annotations[annotations["library"].isin(SOURCE_LIBRARIES)]
+    tested = annotations[annotations["library"].isin(source_libraries)]
     source = tested.groupby(key, sort=False)["term"].first()
-    go = annotations[annotations["library"] == TARGET_LIBRARY]
+    go = annotations[annotations["library"].isin(target_libraries)]
     target = go.sort_values("q_value", kind="stable").groupby(key, sort=False)["term"].first()
-    groups = annotations.groupby(key)
+    groups = annotations.assign(worth=np.where(annotations["n_links"] > 0, link_score, 1)).groupby(key)
     best = groups["q_value"].agg(lambda q: q.fillna(1.0).min()).clip(lower=1e-30).astype(float)
-    score = 10 * groups["library"].nunique() + groups.size() - np.log10(best)
+    score = 10 * groups["library"].nunique() + groups["worth"].sum() - np.log10(best)
     out = features[key].copy()
     index = pd.MultiIndex.from_frame(out)
     out["source_label"] = source.reindex(index).fillna(UNKNOWN_SOURCE).to_numpy()
@@ -129,41 +128,48 @@ def label_as_published(features: pd.DataFrame, annotations: pd.DataFrame) -> pd.
 
 
 def _tests(layer: int, queries: Mapping[int, list[str]], libraries: Sequence[GeneSets], alpha: float) -> list[Row]:
-    background = len({gene for genes in queries.values() for gene in genes})
-    holders: dict[str, list[int]] = {}
-    terms: list[tuple[str, str, int]] = []
-    for library in libraries:
-        for term, genes in library.genes.items():
-            if library.name == "TRRUST_TF" or MIN_SIZE <= len(genes) <= MAX_SIZE:
-                for gene in genes:
-                    holders.setdefault(gene, []).append(len(terms))
-                terms.append((library.name, term, len(genes)))
-    found: list[tuple[int, int]] = []
-    tables: list[Table] = []
-    for feature, query in queries.items():
-        overlap = Counter(term for gene in set(query) for term in holders.get(gene, ()))
-        for term_index, both in sorted(overlap.items()):
-            if both >= MIN_OVERLAP:
-                found.append((feature, term_index))
-                tables.append(_counts(both, len(set(query)), terms[term_index][2], background))
-    a, b, c, d = np.array(tables, dtype=np.int64).reshape(-1, 4).T
+    row_of: dict[str, int] = {}
+    for genes in queries.values():
+        for gene in genes:
+            row_of.setdefault(gene, len(row_of))
+    terms = [
+        (library.name, term, genes)
+        for library in libraries
+        for term, genes in library.genes.items()
+        if library.name == "TRRUST_TF" or MIN_SIZE <= len(genes) <= MAX_SIZE
+    ]
+    query = _indicator([set(genes) for genes in queries.values()], row_of)
+    member = _indicator([genes for *_, genes in terms], row_of)
+    common = (query @ member.T).tocsr()
+    common.sort_indices()
+    overlap = common.tocoo()
+    enough = overlap.data >= MIN_OVERLAP
+    feature, term = overlap.row[enough], overlap.col[enough]
+    size = np.array([len(genes) for *_, genes in terms], dtype=np.int64)
+    a = overlap.data[enough].astype(np.int64)
+    b = np.diff(query.indptr)[feature] - a
+    c = size[term] - a
+    d = np.maximum(len(row_of) - a - b - c, 0)
     p = overlap_p_each(a, a + c, a + b, a + b + c + d)
     q = benjamini_hochberg(p)
     with np.errstate(divide="ignore", invalid="ignore"):
         odds = a * d / (b * c)
-    rows = []
-    for i in np.flatnonzero(q < alpha):
-        feature, term_index = found[i]
-        library_name, name, size = terms[term_index]
-        rows.append(
-            Row(layer, feature, library_name, name, int(a[i]), size, float(odds[i]), float(p[i]), float(q[i]), 0, None)
+    numbers = list(queries)
+    return [
+        Row(
+            layer, numbers[feature[i]], terms[term[i]][0], terms[term[i]][1], int(a[i]), int(size[term[i]]),
+            float(odds[i]), float(p[i]), float(q[i]), 0, None,
         )
-    return rows
+        for i in np.flatnonzero(q < alpha)
+    ]  # fmt: skip
 
 
-def _counts(both: int, n_query: int, n_set: int, background: int) -> Table:
-    query_only, set_only = n_query - both, n_set - both
-    return Table(both, query_only, set_only, max(background - both - query_only - set_only, 0))
+def _indicator(sets: Sequence[Collection[str]], row_of: Mapping[str, int]) -> sparse.csr_matrix:
+    """Membership int32 `[set, gene]` of the genes in `row_of`; a gene named twice counts once."""
+    rows = [sorted({row_of[gene] for gene in genes if gene in row_of}) for genes in sets]
+    starts = np.cumsum([0, *map(len, rows)])
+    columns = np.array([row for part in rows for row in part], dtype=np.int64)
+    return sparse.csr_matrix((np.ones(len(columns), np.int32), columns, starts), shape=(len(rows), len(row_of)))
 
 
 def _links(layer: int, queries: Mapping[int, list[str]], name: str, network: Network) -> list[Row]:

@@ -2,6 +2,7 @@
 
 import logging
 from collections.abc import Iterable, Mapping
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -10,7 +11,8 @@ from scircuit._progress import progress
 from scircuit.cells.batch import TokenBatch
 from scircuit.models.base import FoundationModel, Masked
 from scircuit.models.stream import residuals, resume
-from scircuit.sae.base import SparseAutoencoder
+from scircuit.sae.adapter import as_saes
+from scircuit.sae.base import require_traceable
 from scircuit.sae.metrics import QualityAccumulator, loss_recovered
 
 log = logging.getLogger(__name__)
@@ -19,7 +21,7 @@ log = logging.getLogger(__name__)
 @torch.inference_mode()
 def measure_quality(
     model: FoundationModel,
-    saes: Mapping[int, SparseAutoencoder],
+    saes: Mapping[int, Any],
     batches: Iterable[TokenBatch],
     *,
     mask_share: float = 0.15,
@@ -32,8 +34,18 @@ def measure_quality(
     the batch) and `loss_recovered` = (ablated - spliced) / (ablated - clean), SAEBench's definition with mean
     instead of zero ablation, since zero is far outside what a LayerNorm puts out; `loss_recovered` is left out
     where the ablation does not raise the loss. A model without a loss (`HookedModel` without `masked`) has none of
-    these four. And per layer the log10 firing frequency of each latent.
+    these four. And per layer the log10 firing frequency of each latent. `saes` are dictionaries of any library
+    (`as_sae`).
+
+    Raises
+    ------
+    ScircuitError
+        If a dictionary does not reconstruct the residual stream that it reads (see `require_traceable`), or there are
+        no held-out rows.
     """
+    saes = as_saes(saes)
+    for sae in saes.values():
+        require_traceable(sae)
     generator = torch.Generator().manual_seed(seed)
     quality = {layer: QualityAccumulator(sae.d_in, sae.n_latents) for layer, sae in saes.items()}
     losses = dict.fromkeys(saes, torch.zeros(3, dtype=torch.float64))

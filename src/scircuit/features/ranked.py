@@ -45,6 +45,16 @@ def loading_profile(
     return matrix.multiply(1 / positions.to_numpy(dtype=np.float64)).tocsr(), positions.index
 
 
+def import_decoupler() -> Any:
+    """The package, or a refusal that says how to get it."""
+    try:
+        return import_module("decoupler")
+    except ImportError:
+        raise ScircuitError(
+            "Rank-based enrichment needs decoupler; install it with `pip install 'scircuit[bio]'`, or use enrich()."
+        ) from None
+
+
 def rank_enrich(
     features: pd.DataFrame,
     genes: pd.DataFrame,
@@ -81,12 +91,7 @@ def rank_enrich(
     ScircuitError
         When decoupler is not installed, or no set is large enough.
     """
-    try:
-        decoupler: Any = import_module("decoupler")
-    except ImportError:
-        raise ScircuitError(
-            "Rank-based enrichment needs decoupler; install it with `pip install 'scircuit[bio]'`, or use enrich()."
-        ) from None
+    decoupler = import_decoupler()
     sets = cut_to_background(libraries, background)
     chosen = np.flatnonzero(sets.size >= min_size)
     if len(chosen) == 0:

@@ -102,8 +102,11 @@ def select_sources(
 def annotation_score(features: pd.DataFrame) -> pd.Series:
     """10 * libraries + terms - log10(max(best q, 1e-30)), the published score of a source latent.
 
-    As the published program computes it (arXiv 2603.01752); its text describes another formula.
+    As the published program computes it (arXiv 2603.01752); its text describes another formula. A table that brings
+    its own `score` (features.published) keeps it.
     """
+    if "score" in features:
+        return features["score"]
     q = features["best_q"].fillna(1.0).clip(lower=1e-30)
     return 10 * features["n_libraries"] + features["n_terms"] - np.log10(q)
 

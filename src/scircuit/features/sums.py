@@ -1,7 +1,6 @@
 """What is added up for the latents of one layer while cells stream by, and the tables it becomes."""
 
 from pathlib import Path
-from typing import Protocol
 
 import numpy as np
 import pandas as pd
@@ -11,26 +10,13 @@ from torch import Tensor
 from scircuit.features.accumulate import PairSums, top_per_group
 from scircuit.features.cells import TopCells
 from scircuit.features.coactivation import Limits, coactivation_table, count_together
-from scircuit.sae.latents import Latents
+from scircuit.sae.base import SparseAutoencoder
 
 QUANTILES = {"q25": 0.25, "q50": 0.5, "q75": 0.75, "q95": 0.95}
 
 # Activations are counted in logarithmic bins: 16 per octave put a quantile within 2.2 % of its value.
 _PER_OCTAVE, _LOWEST, _HIGHEST = 16, -14, 12
 _N_BINS = _PER_OCTAVE * (_HIGHEST - _LOWEST)
-
-
-class Encoder(Protocol):
-    """What the catalogue needs of an SAE."""
-
-    @property
-    def W_dec(self) -> Tensor:  # noqa: N802
-        """Decoder directions, `[latent, d_model]`."""
-        ...
-
-    def encode(self, h: Tensor) -> Latents:
-        """Latents of residuals `[row, d_model]`."""
-        ...
 
 
 class LayerSums:
@@ -50,7 +36,7 @@ class LayerSums:
 
     def add(
         self,
-        sae: Encoder,
+        sae: SparseAutoencoder,
         h: Tensor,
         gene: np.ndarray,
         row: np.ndarray,

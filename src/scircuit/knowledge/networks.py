@@ -136,6 +136,11 @@ def regulons(network: Network, *, min_targets: int = 5) -> GeneSets:
         A directed one.
     min_targets : int
         Smaller sets are left out.
+
+    Raises
+    ------
+    ScircuitError
+        If the network is undirected, or no regulator has so many targets.
     """
     if not network.directed:
         raise ScircuitError(f"{network.name} is undirected and has no regulators; use TRRUST, CollecTRI or DoRothEA.")
@@ -145,6 +150,8 @@ def regulons(network: Network, *, min_targets: int = 5) -> GeneSets:
         for verb, chosen in groups.items():
             if chosen.sum() >= min_targets and not (verb == "regulates" and (groups["activates"] == chosen).all()):
                 genes[f"{regulator} {verb}"] = part.loc[chosen, "target"].tolist()
+    if not genes:
+        raise ScircuitError(f"No regulator of {network.name} has {min_targets} targets; lower min_targets.")
     return GeneSets.from_dict(f"{network.name} regulons", genes)
 
 

@@ -20,7 +20,9 @@ import pandas as pd
 
 from scircuit._io import read_json, sha256_file, write_json
 from scircuit.errors import ScircuitError
+from scircuit.knowledge.disease import DiseaseGenes
 from scircuit.knowledge.gmt import GeneSets, packaged_programs, read_gmt
+from scircuit.knowledge.networks import Network, regulons
 from scircuit.knowledge.sources import KNOWN, READERS, Remote, Source
 
 PROGRAMS = "programs"
@@ -165,13 +167,28 @@ def load(name: str, *, cache: str | Path | None = None, **options: Any) -> Any:
 
 
 def load_gene_sets(name_or_path: str | Path, *, cache: str | Path | None = None) -> GeneSets:
-    """Gene sets by the name of a source, or from a GMT file."""
+    """Gene sets by the name of a source, or from a GMT file.
+
+    A directed network gives the targets of each regulator by sign (`regulons`), disease genes one set per disease.
+    """
     text = str(name_or_path)
     if Path(text).is_file() or text.endswith((".gmt", ".gmt.gz", ".txt")):
         return read_gmt(text)
     found = load(text, cache=cache)
+    if isinstance(found, Network) and found.directed:
+        return regulons(found)
+    if isinstance(found, DiseaseGenes):
+        return found.sets()
     if not isinstance(found, GeneSets):
-        raise ScircuitError(f"{text} holds no gene sets; take one of kind 'gene sets', or its regulons or diseases.")
+        raise ScircuitError(f"{text} holds no gene sets; take gene sets, a network of regulators, or disease genes.")
+    return found
+
+
+def load_network(name: str, *, cache: str | Path | None = None, **options: Any) -> Network:
+    """A network by the name of its source in the cache; `options` go to its reader."""
+    found = load(name, cache=cache, **options)
+    if not isinstance(found, Network):
+        raise ScircuitError(f"{name} holds no network; take for example string, trrust or collectri.")
     return found
 
 

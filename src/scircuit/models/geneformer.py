@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from scircuit._io import read_json
 from scircuit.cells.batch import TokenBatch
 from scircuit.cells.rank_value import RankValueTokenizer
-from scircuit.cells.vocabulary import Vocabulary, from_geneformer, read_vocabulary
+from scircuit.cells.vocabulary import find_geneformer_files, open_geneformer_vocabulary
 from scircuit.errors import ScircuitError
 from scircuit.models.base import Masked
 from scircuit.models.block import ACTIVATIONS
@@ -35,10 +35,9 @@ _BLOCK = {
     "attention.output.dense": "out", "attention.output.LayerNorm": "norm1", "intermediate.dense": "up",
     "output.dense": "down", "output.LayerNorm": "norm2",
 }  # fmt: skip
-
 _CONFIG = (
-    "vocab_size", "hidden_size", "num_hidden_layers", "num_attention_heads", "intermediate_size", "hidden_act",
-    "layer_norm_eps", "max_position_embeddings", "type_vocab_size",
+    "hidden_size", "num_hidden_layers", "num_attention_heads", "intermediate_size", "hidden_act", "layer_norm_eps",
+    "vocab_size", "max_position_embeddings", "type_vocab_size",
 )  # fmt: skip
 
 
@@ -116,11 +115,11 @@ def load_geneformer(
     config = read_json(folder / "config.json")
     absent = [key for key in _CONFIG if key not in config]
     if absent:
-        raise ScircuitError(f"{folder / 'config.json'} lacks {absent[0]!r}; take the published config.json.")
+        raise ScircuitError(f"{folder / 'config.json'} lacks {absent[0]!r}; take the config.json of a Geneformer.")
     path = folder / "model.safetensors"
-    tables = _dictionary_files(folder, dictionaries, config["vocab_size"])
+    tables = find_geneformer_files(folder, dictionaries, config["vocab_size"])
     origin = read_origin([folder / "config.json", path, *tables], path, checkpoint)
-    vocabulary = _vocabulary(tables, config["vocab_size"])
+    vocabulary = open_geneformer_vocabulary(tables, config["vocab_size"])
     tokenizer = RankValueTokenizer(vocabulary, config["max_position_embeddings"], protocol, options or {})
     with torch.device("meta"):
         model = Geneformer(config, tokenizer, origin.named(folder))
@@ -148,33 +147,3 @@ def _rename(weights: dict[str, Tensor]) -> dict[str, Tensor]:
         if len(whole) == len(parts):
             out[query.replace(".q.", ".qkv.")] = torch.cat(whole)
     return out
-
-
-def _dictionary_files(folder: Path, dictionaries: str | Path | None, vocab_size: int) -> list[Path]:
-    """The files that hold the vocabulary: ours, or the published dictionaries of the weights' series."""
-    if (folder / "vocabulary.json").is_file():
-        return [folder / "vocabulary.json"]
-    series = "gc30M" if vocab_size == 25426 else "gc104M"
-    places = [Path(dictionaries)] if dictionaries else [folder, folder / "geneformer", folder.parent / "geneformer"]
-    places += [place / "gene_dictionaries_30m" for place in places]
-    for place in places:
-        if (place / f"token_dictionary_{series}.pkl").is_file():
-            names = ("token_dictionary", "gene_median_dictionary", "gene_name_id_dict", "ensembl_mapping_dict")
-            return [place / f"{name}_{series}.pkl" for name in names]
-    raise ScircuitError(
-        f"token_dictionary_{series}.pkl is in none of {', '.join(map(str, places))}; pass dictionaries= the folder "
-        "that holds the Geneformer token dictionaries."
-    )
-
-
-def _vocabulary(tables: list[Path], vocab_size: int) -> Vocabulary:
-    first = tables[0]
-    if first.name == "vocabulary.json":
-        return read_vocabulary(first)
-    vocabulary = from_geneformer(first.parent, first.stem.rpartition("_")[2])
-    if vocabulary.size != vocab_size:
-        raise ScircuitError(
-            f"{first.parent} holds a dictionary of {vocabulary.size} tokens, the weights have {vocab_size}; "
-            "take the dictionaries of the same series."
-        )
-    return vocabulary

@@ -134,6 +134,7 @@ def by_hand(checkpoint: Checkpoint) -> str:
 def import_hub(checkpoint: Checkpoint) -> Any:
     """huggingface_hub, or a sentence that says how to install it."""
     try:
+        import_module("huggingface_hub.constants")  # the package loads its submodules lazily, and not by this name
         return import_module("huggingface_hub")
     except ImportError:
         raise ScircuitError(
@@ -147,6 +148,8 @@ def _cached_or_fetched(
 ) -> list[Path]:
     """Paths of the wanted files in the hub's cache, in order."""
     hub = import_hub(checkpoint)
+    if again and hub.constants.HF_HUB_OFFLINE:
+        raise ScircuitError(f"HF_HUB_OFFLINE is set, so {checkpoint.name} cannot be downloaded again; unset it.")
     out = []
     for file in wanted:
         found = None if again else _in_cache(hub, checkpoint, file)

@@ -25,6 +25,7 @@ _UNUSED = frozenset(
     | {f"mvc_decoder.{part}.{kind}" for part in ("gene2query", "W", "fc1", "fc2") for kind in ("weight", "bias")}
 )
 _ARGS = ("embsize", "nheads", "nlayers", "d_hid", "max_seq_len", "n_bins", "pad_value", "mask_value")
+_FIXED = {"pre_norm": False, "input_emb_style": "continuous", "input_style": "binned"}
 _MAX_VALUE = 512.0  # ContinuousValueEncoder clamps there
 
 
@@ -97,6 +98,9 @@ def load_scgpt(
     absent = [key for key in _ARGS if key not in args]
     if absent:
         raise ScircuitError(f"{folder / 'args.json'} lacks {absent[0]!r}; take the published args.json.")
+    for key, value in _FIXED.items():
+        if args.get(key, value) != value:
+            raise ScircuitError(f"{folder / 'args.json'} has {key} = {args[key]!r}; only {value!r} models can be read.")
     path = folder / "best_model.pt"
     if not path.is_file():
         path = folder / "model.safetensors"

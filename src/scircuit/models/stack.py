@@ -20,12 +20,23 @@ DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch
 
 
 def choose_device(device: str | torch.device) -> torch.device:
-    """`auto` takes CUDA, then Apple MPS, then the CPU; anything else is a torch device name."""
-    if device != "auto":
-        return torch.device(device)
-    if torch.cuda.is_available():
-        return torch.device("cuda")
-    return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
+    """`auto` takes CUDA, then Apple MPS, then the CPU; anything else is a torch device name.
+
+    Raises
+    ------
+    ScircuitError
+        On a name that torch does not know, or a device that this machine or this build of torch has not.
+    """
+    backends = {"cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available(), "cpu": True}
+    here = [name for name, there in backends.items() if there]
+    try:
+        chosen = torch.device(here[0] if device == "auto" else device)
+        torch.empty(0, device=chosen)
+    except (RuntimeError, AssertionError, NotImplementedError):
+        raise ScircuitError(
+            f"device={str(device)!r} cannot be used by torch on this machine; it may be auto, {', '.join(here)}."
+        ) from None
+    return chosen
 
 
 def choose_dtype(dtype: str) -> torch.dtype:

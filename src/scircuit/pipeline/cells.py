@@ -1,5 +1,6 @@
 """Stage `tokens`: the run's cells, and those of other data sets that dictionaries learn from; draws from the splits."""
 
+import logging
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -25,6 +26,8 @@ from scircuit.errors import ScircuitError
 from scircuit.models.base import FoundationModel
 from scircuit.pipeline.folder import RunFolder
 from scircuit.pipeline.opening import read_cells
+
+log = logging.getLogger(__name__)
 
 _BATCH_TOKENS = 8192
 _JOINID = "soma_joinid"
@@ -157,6 +160,8 @@ def split_cells(store: TokenStore, name: str) -> np.ndarray:
 def drawn_cells(store: TokenStore, config: RunConfig, split: str, n: int | None, draw: int) -> np.ndarray:
     """At most `n` rows of the store in one split, drawn with (seed, draw) by the rule of the sample; ascending."""
     rows = split_cells(store, split)
+    if n is not None and n > len(rows):
+        log.info("%d cells were asked for, the %s split holds %d: all of them are taken", n, split, len(rows))
     chosen = draw_stratified(store.cells.iloc[rows], n, rule_of(config.cells), [config.seed, draw])
     return rows[chosen]
 

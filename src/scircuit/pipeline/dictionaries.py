@@ -1,6 +1,7 @@
 """Stage `saes`: dictionaries trained on one or several data sets, or read; measured on cells they never saw."""
 
 from collections.abc import Iterator, Mapping
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +20,7 @@ from scircuit.models.base import FoundationModel
 from scircuit.models.stream import check_layers, gene_rows
 from scircuit.pipeline.cells import batch_size, drawn_cells, identity_of, mixed_stores, split_cells
 from scircuit.pipeline.folder import RunFolder
-from scircuit.pipeline.opening import open_saes, sae_training
+from scircuit.pipeline.opening import check_belonging, is_ours, open_saes, sae_training
 from scircuit.sae import LinearSAE, save_saes, stability, train_saes
 from scircuit.sae.buffer import Stream
 from scircuit.sae.mixing import mix
@@ -39,7 +40,8 @@ def run_saes(run: RunFolder, model: FoundationModel, store: TokenStore) -> dict[
         return open_saes(folder, model)
     layers = check_layers(model, s.layers or range(model.n_layers))
     if s.path:
-        metadata = {"source": s.path, **read_json(Path(s.path) / "manifest.json").get("metadata", {})}
+        theirs = read_json(Path(s.path) / "manifest.json").get("metadata", {}) if is_ours(s.path) else {}
+        metadata = {"source": s.path, **theirs}
         check_apart(store, metadata.get("data", []))
         saes = open_saes(s.path, model, layers)
     else:
@@ -47,9 +49,12 @@ def run_saes(run: RunFolder, model: FoundationModel, store: TokenStore) -> dict[
         saes = _train(run, model, stores, layers, run.config.seed)
         data = _data(run, stores)
         n_train = sum(entry["n_train_cells"] for entry in data)
-        metadata = {"n_steps": s.n_steps, "seed": run.config.seed, "n_train_cells": n_train, "data": data}
+        training = asdict(sae_training(run.config, run.config.seed))
+        metadata = {"training": training, "n_train_cells": n_train, "data": data}
     held = drawn_cells(store, run.config, "catalogue", s.quality_cells, 5)
     metrics, sparsity = measure_quality(model, saes, store.batches(batch_size(store), cells=held), seed=run.config.seed)
+    if s.path:
+        check_belonging(s.path, metrics)
     for layer, share in one_gene_shares(model, saes, store.batches(batch_size(store), cells=held)).items():
         metrics[layer] |= {"one_gene_share": share} if share == share else {}
     if s.stability_seeds and not s.path:

@@ -23,8 +23,8 @@ MARKERS = {
     "report": "index.html",
 }
 """The file that each stage writes last."""
-RESOURCES = ("tokens", "sources_per_block", "memory")
-"""Settings of the trace that may change between calls of one run."""
+RESOURCES = ("tokens", "sources_per_block", "memory", "accept_approximation")
+"""Settings of the trace that may change between calls of one run; `trace.json` records those it ran with."""
 COMMANDS = {
     "tokens": "tokenize", "saes": "train-sae", "features": "features", "trace": "trace", "circuit": "trace",
     "confirmation": "trace", "analysis": "analyze all", "report": "report",

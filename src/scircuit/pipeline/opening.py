@@ -1,21 +1,21 @@
 """What a run reads from outside: model, cells, dictionaries, gene sets; all looked at before anything is written."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
 from scircuit.cells.files import open_cells
-from scircuit.circuits.build import EdgeRule
 from scircuit.config import RunConfig
 from scircuit.errors import ScircuitError
-from scircuit.features.sources import RULES
+from scircuit.features.published import PublishedRule
 from scircuit.knowledge.gmt import GeneSets
-from scircuit.knowledge.registry import load_gene_sets
+from scircuit.knowledge.networks import Network
+from scircuit.knowledge.registry import load_gene_sets, load_network
 from scircuit.models.base import FoundationModel
 from scircuit.models.load import load_model
-from scircuit.models.stack import BlockStack
-from scircuit.models.stream import check_layers
-from scircuit.sae import LinearSAE, SaeTraining, load_saes
+from scircuit.sae import LinearSAE, SaeTraining, load_saes, read_saes, require_traceable
+from scircuit.sae.checkpoint import MANIFEST
 from scircuit.tracing.settings import TraceSettings
 
 
@@ -55,11 +55,50 @@ def _shipped(name: str) -> Any:
 
 
 def open_saes(folder: str | Path, model: FoundationModel, layers: Sequence[int] | None = None) -> dict[int, LinearSAE]:
-    """Dictionaries of a folder, refused unless they were trained on this model under this protocol."""
+    """Dictionaries of a folder, refused unless they were trained on this model under this protocol.
+
+    Folders of other projects (without our manifest) do not say what they were trained on; of these only the width is
+    checked here, and `check_belonging` what they explain.
+    """
+    if not is_ours(folder):
+        return _open_foreign(Path(folder), model, layers)
     return load_saes(
         folder, layers=layers, model_fingerprint=model.fingerprint, d_model=model.d_model, protocol=model.protocol,
         device=model.device,
     )  # fmt: skip
+
+
+def is_ours(folder: str | Path) -> bool:
+    """Whether a folder of dictionaries has our manifest; a missing folder is left to `load_saes` to refuse."""
+    return (Path(folder) / MANIFEST).is_file() or not Path(folder).is_dir()
+
+
+def _open_foreign(folder: Path, model: FoundationModel, layers: Sequence[int] | None) -> dict[int, LinearSAE]:
+    saes = read_saes(folder, device=model.device)
+    wanted = sorted(saes) if layers is None else layers
+    missing = [layer for layer in wanted if layer not in saes]
+    if missing:
+        raise ScircuitError(
+            f"{folder} holds no SAE for layer {missing[0]}; it has layers {listed(list(saes))}: set sae.layers."
+        )
+    for layer in wanted:
+        require_traceable(saes[layer])
+        if saes[layer].d_in != model.d_model:
+            raise ScircuitError(
+                f"the SAE of layer {layer} in {folder} reads residuals of width {saes[layer].d_in}, {model.name}'s are "
+                f"{model.d_model} wide; load SAEs that were trained on this model."
+            )
+    return {layer: saes[layer] for layer in wanted}
+
+
+def check_belonging(folder: str | Path, metrics: Mapping[int, Mapping[str, float]]) -> None:
+    """Refuse dictionaries without our manifest that explain less of a layer than its mean does: they are another's."""
+    for layer, values in metrics.items():
+        if not is_ours(folder) and values["explained_variance"] <= 0:
+            raise ScircuitError(
+                f"the SAE of layer {layer} in {folder} explains nothing of this model's residuals (explained variance "
+                f"{values['explained_variance']:.3g}); it was trained on another model, layer or tokenisation."
+            )
 
 
 def gene_set_libraries(config: RunConfig) -> list[GeneSets]:
@@ -67,49 +106,37 @@ def gene_set_libraries(config: RunConfig) -> list[GeneSets]:
     return [load_gene_sets(name) for name in config.features.gene_sets]
 
 
+def networks(config: RunConfig) -> list[Network]:
+    """The run's networks, from the knowledge cache."""
+    return [load_network(name) for name in config.features.networks]
+
+
+def published_rule(config: RunConfig, libraries: Sequence[GeneSets], linked: Sequence[Network]) -> PublishedRule:
+    """The published rules of annotation with the run's gene sets and networks."""
+    f = config.features
+    return PublishedRule.of(libraries, linked, alpha=f.alpha, link_score=f.link_score)
+
+
 def sae_training(config: RunConfig, seed: int) -> SaeTraining:
     """How the run trains its dictionaries."""
-    s = config.sae
-    return SaeTraining(
-        architecture=s.architecture, expansion=s.expansion, k=s.k, n_steps=s.n_steps, batch_rows=s.batch_rows,
-        buffer_rows=s.buffer_rows, lr=s.lr, seed=seed,
-    )  # fmt: skip
+    names = {f.name for f in fields(SaeTraining)} & {f.name for f in fields(config.sae)}
+    return SaeTraining(**{name: getattr(config.sae, name) for name in names}, seed=seed)
 
 
-def check_inputs(config: RunConfig, model: FoundationModel) -> None:
-    """Meet every mistake that can be seen without cells, so that hours of work do not end in one.
-
-    Raises
-    ------
-    ScircuitError
-        On dictionaries of another model, unreadable gene sets, layers the model has not, settings out of range, or the
-        local engine for a model whose layers cannot be looked into.
-    """
-    layers = check_layers(model, config.sae.layers or range(model.n_layers))
-    sae_training(config, config.seed)
-    if config.sae.path:
-        open_saes(config.sae.path, model, layers)
-    gene_set_libraries(config)
-    if config.sources.rule not in RULES[:-1]:
-        raise ScircuitError(f"sources.rule = {config.sources.rule!r} is unknown; it may be {', '.join(RULES[:-1])}.")
-    strange = [i for i in config.sources.layers if i not in layers]
-    if strange:
-        raise ScircuitError(f"sources.layers names {strange[0]}; dictionaries are of layers {_listed(layers)}.")
-    if trace_settings(config).engine == "local" and not isinstance(model, BlockStack):
-        raise ScircuitError(
-            f"trace.engine = 'local' reads keys and values, which {model.name} does not show; use 'exact' or 'auto'."
-        )
-    EdgeRule(**vars(config.edges))
-
-
-def _listed(values: Sequence[int]) -> str:
+def listed(values: Sequence[int]) -> str:
+    """Numbers for a sentence."""
     return ", ".join(map(str, values))
 
 
+PIPELINE_ONLY = ("n_cells", "interventions", "path_shares")
+"""Fields of the trace's section that are no settings of the tracer: they choose what it is given and what follows."""
+
+
 def trace_settings(config: RunConfig) -> TraceSettings:
-    """The trace's settings, with the thresholds near which an edge is confirmed."""
+    """The trace's settings, with the thresholds near which an edge is confirmed and up to which tests are kept."""
     e = config.edges
+    retention = max(TraceSettings.retention, min(e.max_q or 0.0, 1.0))
     return TraceSettings(
-        **{k: v for k, v in vars(config.trace).items() if k != "n_cells"}, seed=config.seed,
-        min_abs_d=e.min_abs_d, min_consistency=e.min_consistency, max_q=e.max_q,
+        **{k: v for k, v in vars(config.trace).items() if k not in PIPELINE_ONLY}, seed=config.seed,
+        min_abs_d=e.min_abs_d, min_consistency=e.min_consistency, max_q=e.max_q, retention=retention,
     )  # fmt: skip

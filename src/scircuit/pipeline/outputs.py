@@ -1,7 +1,7 @@
 """What a run's model says of genes: without a source, and without a gene's token. Needs the model."""
 
 import logging
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -96,7 +96,7 @@ def run_deletion(run: str | Path, genes: Sequence[str], n_cells: int = 50, seed:
     if not held:
         return pd.DataFrame({"target": [], "gene": [], "score": [], "n_cells": []})
 
-    def batches_of() -> Iterator[tuple[int, Iterator[TokenBatch]]]:
+    def batches_of() -> Iterator[tuple[int, Iterable[TokenBatch]]]:
         for row, (_, cells) in enumerate(progress(held, desc="deletion", unit="gene")):
             yield row, store.batches(batch_size(store), cells=cells)
 
@@ -114,6 +114,13 @@ def _open(run: str | Path, n_cells: int | None, seed: int) -> tuple[RunFolder, F
     except ScircuitError as error:
         raise ScircuitError(f"{error} Its own outputs need the model; leave them out with --no-deletion.") from None
     require_outputs(model)
+    traced = read_json(folder.need("circuit") / "run.json")["model"]
+    if traced["fingerprint"] != model.fingerprint:
+        raise ScircuitError(
+            f"{run} was traced in another {traced['name']} (fingerprint {traced['fingerprint'][:12]}, not "
+            f"{model.fingerprint[:12]}); its outputs would be another model's: trace again, or leave them out with "
+            "--no-deletion."
+        )
     cells = traced_cells(store, config)
     if n_cells is not None and n_cells < len(cells):
         cells = cells.subset(np.sort(np.random.default_rng([seed, 5]).choice(len(cells), n_cells, replace=False)))

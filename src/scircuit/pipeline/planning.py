@@ -4,8 +4,10 @@ from scircuit.cells.tokens import TokenStore
 from scircuit.config import RunConfig
 from scircuit.features.catalogue import Catalogue
 from scircuit.pipeline.cells import check_cells, traced_cells
+from scircuit.pipeline.checks import check_inputs
 from scircuit.pipeline.folder import RunFolder
-from scircuit.pipeline.opening import check_inputs, open_model, open_saes, trace_settings
+from scircuit.pipeline.opening import open_model, open_saes, trace_settings
+from scircuit.pipeline.probing import extra_interventions
 from scircuit.pipeline.stages import source_latents
 from scircuit.tracing.plan import Plan, plan_trace
 
@@ -26,6 +28,8 @@ def plan(config: RunConfig) -> Plan:
     check_inputs(config, model)
     store = TokenStore.read(folder.stage("tokens"))
     saes = open_saes(folder.stage("saes"), model)
-    sources = source_latents(config, Catalogue.read(folder.stage("features")).features, sorted(saes))
+    features = Catalogue.read(folder.stage("features")).features
+    sources = source_latents(config, features, sorted(saes))
     cells = traced_cells(store, config)
-    return plan_trace(model, saes, cells, sources, settings=trace_settings(config))
+    extra = extra_interventions(config, model, saes, cells, features, sources)
+    return plan_trace(model, saes, cells, sources, settings=trace_settings(config), extra=extra)

@@ -1,4 +1,4 @@
-"""Annotations of a run's latents by the published rules: what the `paper` profile labels and compares with. No torch."""
+"""Annotations of a run's latents by the published rules, for the `paper` profile. No torch."""
 
 import logging
 import re

@@ -94,14 +94,34 @@ def ask(
         except ScircuitError as error:
             if len(names) == 1:
                 raise
-            rows.append(_refused(name, str(error)))
+            rows.append(refused(name, str(error)))
             continue
         result.write(folder, facts)
         rows.append(_measures(result, facts["run_id"]))
+    return _summarise(folder, rows)
+
+
+def record(run: str | Path, answers: Sequence[Result | pd.DataFrame]) -> pd.DataFrame:
+    """Write answers got elsewhere (or what `refused` made of a refusal) beside those of `ask`; the whole summary."""
+    folder, facts = Path(run) / "analysis", _facts(Path(run), None)
+    rows = []
+    for answer in answers:
+        if isinstance(answer, Result):
+            answer.write(folder, facts)
+            rows.append(_measures(answer, facts["run_id"]))
+        else:
+            rows.append(answer)
+    return _summarise(folder, rows)
+
+
+def _summarise(folder: Path, rows: Sequence[pd.DataFrame]) -> pd.DataFrame:
+    """The summary with new rows in the place of those of the same questions, in the order of the registry."""
     before = answers_of(folder)
+    names = [name for part in rows for name in part["question"].unique()]
     kept = before[~before["question"].isin(names)]
     summary = pd.concat([part for part in (kept, *rows) if len(part)], ignore_index=True)
-    order = summary["question"].map({name: i for i, name in enumerate(QUESTIONS)})
+    place = {name: i for i, name in enumerate(QUESTIONS)}
+    order = summary["question"].map(lambda name: place.get(name, len(place)))
     summary = summary.iloc[order.argsort(kind="stable")].reset_index(drop=True)
     with atomic(folder / ANSWERS) as path:
         summary.to_parquet(path, index=False)
@@ -151,11 +171,16 @@ def sentences(summary: pd.DataFrame) -> list[str]:
         if isinstance(first["refused"], str):
             lines.append(f"{name}: not answered; {first['refused']}")
             continue
-        around = [f"{first['low']:.3g} to {first['high']:.3g}"] if pd.notna(first["low"]) else []
-        around += [f"null {first['null']:.3g}"] if pd.notna(first["null"]) else []
-        beside = f" ({', '.join(around)})" if around else ""
-        lines.append(f"{name}: {first['measure']} {first['estimate']:.3g}{beside}, n = {first['n']:,}")
+        around = beside(first["low"], first["high"], first["null"])
+        lines.append(f"{name}: {first['measure']} {first['estimate']:.3g}{around}, n = {first['n']:,}")
     return lines
+
+
+def beside(low: float, high: float, null: float) -> str:
+    """Interval and null of a number in brackets, as far as it has them."""
+    around = [f"{low:.3g} to {high:.3g}"] if pd.notna(low) else []
+    around += [f"null {null:.3g}"] if pd.notna(null) else []
+    return f" ({', '.join(around)})" if around else ""
 
 
 def _log(summary: pd.DataFrame) -> None:
@@ -185,7 +210,8 @@ def _measures(result: Result, run_id: str | None) -> pd.DataFrame:
     return table
 
 
-def _refused(name: str, why: str) -> pd.DataFrame:
+def refused(name: str, why: str) -> pd.DataFrame:
+    """The row of the summary for a question that has no answer."""
     table = pd.DataFrame([Measure("", float("nan"))])
     table = table.assign(definition=None, null_model=None, glossary=None, run_id=None, refused=why)
     table.insert(0, "question", name)

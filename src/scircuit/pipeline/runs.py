@@ -8,16 +8,20 @@ from pathlib import Path
 
 from scircuit.circuits.circuit import Circuit
 from scircuit.config import RunConfig, parse_config
+from scircuit.errors import ScircuitError
 from scircuit.pipeline.atlas import run_features
 from scircuit.pipeline.cells import check_cells, run_tokenize
+from scircuit.pipeline.checks import check_inputs
 from scircuit.pipeline.confirmation import run_confirmation
 from scircuit.pipeline.dictionaries import run_saes
 from scircuit.pipeline.folder import RunFolder
-from scircuit.pipeline.opening import check_inputs, open_model
+from scircuit.pipeline.opening import open_model
 from scircuit.pipeline.pairs import run_pairs
+from scircuit.pipeline.probing import run_paths
 from scircuit.pipeline.questions import ask_run
 from scircuit.pipeline.stages import run_circuit, run_trace
 from scircuit.report import ReportRun, write_report
+from scircuit.report.screens import screens_of
 from scircuit.tracing.distributed import open_client
 
 log = logging.getLogger(__name__)
@@ -56,6 +60,8 @@ def run(config: RunConfig, *, until: str = "report", cluster: str | None = None)
         circuit = run_circuit(folder, model, catalogue, terms)
         with folder.timed("confirmation"):
             run_confirmation(folder, model, store, saes, circuit, client)
+    if config.trace.path_shares:
+        run_paths(folder, model, store, saes, circuit)
     run_pairs(folder, model, store, saes, circuit)
     if until in ("analysis", "report"):
         _analyse(folder)
@@ -98,6 +104,7 @@ def report(folders: Sequence[RunFolder], out: Path) -> Path:
             f.need("saes") / "manifest.json",
             f.need("features") / "features.parquet",
             f.stage("analysis") if f.done("analysis") else None,
+            screens_of(f.root),
         )
         for f in folders
     ]
@@ -129,15 +136,30 @@ def demo_config(model: str, out: Path, seed: int = 0) -> RunConfig:
             "features": {"control_draws": 4, "pair_cells": 40},
             "sources": {"n": 5, "min_frequency": 0.005},
             "trace": {"n_cells": 40, "cells_per_block": 20},
-            "confirmation": {"n_cells": 40},
+            "confirmation": {"n_cells": 20},
         }
     )
 
 
 def demo(out: Path, *, seed: int = 0) -> Path:
-    """Both packaged models on cells that they never saw, from tokens to one report; returns its path."""
+    """Both packaged models on cells that they never saw, from tokens to one report; returns its path.
+
+    Raises
+    ------
+    ScircuitError
+        When `out` holds anything but an earlier demonstration with the same seed.
+    """
+    out, models = Path(out), ("geneformer-mini", "scgpt-mini")
+    for model in models:
+        RunFolder.open(demo_config(model, out, seed))
+    foreign = sorted(p.name for p in out.iterdir() if p.name not in (*models, "report")) if out.is_dir() else []
+    if foreign or ((out / "report").exists() and not (out / models[0]).is_dir()):
+        raise ScircuitError(
+            f"{out} holds something else than a demonstration ({(foreign or ['report'])[0]}); choose an empty or new "
+            "folder with --out."
+        )
     folders = []
-    for model in ("geneformer-mini", "scgpt-mini"):
+    for model in models:
         started = time.monotonic()
         folders.append(run(demo_config(model, out, seed), until="analysis"))
         log.info("%s: traced and analysed in %.0f s", model, time.monotonic() - started)

@@ -6,12 +6,15 @@ from typing import Any
 
 import pandas as pd
 
-from scircuit._io import read_json, sha256_of
+from scircuit._io import atomic, read_json, sha256_of
 from scircuit.cells.tokens import TokenStore
 from scircuit.circuits.build import EdgeRule, build_circuit
 from scircuit.circuits.circuit import Circuit
+from scircuit.circuits.schema import SOURCE
+from scircuit.circuits.sources import source_counts
 from scircuit.config import RunConfig
 from scircuit.features.catalogue import Catalogue
+from scircuit.features.published import label_ends
 from scircuit.features.sources import Sources, select_sources
 from scircuit.models.base import FoundationModel
 from scircuit.models.origin import Origin
@@ -19,6 +22,7 @@ from scircuit.pipeline.cells import traced_cells
 from scircuit.pipeline.facts import hardware, versions
 from scircuit.pipeline.folder import RunFolder, settings
 from scircuit.pipeline.opening import trace_settings
+from scircuit.pipeline.probing import extra_interventions
 from scircuit.sae import LinearSAE
 from scircuit.tracing.tracer import trace
 
@@ -26,8 +30,9 @@ from scircuit.tracing.tracer import trace
 def chosen_sources(config: RunConfig, features: pd.DataFrame, layers: list[int]) -> Sources:
     """The latents to ablate: by the run's rule, in every dictionary's layer but the last unless layers are named."""
     r = config.sources
+    rule = [(layer, latent) for layer, latent in r.latents] if r.rule == "list" else r.rule
     return select_sources(
-        features, r.rule, n=r.n, layers=list(r.layers) or layers[:-1], seed=config.seed,
+        features, rule, n=r.n, layers=list(r.layers) or layers[:-1], seed=config.seed,
         min_frequency=r.min_frequency, min_top_genes=r.min_top_genes,
     )  # fmt: skip
 
@@ -64,6 +69,7 @@ def run_trace(
     return trace(
         model, saes, cells, sources, run.stage("trace"), settings=trace_settings(run.config), provenance=provenance,
         client=client,
+        extra=extra_interventions(run.config, model, saes, cells, catalogue.features, sources),
     )  # fmt: skip
 
 
@@ -94,10 +100,14 @@ def run_circuit(run: RunFolder, model: FoundationModel, catalogue: Catalogue, te
         "annotation": _annotation(run),
         **{k: v for k, v in info.items() if k not in ("format_version", "key")},
     }
+    tests = pd.read_parquet(source / "tests.parquet")
+    sources = tests.loc[tests["kind"] == "latent", SOURCE].set_axis(["layer", "feature"], axis=1)
     circuit = build_circuit(
-        pd.read_parquet(source / "effects.parquet"), pd.read_parquet(source / "tests.parquet"), catalogue.features,
-        terms, EdgeRule(**vars(c.edges)), provenance,
+        pd.read_parquet(source / "effects.parquet"), tests, label_ends(catalogue.features, sources), terms,
+        EdgeRule(**vars(c.edges)), provenance,
     )  # fmt: skip
+    with atomic(folder / "sources.parquet") as path:
+        source_counts(circuit).to_parquet(path, index=False)
     circuit.write(folder)
     return circuit
 

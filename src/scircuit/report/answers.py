@@ -44,7 +44,36 @@ MEASURES = {
     "best_match": "mean information content of the best shared set",
     "auc": "area under the curve of PMI",
     "share_pmi_above_0": "edges with PMI above 0",
+    "r_squared": "variance of |d| that both correlations explain (R²)",
+    "r_squared_corrected": "the same, corrected for edges being only the large |d|",
+    "partial_gene_r": "correlation of |d| with that of the genes, given that of the latents",
+    "partial_latent_r": "correlation of |d| with that of the latents, given that of the genes",
+    "marginal_gene_r": "correlation of |d| with that of the genes",
+    "marginal_latent_r": "correlation of |d| with that of the latents",
+    "split_half_jaccard": "edges of two halves of the cells: found in both over found in either (Jaccard)",
+    "split_half_r": "edges of two halves of the cells: correlation of d",
+    "split_half_sign": "edges of two halves of the cells: share with the same sign",
+    "bootstrap_jaccard": "edges of a bootstrap sample and of all cells: Jaccard",
+    "bootstrap_r": "edges of a bootstrap sample and of all cells: correlation of d",
+    "n_edges": "edges at the thresholds of this run",
+    "supporting_share_min": "smallest supporting share at any threshold",
+    "supporting_share_max": "largest supporting share at any threshold",
     "replicated_share": "edges found again in at least half of the bootstrap samples",
+    "random_supporting_share": "supporting share of random directions",
+    "supporting_share_of_copy": "supporting share if the residual copy were all",
+    "cells_for_jaccard": "cells until two samples share half of their edges",
+    "cells_for_r": "cells until d of two samples correlates at 0.9",
+    "in_tail_exponent": "power-law exponent of the in-degree tail",
+    "mean_share_carried": "mean share of the response carried by a mediator",
+    "norm_ratio_2": "norm ratio of pairs",
+    "norm_ratio_3": "norm ratio of triples",
+    "confirmed_share": "edges found again",
+    "confirmed_share_testable": "edges found again, of those with at least 6 responding cells",
+    "sign_agreement": "edges of the same sign in the other cells",
+    "r": "correlation of d in both",
+    "slope": "winner's-curse slope: d in the other cells over d as found",
+    "slope_affine": "the same with an intercept",
+    "testable_share": "edges with at least 6 responding cells",
     "share_carried": "share of the response carried by an edge's strongest mediator",
     "joint_share_carried": "share carried by all mediators together",
     "difference": "mean |d|, first minus second",
@@ -57,7 +86,7 @@ MEASURES = {
 MEASURE_COLUMNS = [
     Column("measure", numeric=False),
     Column("estimate"),
-    Column("95% interval", "by bootstrap"),
+    Column("95% interval", "by bootstrap; a dash where there is none"),
     Column("null", "what the estimate would be under the null"),
     Column("p", "against the null"),
     Column("n"),
@@ -150,15 +179,34 @@ PRESENTATIONS = {
         "Every mark is a source: its edges per 1,000 tests against its firing rate.",
     ),
     "coexpression": Presentation(
-        "Co-expression", _drawn(figures.coexpression), "Every mark is an edge; at most 3,000 are drawn."
+        "Co-expression",
+        _drawn(figures.coexpression),
+        "Medians and quartiles of |d| over twentieths of the edges, by the size of the correlation.",
+    ),
+    "replication": Presentation(
+        "Replication in other cells",
+        _drawn(figures.replication),
+        "Every mark is an edge; at most 3,000 are drawn. Dashed: as large as it was found. Solid: the slope. "
+        "The frame holds every d of discovery.",
     ),
     "stability": Presentation(
         "Stability over cells",
         _drawn(figures.stability),
-        "Filled: random subsets against all cells, means over draws. Hollow squares: two halves against each other.",
+        "Filled: two samples without a cell in common, means over draws. Hollow, dotted: one sample against all "
+        "cells, which hold it. Grey: Jaccard of edge sets drawn at random.",
     ),
     "group_stability": Presentation(
         "Stability over groups of cells", _drawn(figures.group_stability), "Every mark is a pair of groups."
+    ),
+    "seed_stability": Presentation(
+        "Stability over dictionaries",
+        _drawn(figures.seed_stability),
+        "Every mark is an edge whose ends both dictionaries know; at most 3,000 are drawn. Dashed: equal d.",
+    ),
+    "compare_effect_sizes": Presentation(
+        "Effect sizes against another run",
+        _drawn(figures.compare_effect_sizes),
+        "Bars: 95% intervals from a bootstrap over sources.",
     ),
     "threshold_sweep": Presentation(
         "Choice of thresholds",
@@ -173,6 +221,18 @@ PRESENTATIONS = {
         _drawn(figures.interactions),
         "Every mark is a target of a set; on the diagonal the effects add up. At most 3,000 are drawn.",
     ),
+    "hierarchy": Presentation(
+        "Hierarchy of processes",
+        _drawn(figures.hierarchy),
+        "Every mark is a label; filled: its depth differs from labels exchanged within layers.",
+    ),
+    "novelty": Presentation(
+        "Novelty", _drawn(figures.shares), "Filled: observed, with 95% intervals. Hollow diamonds: expected."
+    ),
+    "tissue": Presentation("Cell types and tissues", _drawn(figures.shares), "Share of tests that differ, per term."),
+    "disease": Presentation(
+        "Disease", _drawn(figures.ratios), "Ratios with 95% intervals; grey: raw. Dashed: 1, no difference."
+    ),
 }
 """Questions the page knows how to draw, in their order."""
 
@@ -186,6 +246,19 @@ def answers(runs: Sequence[RunTables]) -> list[Section]:
     ]
 
 
+KNOWLEDGE_ASKS = {
+    "hierarchy": "Which processes drive which, in circles or in an order?",
+    "novelty": "Do edges go where nothing known links the labels?",
+    "tissue": "Which edges differ between cell types or tissues?",
+    "disease": "Do latents with disease genes have more edges than others that fire as often?",
+}
+"""Questions that need more than the run's own tables."""
+
+
+def _asks(question: str) -> str:
+    return KNOWLEDGE_ASKS[question] if question in KNOWLEDGE_ASKS else QUESTIONS[question].asks
+
+
 def _section(question: str, runs: Sequence[RunTables]) -> Section:
     shown = PRESENTATIONS[question]
     glossary = next((run.results[question].glossary for run in runs if question in run.results), "")
@@ -196,7 +269,7 @@ def _section(question: str, runs: Sequence[RunTables]) -> Section:
         else:
             note = run.refusals.get(question, "this run was not asked, or has no edges.")
             blocks.append(Block(run.name, run.slug, note=f"No answer: {note}"))
-    return Section(question.replace("_", "-"), shown.title, QUESTIONS[question].asks, blocks, glossary)
+    return Section(question.replace("_", "-"), shown.title, _asks(question), blocks, glossary)
 
 
 def between(runs: Sequence[RunTables]) -> list[Section]:

@@ -139,8 +139,14 @@ def sparse_ticks(values: list[int]) -> list[int]:
 
 
 def plain_log(axis: Any) -> None:
-    """Write 0.01 and 100 instead of powers, which need the mathematical type that labels must not have."""
-    from matplotlib.ticker import FuncFormatter, NullFormatter
+    """Write 0.01 and 100 instead of powers, which need the mathematical type that labels must not have.
 
+    Called once the data are drawn: over less than two decades, 2 and 5 are written too, so that two ticks are named.
+    """
+    from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
+
+    low, high = sorted(axis.get_view_interval())
+    if low > 0 and high < 100 * low:
+        axis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0)))
     axis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
     axis.set_minor_formatter(NullFormatter())

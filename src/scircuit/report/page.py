@@ -11,6 +11,7 @@ from scircuit.report import provenance, sections
 from scircuit.report.answers import answers, between
 from scircuit.report.blocks import Section
 from scircuit.report.comparison import Comparison, comparison_sections, read_comparison
+from scircuit.report.engine import engine_sections
 from scircuit.report.picture import payload
 from scircuit.report.runs import ReportRun, RunTables, load
 from scircuit.report.validation import screen_sections
@@ -61,9 +62,11 @@ def page_sections(runs: Sequence[RunTables], comparison: Comparison | None = Non
         sections.picture(runs),
         sections.strongest_edges(runs),
         sections.layer_pairs(runs),
+        sections.sources(runs),
         *answers(runs),
         *(between(runs) if comparison is None else comparison_sections(comparison)),
         *screen_sections(runs),
+        *engine_sections(runs),
         sections.sae_quality(runs),
     ]
 
@@ -85,6 +88,7 @@ def _render(runs: Sequence[RunTables], comparison: Comparison | None = None, fir
         overview=provenance.overview_table(runs),
         record=provenance.record_table(runs),
         sections=[*first, *page_sections(runs, comparison)],
+        has_controls=any((run.circuit.tests["kind"] == "random").any() for run in runs),
         data={run.slug: _payload(run) for run in runs},
         style=(TEMPLATES / "style.css").read_text(encoding="utf-8"),
         script=(TEMPLATES / "circuit.js").read_text(encoding="utf-8"),

@@ -20,15 +20,15 @@ RECORDED = {
     "cells traced": "n_cells",
     "cells (hash)": "cells",
     "share of features that a gene set names": "annotation.annotated",
-    "the same with random genes": "annotation.control",
+    "the same share, their genes drawn at random": "annotation.control",
     "rule that chose the sources": "sources.rule",
-    "clean forwards": "n_clean_forwards",
-    "ablated forwards": "n_ablated_forwards",
+    "forward passes without a change": "n_clean_forwards",
+    "forward passes with an ablation": "n_ablated_forwards",
     "profile": "config.profile",
     "seed": "seed",
     "precision": "precision",
     "device": "device",
-    "seconds": "seconds",
+    "seconds to the circuit": "seconds",
     "scircuit": "versions.scircuit",
     "torch": "versions.torch",
 }
@@ -121,7 +121,7 @@ def overview_table(runs: Sequence[RunTables]) -> Table:
     """What a reader asks first: how many cells, forwards, tests, nodes and edges, and how long it took."""
     flat = [flatten(run.circuit.provenance) for run in runs]
     rows = [
-        [title, *(_short(record.get(name, numbers.MISSING)) for record in flat)]
+        [title, *(_short(name, record.get(name, numbers.MISSING)) for record in flat)]
         for title, name in RECORDED.items()
         if any(name in record for record in flat)
     ]
@@ -130,7 +130,9 @@ def overview_table(runs: Sequence[RunTables]) -> Table:
     return Table(columns, rows, len(rows))
 
 
-def _short(value: str) -> str:
+def _short(name: str, value: str) -> str:
+    if name.startswith("annotation.") and value != numbers.MISSING:
+        return numbers.percent(float(value))
     return f"{value[:16]}…" if HASH.fullmatch(value) else value
 
 

@@ -7,6 +7,7 @@ import pandas as pd
 
 from scircuit.analysis.nodes import NodeIndex
 from scircuit.analysis.summary import layer_pairs as count_pairs
+from scircuit.circuits.sources import source_counts
 from scircuit.report import figures, numbers
 from scircuit.report.blocks import Block, Column, Section, Table
 from scircuit.report.canvas import inline_svg
@@ -16,6 +17,8 @@ from scircuit.report.tables import iterate, records
 
 TOP_EDGES = 25
 """Rows of the table of strongest edges."""
+TOP_SOURCES = 25
+"""Rows of the table of sources."""
 
 QUALITY_COLUMNS = {
     "n_latents": (Column("latents", "width of the SAE"), 0),
@@ -201,3 +204,43 @@ def pair_counts(run: RunTables) -> pd.DataFrame:
     made = random.groupby(["source_layer", "target_layer"])["n_tests"].sum().rename("n_random_tests").reset_index()
     joined = pairs.merge(made, how="left", on=["source_layer", "target_layer"])
     return joined.assign(n_random_tests=joined["n_random_tests"].fillna(0).astype(int))
+
+
+def sources(runs: Sequence[RunTables]) -> Section:
+    """What each source does beside the random directions ablated in its place."""
+    columns = [
+        Column("source", "layer · latent, label, top genes", numeric=False),
+        Column("cells", "cells in which it fires"),
+        Column("tests", "targets with a response"),
+        Column("edges"),
+        Column("random direction", "edges of a direction of the same norm at the same positions, mean over directions"),
+    ]
+    blocks = []
+    for run in runs:
+        table = source_counts(run.circuit)
+        nodes = {(row["layer"], row["feature"]): row for row in records(run.circuit.nodes)}
+        top = table.sort_values("n_edges", ascending=False, kind="stable").head(TOP_SOURCES)
+        rows = [
+            [
+                described(nodes[row["source_layer"], row["source_feature"]]),
+                numbers.count(row["n_cells"]),
+                numbers.count(row["n_tests"]),
+                numbers.count(row["n_edges"]),
+                numbers.decimal(row["n_random_edges"], 1),
+            ]
+            for row in records(top)
+        ]
+        compared = table[table["n_random"] > 0]
+        more = (compared["n_edges"] > compared["n_random_edges"]).mean() if len(compared) else None
+        caption = (
+            f"Showing {len(rows):,} of {len(table):,} sources, most edges first. {numbers.percent(more)} of "
+            f"{len(compared):,} sources have more edges than their random directions; by chance it would be half."
+        )
+        blocks.append(
+            Block(run.name, run.slug, caption=caption, tables=[Table(columns, rows, len(table), folded=True)])
+        )
+    lead = (
+        "Any push of the residual stream moves later latents. A source is special only by what it does beyond a random "
+        "direction of the same norm at the same positions."
+    )
+    return Section("sources", "Sources beside random directions", lead, blocks)

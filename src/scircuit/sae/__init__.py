@@ -1,6 +1,6 @@
 """Sparse autoencoders: variants, training, files, quality. Tensors in, tensors out."""
 
-from scircuit.sae.adapter import as_sae
+from scircuit.sae.adapter import as_sae, as_saes
 from scircuit.sae.base import LinearSAE, SaeConfig, SparseAutoencoder, require_traceable
 from scircuit.sae.checkpoint import load_saes, read_manifest, save_saes
 from scircuit.sae.jumprelu import JumpReLUSAE
@@ -25,6 +25,7 @@ __all__ = [
     "Stability",
     "TopKSAE",
     "as_sae",
+    "as_saes",
     "load_saes",
     "loss_recovered",
     "mix",

@@ -1,14 +1,18 @@
 """Any object with `encode`, `decode` and `W_dec` as a dictionary, for instance a SAELens `SAE`."""
 
+from collections.abc import Mapping
 from typing import Any
 
 import torch
 from torch import Tensor
 
+from scircuit._io import sha256_of
 from scircuit.errors import ScircuitError
-from scircuit.sae.base import SaeConfig, SparseAutoencoder
+from scircuit.sae.base import LinearSAE, SaeConfig, SparseAutoencoder
 from scircuit.sae.latents import Latents
 from scircuit.sae.saelens import from_saelens
+
+_N_PROBES = 64
 
 
 def as_sae(obj: Any, *, layer: int | None = None) -> SparseAutoencoder:
@@ -25,10 +29,11 @@ def as_sae(obj: Any, *, layer: int | None = None) -> SparseAutoencoder:
     Raises
     ------
     ScircuitError
-        If a member is missing, the shapes do not fit, or `decode` does more with a latent than add its row of `W_dec`.
+        If a member is missing, the shapes do not fit, `decode` does more with a latent than add its row of `W_dec`, or
+        the object says that it reads another layer.
     """
     if isinstance(obj, SparseAutoencoder):
-        return obj
+        return _checked_layer(obj, layer)
     missing = [name for name in ("encode", "decode", "W_dec") if not hasattr(obj, name)]
     if missing:
         raise ScircuitError(
@@ -38,8 +43,35 @@ def as_sae(obj: Any, *, layer: int | None = None) -> SparseAutoencoder:
     if type(obj).__module__.startswith("sae_lens.") and not _is_plain_gated(obj.cfg):
         sae = from_saelens(obj.cfg.to_dict(), obj.state_dict(), f"the SAELens {type(obj).__name__}")
         sae.to(obj.W_dec.device)
-        return sae if layer is None else sae.with_config(layer=layer)
+        if layer is not None and sae.config.layer is None:
+            sae.with_config(layer=layer)
+        return _checked_layer(sae, layer)
     return ForeignSAE(obj, layer)
+
+
+def as_saes(saes: Mapping[int, Any]) -> dict[int, SparseAutoencoder]:
+    """Layer -> dictionary for objects of any library (see `as_sae`), in ascending order of layers."""
+    return {layer: as_sae(saes[layer], layer=layer) for layer in sorted(saes)}
+
+
+def sae_fingerprint(sae: SparseAutoencoder) -> str:
+    """Hash of what a dictionary computes: its weights, or, where an object hides them, what it does to probe rows."""
+    if isinstance(sae, LinearSAE):
+        config = sae.config
+        weights = [sae.state_dict()[name].float().cpu().numpy() for name in sorted(sae.state_dict())]
+        return sha256_of([config.architecture, config.k, config.input_norm], *weights)
+    generator = torch.Generator().manual_seed(0)
+    probes = torch.randn(_N_PROBES, sae.d_in, generator=generator).to(sae.W_dec)
+    scale = sae.W_dec.norm(dim=1).mean() * sae.d_in**0.5
+    seen = sae.encode(probes * scale)
+    return sha256_of(*(t.detach().float().cpu().numpy() for t in (sae.W_dec, seen.dense(sae.n_latents))))
+
+
+def _checked_layer(sae: SparseAutoencoder, layer: int | None) -> SparseAutoencoder:
+    own = sae.config.layer
+    if layer is not None and own is not None and own != layer:
+        raise ScircuitError(f"an SAE of layer {own} was given for layer {layer}; file it under its own layer.")
+    return sae
 
 
 def _is_plain_gated(cfg: Any) -> bool:

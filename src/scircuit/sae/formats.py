@@ -108,9 +108,13 @@ _DICT_CLASSES = {
 }
 
 
+# dictionary_learning, the study, SAELens, and what sparsify leaves in the folder of a run.
+_OTHERS_PT = r"(ae|sae_final|trainer_state|state|rank_\d+_state|optimizer_\d+|lr_scheduler_\d+)\.pt"
+
+
 def is_openai_file(name: str) -> bool:
     """Whether a file could be OpenAI's: a `.pt` whose name is no other format's."""
-    return name.endswith(".pt") and name not in ("ae.pt", "sae_final.pt", "trainer_state.pt", "state.pt")
+    return name.endswith(".pt") and not re.fullmatch(_OTHERS_PT, name)
 
 
 def read_openai(path: Path) -> LinearSAE:

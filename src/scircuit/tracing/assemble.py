@@ -1,15 +1,18 @@
 """From the parts of a trace, summed block by block in order, to its tables."""
 
+import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
 
 from scircuit._io import atomic
-from scircuit._progress import progress
 from scircuit.sae.base import SparseAutoencoder
+from scircuit.stats.multiple import benjamini_hochberg
 from scircuit.tracing.groups import Grouping, group_table, unit_p
 from scircuit.tracing.interventions import Intervention
 from scircuit.tracing.moments import merge
@@ -21,83 +24,152 @@ from scircuit.tracing.tables import effect_table, weight_effects
 class Tables(NamedTuple):
     """The tables of a trace and the forwards that they took.
 
-    `effects`, `tests`, per-cell responses (`cells`), the cells in which each source fires (`source_cells`), and
-    the effects per group of cells (`groups`, None where no grouping was asked for).
+    `effects`, `tests`, and the effects per group of cells (`groups`, None where no grouping was asked for). Files,
+    because they grow with the cells: per-cell responses (`cells`) and the cells in which each source fires
+    (`source_cells`).
     """
 
     effects: pd.DataFrame
     tests: pd.DataFrame
-    cells: pd.DataFrame
-    source_cells: pd.DataFrame
+    cells: Path
+    source_cells: Path
     groups: pd.DataFrame | None
     n_clean: int
     n_ablated: int
 
     def write(self, folder: Path) -> None:
-        """One Parquet file each, whole or not at all."""
-        tables = {
-            "effects": self.effects,
-            "tests": self.tests,
-            "cell_effects": self.cells,
-            "source_cells": self.source_cells,
-            "groups": self.groups,
-        }
-        for name, table in tables.items():
+        """One Parquet file each, whole or not at all; the files are moved."""
+        for name, table in {"effects": self.effects, "tests": self.tests, "groups": self.groups}.items():
             if table is not None:
                 with atomic(folder / f"{name}.parquet") as path:
                     table.to_parquet(path, index=False)
+        os.replace(self.cells, folder / "cell_effects.parquet")
+        os.replace(self.source_cells, folder / "source_cells.parquet")
 
 
-def assemble(
-    parts: Path,
-    units: Sequence[Unit],
-    saes: Mapping[int, SparseAutoencoder],
-    targets: Mapping[int, Sequence[int]],
-    settings: TraceSettings,
-    engine: str,
-    groupings: Sequence[Grouping] = (),
-) -> Tables:
-    """Tables of all units, whose parts lie in `parts`; one block of sources in memory at a time."""
-    effects, tests, per_cell, fired, of_groups = [], [], [], [], []
-    counts = np.zeros(2, dtype=np.int64)
-    blocks: dict[tuple[int, int], list[Unit]] = {}
-    for unit in units:
-        blocks.setdefault((unit.layer, unit.source_block), []).append(unit)
-    for (layer, _), members in progress(blocks.items(), desc="statistics", unit="block"):
-        read = [Part.read(parts / unit.name) for unit in members]
-        counts += np.array([[p.n_clean, p.n_ablated] for p in read]).sum(axis=0)
-        todo = members[0].interventions
-        fired.append(_source_cells(layer, todo, np.concatenate([p.acted for p in read], axis=1)))
-        for target in targets[layer]:
-            found = CellEffects.concatenate([p.cell_effects[target] for p in read])
-            grouped = [merge([p.groups[target][n] for p in read]) for n in range(len(groupings))]
-            rule: dict[str, Any] = {"retention": settings.retention, "seed": settings.seed}
-            weights = weight_effects(todo, saes[layer], saes[target])
-            p = None
-            for grouping, sums in zip(groupings, grouped, strict=True):
-                if grouping.name == settings.units:
-                    p = unit_p(sums, len(grouping.labels), **rule)
-            moments = merge([part.moments[target] for part in read])
-            table, made = effect_table(layer, target, todo, moments, found, **rule, weights=weights, p=p)
-            for grouping, sums in zip(groupings, grouped, strict=True):
-                if grouping.name in settings.groups:
-                    of_groups.append(
-                        group_table(layer, target, todo, grouping, sums, found, table, **rule, weights=weights)
-                    )
-            effects.append(table)
-            tests.append(made)
-            per_cell.append(_kept_cells(table, found, todo, layer, target))
-    table = _concat(effects)
-    table["engine"] = pd.Categorical([engine] * len(table), categories=["exact", "local"])
-    return Tables(
-        effects=table,
-        tests=_concat(tests),
-        cells=_concat(per_cell),
-        source_cells=_concat(fired),
-        groups=_concat(of_groups) if of_groups else None,
-        n_clean=int(counts[0]),
-        n_ablated=int(counts[1]),
-    )
+class Assembly:
+    """Tables of the units whose parts lie in `parts`, block of sources by block of sources as they become whole.
+
+    Never more than the sums of two parts at one target layer are in memory, however many cells there are.
+    """
+
+    def __init__(
+        self,
+        parts: Path,
+        units: Sequence[Unit],
+        saes: Mapping[int, SparseAutoencoder],
+        targets: Mapping[int, Sequence[int]],
+        settings: TraceSettings,
+        engine: str,
+        groupings: Sequence[Grouping] = (),
+    ) -> None:
+        self._parts, self._saes, self._targets, self._settings = parts, saes, targets, settings
+        self._engine, self._groupings = engine, groupings
+        blocks: dict[tuple[int, int], list[Unit]] = {}
+        for unit in units:
+            blocks.setdefault((unit.layer, unit.source_block), []).append(unit)
+        self._todo = list(blocks.values())
+        self._missing = {unit.name for unit in units}
+        self._effects: list[pd.DataFrame] = []
+        self._tests: list[pd.DataFrame] = []
+        self._groups: list[pd.DataFrame] = []
+        self._counts = np.zeros(2, dtype=np.int64)
+        self._cells = _Rows(parts / "cell_effects.parquet")
+        self._fired = _Rows(parts / "source_cells.parquet")
+
+    def add(self, unit: Unit) -> bool:
+        """A part has become whole; True where that completed a block, whose statistics are now in the tables.
+
+        Blocks are taken in their order, so that the tables do not depend on the order in which parts come.
+        """
+        self._missing.discard(unit.name)
+        before = len(self._todo)
+        while self._todo and not any(member.name in self._missing for member in self._todo[0]):
+            self._block(self._todo.pop(0))
+        return len(self._todo) < before
+
+    def n_edges(self) -> int:
+        """Edges among the blocks so far, by the thresholds of the settings; q over the tests so far."""
+        if not self._effects:
+            return 0
+        columns = ["kind", "cohens_d", "consistency", "p_value"]
+        e = pd.concat([table[columns] for table in self._effects], ignore_index=True)
+        e = e[e["kind"] == "latent"]
+        n_tests = sum(int(t.loc[t["kind"] == "latent", "n_tests"].sum()) for t in self._tests)
+        s = self._settings
+        passes = (e["cohens_d"].abs() > s.min_abs_d) & (e["consistency"] > s.min_consistency)
+        if s.max_q is not None:
+            passes &= benjamini_hochberg(e["p_value"].to_numpy(), n_tests) < s.max_q
+        return int(passes.sum())
+
+    def tables(self) -> Tables:
+        """All of it, once every part was added."""
+        assert not self._todo, "parts are missing"
+        effects = _concat(self._effects)
+        effects["engine"] = pd.Categorical([self._engine] * len(effects), categories=["exact", "local"])
+        return Tables(
+            effects=effects,
+            tests=_concat(self._tests),
+            cells=self._cells.close(),
+            source_cells=self._fired.close(),
+            groups=_concat(self._groups) if self._groups else None,
+            n_clean=int(self._counts[0]),
+            n_ablated=int(self._counts[1]),
+        )
+
+    def _block(self, members: Sequence[Unit]) -> None:
+        read = [Part.read(self._parts / unit.name) for unit in members]
+        self._counts += np.array([[p.n_clean, p.n_ablated] for p in read]).sum(axis=0)
+        layer, todo = members[0].layer, members[0].interventions
+        self._fired.write(_source_cells(layer, todo, np.concatenate([p.acted for p in read], axis=1)))
+        for target in self._targets[layer]:
+            self._pair(layer, target, todo, read)
+
+    def _pair(self, layer: int, target: int, todo: tuple[Intervention, ...], read: Sequence[Part]) -> None:
+        """One block of sources at one target layer."""
+        s = self._settings
+        rule: dict[str, Any] = {"retention": s.retention, "seed": s.seed}
+        found = CellEffects.concatenate([p.cell_effects[target] for p in read])
+        grouped = [merge(p.groups[target][n] for p in read) for n in range(len(self._groupings))]
+        weights = weight_effects(todo, self._saes[layer], self._saes[target])
+        p = None
+        for grouping, sums in zip(self._groupings, grouped, strict=True):
+            if grouping.name == s.units:
+                p = unit_p(sums, len(grouping.labels), **rule)
+        moments = merge(part.moments[target] for part in read)
+        table, made = effect_table(
+            layer, target, todo, moments, found, **rule, weights=weights, p=p, kept_abs_d=s.kept_abs_d
+        )
+        for grouping, sums in zip(self._groupings, grouped, strict=True):
+            if grouping.name in s.groups:
+                self._groups.append(
+                    group_table(layer, target, todo, grouping, sums, found, table, **rule, weights=weights)
+                )
+        self._effects.append(table)
+        self._tests.append(made)
+        self._cells.write(_kept_cells(table, found, todo, layer, target))
+
+
+class _Rows:
+    """A Parquet file that grows by tables of the same columns."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._writer: pq.ParquetWriter | None = None
+
+    def write(self, rows: pd.DataFrame) -> None:
+        """Append; the first table fixes the types, empty ones among the others are left out."""
+        if self._writer is None:
+            self._path.parent.mkdir(parents=True, exist_ok=True)
+            self._writer = pq.ParquetWriter(self._path, pa.Table.from_pandas(rows, preserve_index=False).schema)
+        if len(rows):
+            self._writer.write_table(pa.Table.from_pandas(rows, self._writer.schema, preserve_index=False))
+
+    def close(self) -> Path:
+        """End the file."""
+        assert self._writer is not None
+        self._writer.close()
+        return self._path
 
 
 def _source_cells(layer: int, todo: tuple[Intervention, ...], acted: np.ndarray) -> pd.DataFrame:

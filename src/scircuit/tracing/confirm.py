@@ -42,7 +42,10 @@ def borderline(tables: Tables, fidelity: Fidelity, settings: TraceSettings) -> d
 
 
 def replace_rows(tables: Tables, again: Tables) -> Tables:
-    """The exact rows of the sources measured again instead of their local ones; counts of forwards add up."""
+    """The exact rows of the sources measured again instead of their local ones; counts of forwards add up.
+
+    Only the exact engine keeps per-cell responses.
+    """
     ends = ["source_layer", "source_feature"]
     redone = pd.MultiIndex.from_frame(again.tests[ends].drop_duplicates())
 
@@ -55,7 +58,7 @@ def replace_rows(tables: Tables, again: Tables) -> Tables:
     return Tables(
         effects=merged(tables.effects, again.effects),
         tests=merged(tables.tests, again.tests),
-        cells=pd.concat([tables.cells, again.cells], ignore_index=True),
+        cells=again.cells,
         source_cells=tables.source_cells,
         groups=None if tables.groups is None or again.groups is None else merged(tables.groups, again.groups),
         n_clean=tables.n_clean + again.n_clean,

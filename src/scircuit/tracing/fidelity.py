@@ -83,7 +83,8 @@ def choose_context(
         raise ScircuitError(
             f"The local engine agrees with the exact one only to r = {r.min():.4f} and sign = {sign.min():.4f} (lowest "
             f"over distances, {best.context_rows:g} context rows), below the floors {settings.min_r:g} and "
-            f"{settings.min_sign:g}; use engine='exact', or accept_approximation to go on."
+            f"{settings.min_sign:g}; use engine='exact', or --accept-approximation "
+            "(trace.accept_approximation) to go on."
         )
     return best
 

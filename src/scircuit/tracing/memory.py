@@ -161,7 +161,8 @@ def _block_sizes(model: BlockStack) -> tuple[int, int]:
 def _weights(model: FoundationModel, saes: Mapping[int, SparseAutoencoder]) -> int:
     modules = [m for m in (model, getattr(model, "module", None)) if isinstance(m, torch.nn.Module)]
     weights = [p for m in modules for p in m.parameters()]
-    dictionaries = [getattr(sae, name) for sae in saes.values() for name in ("W_enc", "b_enc", "W_dec", "b_dec")]
+    names = ("W_enc", "b_enc", "W_dec", "b_dec")  # of another library's object, perhaps W_dec alone
+    dictionaries = [getattr(sae, name) for sae in saes.values() for name in names if hasattr(sae, name)]
     return sum(t.numel() * t.element_size() for t in (*weights, *dictionaries))
 
 

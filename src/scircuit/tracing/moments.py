@@ -1,6 +1,6 @@
 """`Moments`: mergeable sums per (intervention, target latent), from which every statistic of an effect follows."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -68,7 +68,7 @@ class Moments:
         return {f"{prefix}.{name}": getattr(self, name).cpu() for name in _FIELDS}
 
     @classmethod
-    def from_tensors(cls, tensors: dict[str, Tensor], prefix: str) -> "Moments":
+    def from_tensors(cls, tensors: Mapping[str, Tensor], prefix: str) -> "Moments":
         """What `tensors` named."""
         return cls(*(tensors[f"{prefix}.{name}"] for name in _FIELDS))
 
@@ -77,9 +77,10 @@ class Moments:
         return {name: getattr(self, name).cpu().numpy() for name in _FIELDS}
 
 
-def merge(parts: Sequence[Moments]) -> Moments:
-    """Sum in the order given."""
-    out = parts[0]
-    for part in parts[1:]:
+def merge(parts: Iterable[Moments]) -> Moments:
+    """Sum in the order given; parts made as they are asked for are in memory one at a time."""
+    rest = iter(parts)
+    out = next(rest)
+    for part in rest:
         out = out + part
     return out

@@ -2,9 +2,11 @@
 
 The published procedure (arXiv 2603.01752, METHOD 1.7): run the model, edit the residual stream after the
 source layer in passing, run on, encode every gene position of every later layer on both sides, subtract, and
-average over the positions that were edited.
+average over the positions that were edited. Attention is written out, as in the published code (METHOD 1.0: "eager"),
+so that the oracle shares no fused kernel with the engines.
 """
 
+import math
 from collections.abc import Mapping, Sequence
 
 import torch
@@ -12,6 +14,7 @@ from torch import Tensor
 
 from scircuit.cells.batch import TokenBatch
 from scircuit.models.base import FoundationModel
+from scircuit.models.stack import BlockStack
 from scircuit.sae.base import SparseAutoencoder
 from scircuit.tracing.interventions import Edit
 
@@ -22,12 +25,24 @@ def forward(
     """Residuals `[1, position, d_model]` after every layer of one cell, edited after `layer` if asked."""
     h, out = model.embed(batch), []
     for i in range(model.n_layers):
-        h = model.layer(i, h, batch)
+        h = _layer(model, i, h, batch)
         if edit is not None and i == layer:
             h = h.clone()
             h[0, edit.positions] += edit.rows
         out.append(h)
     return out
+
+
+def _layer(model: FoundationModel, i: int, h: Tensor, batch: TokenBatch) -> Tensor:
+    """Layer i with its attention written out; as the model runs it where that shows no blocks."""
+    if not isinstance(model, BlockStack):
+        return model.layer(i, h, batch)
+    block, mask = model.block(i), model.key_mask(batch)
+    q, k, v = block.heads(h)
+    scores = q @ k.transpose(-2, -1) / math.sqrt(q.shape[-1])
+    if mask is not None:
+        scores = scores.masked_fill(~mask, -math.inf)
+    return block.finish(h, block.merge(scores.softmax(dim=-1) @ v))
 
 
 @torch.inference_mode()

@@ -1,8 +1,9 @@
 """The units of a trace and their files: what one block of cells did under one block of interventions."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import TypeVar
 
 import numpy as np
 import torch
@@ -10,6 +11,9 @@ import torch
 from scircuit._io import atomic
 from scircuit.tracing.interventions import Intervention
 from scircuit.tracing.moments import Moments
+
+V = TypeVar("V")
+_EFFECTS = ("row", "latent", "cell", "delta")
 
 
 @dataclass(frozen=True)
@@ -42,7 +46,7 @@ class CellEffects:
         """All entries, in the order given."""
         if not parts:
             return cls(*(np.zeros(0, dtype=t) for t in (np.int32, np.int32, np.int32, np.float32)))
-        return cls(*(np.concatenate([getattr(p, n) for p in parts]) for n in ("row", "latent", "cell", "delta")))
+        return cls(*(np.concatenate([getattr(p, n) for p in parts]) for n in _EFFECTS))
 
     def take(self, chosen: np.ndarray) -> "CellEffects":
         """The entries that `chosen`, bool `[entry]`, marks."""
@@ -58,9 +62,9 @@ class Part:
     cells in which they found something to change. `n_clean` and `n_ablated` count forwards.
     """
 
-    moments: dict[int, Moments]
-    cell_effects: dict[int, CellEffects]
-    groups: dict[int, list[Moments]]
+    moments: Mapping[int, Moments]
+    cell_effects: Mapping[int, CellEffects]
+    groups: Mapping[int, list[Moments]]
     acted: np.ndarray
     n_clean: int
     n_ablated: int
@@ -75,7 +79,7 @@ class Part:
             for number, of_groups in enumerate(self.groups[target]):
                 tensors |= of_groups.tensors(f"{target}.group{number}")
             effects = self.cell_effects[target]
-            for name in ("row", "latent", "cell", "delta"):
+            for name in _EFFECTS:
                 tensors[f"{target}.cell_{name}"] = torch.from_numpy(getattr(effects, name))
         tensors["counts"] = torch.tensor([self.n_clean, self.n_ablated])
         tensors["acted"] = torch.from_numpy(self.acted)
@@ -85,20 +89,57 @@ class Part:
 
     @classmethod
     def read(cls, path: Path) -> "Part":
-        """Read what `write` wrote."""
-        from safetensors.torch import load_file
-
-        tensors = load_file(path)
+        """What `write` wrote; sums and responses are read from the file each time that they are asked for."""
+        tensors = _File(path)
         targets = sorted({int(name.split(".")[0]) for name in tensors if "." in name})
-        moments = {t: Moments.from_tensors(tensors, f"{t}") for t in targets}
-        effects = {
-            t: CellEffects(*(tensors[f"{t}.cell_{name}"].numpy() for name in ("row", "latent", "cell", "delta")))
-            for t in targets
-        }
-        n_groupings = range(int(tensors["n_groupings"]))
-        groups = {t: [Moments.from_tensors(tensors, f"{t}.group{n}") for n in n_groupings] for t in targets}
+        n_groupings = int(tensors["n_groupings"])
         n_clean, n_ablated = tensors["counts"].tolist()
-        return cls(moments, effects, groups, tensors["acted"].numpy(), n_clean, n_ablated)
+        return cls(
+            _Lazy(targets, lambda t: Moments.from_tensors(tensors, f"{t}")),
+            _Lazy(targets, lambda t: CellEffects(*(tensors[f"{t}.cell_{name}"].numpy() for name in _EFFECTS))),
+            _Lazy(
+                targets,
+                lambda t: [Moments.from_tensors(tensors, f"{t}.group{number}") for number in range(n_groupings)],
+            ),
+            tensors["acted"].numpy(),
+            n_clean,
+            n_ablated,
+        )
+
+
+class _File(Mapping[str, torch.Tensor]):
+    """The tensors of a safetensors file by name, mapped into memory when they are asked for."""
+
+    def __init__(self, path: Path) -> None:
+        from safetensors import safe_open
+
+        self._file = safe_open(path, framework="pt")
+        self._names = list(self._file.keys())
+
+    def __getitem__(self, name: str) -> torch.Tensor:
+        return self._file.get_tensor(name)
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._names)
+
+    def __len__(self) -> int:
+        return len(self._names)
+
+
+class _Lazy(Mapping[int, V]):
+    """Values made anew by `make` at each look."""
+
+    def __init__(self, keys: Sequence[int], make: Callable[[int], V]) -> None:
+        self._keys, self._make = keys, make
+
+    def __getitem__(self, key: int) -> V:
+        return self._make(key)
+
+    def __iter__(self) -> Iterator[int]:
+        return iter(self._keys)
+
+    def __len__(self) -> int:
+        return len(self._keys)
 
 
 def plan_units(

@@ -85,6 +85,10 @@ class Plan:
                 f"{min(self.settings.check_cells, self.n_cells)} cells, by both engines) and the exact confirmation of "
                 "borderline edges, which depends on the result"
             )
+            if self.settings.context_rows is None:
+                out.append(
+                    "counted without context rows; if the check asks for some, time grows with (1 + context_rows)"
+                )
         return out
 
 
@@ -95,6 +99,7 @@ def plan_trace(
     sources: Mapping[int, Sequence[int]],
     *,
     settings: TraceSettings | None = None,
+    extra: Mapping[int, Sequence[Intervention]] | None = None,
     max_cells: int = 256,
     n_calibration: int = 8,
 ) -> Plan:
@@ -114,7 +119,10 @@ def plan_trace(
     engine = choose_engine(model, saes, sources, settings)
     length = int(cells.lengths.max())
     settings = fit(model, saes, settings, engine=engine, length=length, sources=sources, targets=targets)
-    todo = {layer: interventions(features, settings) for layer, features in sorted(sources.items())}
+    todo = {
+        layer: [*interventions(features, settings), *(extra or {}).get(layer, ())]
+        for layer, features in sorted(sources.items())
+    }
     at_once = block_size(cells, settings)
     rng = np.random.default_rng([settings.seed, 5])
     counted = np.sort(rng.choice(len(cells), min(max_cells, len(cells)), replace=False))

@@ -148,5 +148,5 @@ def _compare(read: Callable[[Tensor], Tensor], before: Tensor, after: Tensor) ->
 
 def _sum(read: Callable[[Tensor], Tensor], rows: Tensor) -> Tensor:
     device, dtype = accumulator(rows.device)
-    parts = [read(part).to(device, dtype).sum(dim=0) for part in rows.split(_ROWS)]
+    parts = [read(part).to(device).to(dtype).sum(dim=0) for part in rows.split(_ROWS)]
     return torch.stack(parts).sum(dim=0)

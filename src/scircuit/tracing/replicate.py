@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+import torch
 
 from scircuit._io import atomic, read_json, sha256_of, write_json
 from scircuit.cells.tokens import TokenStore
@@ -167,13 +168,15 @@ def _rows(
     wanted[mine["source_feature"].map(row_of).to_numpy(np.int64), mine["target_feature"].to_numpy(np.int64)] = True
     found = CellEffects.concatenate([p.cell_effects[target] for p in read])
     found = found.take(wanted[found.row, found.latent])
-    m = merge([p.moments[target] for p in read]).arrays()
+    m = merge(p.moments[target] for p in read).arrays()
     m["n_nonzero"] = np.where(wanted, m["n_nonzero"], 0)
     if columns:
-        sums = merge([p.groups[target][0] for p in read])
-        p = unit_p(sums, len(columns[0].labels), settings.retention, settings.seed)
+        n_units = len(columns[0].labels)
+        sums = merge(p.groups[target][0] for p in read)
+        sums.total *= torch.from_numpy(np.repeat(wanted, n_units, axis=0)).to(sums.total.device)
+        p = unit_p(sums, n_units, 1.0, settings.seed)
     else:
-        p = cell_p(m, found, retention=settings.retention, seed=settings.seed)
+        p = cell_p(m, found, retention=1.0, seed=settings.seed)  # every row is kept, so every p is the real one
     weights = weight_effects(unit.interventions, saes[unit.layer], saes[target])
     table = effect_rows(unit.layer, target, unit.interventions, m, p, m["n_nonzero"] > 0, weights)
     silent = np.argwhere(wanted & (m["n_nonzero"] == 0))

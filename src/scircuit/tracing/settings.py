@@ -9,6 +9,8 @@ ENGINES = ("auto", "exact", "local")
 CONFIRM = ("borderline", "all", "none")
 RESOURCES = ("tokens", "score_bytes", "sources_per_block", "memory")
 """Settings that decide how a trace is computed but, beyond the last bits, not what it finds."""
+PERMISSIONS = ("accept_approximation",)
+"""Settings that allow a trace to go on but change nothing of it; what was allowed is recorded with the result."""
 CONTEXT_LADDER = (0.0, 1.0, 2.0, 4.0)
 """Context rows per firing position that the fidelity check tries, least first."""
 
@@ -58,7 +60,8 @@ class TraceSettings:
         Budget such as `8GB`, from which `tokens`, `sources_per_block` and `score_bytes` follow; None takes them as
         they are.
     retention
-        Tests with p up to this are kept in the effect table. No test above it can have BH q below it.
+        Tests with p up to this are kept in the effect table. No test above it can have BH q below it. Without
+        `max_q` those with |d| > min_abs_d are kept as well.
     seed
         Seeds the random directions, the sampled sign-flips and the fidelity check.
     """
@@ -85,6 +88,11 @@ class TraceSettings:
     memory: str | None = None
     retention: float = 0.05
     seed: int = 0
+
+    @property
+    def kept_abs_d(self) -> float | None:
+        """|d| above which a test is kept whatever its p: where edges need no significance, p must not lose any."""
+        return self.min_abs_d if self.max_q is None else None
 
     def __post_init__(self) -> None:
         for name, allowed in (("engine", ENGINES), ("confirm", CONFIRM)):

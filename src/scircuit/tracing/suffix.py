@@ -44,7 +44,8 @@ def mean_over_jobs(latents: Latents, job_of_row: Tensor, counts: Tensor, n_laten
     """Float64 `[job, latent]`: sum of the rows' activations per job over the job's number of positions."""
     device, dtype = accumulator(latents.values.device)
     out = torch.zeros(len(counts), n_latents, dtype=dtype, device=device)
-    values, indices = latents.values.to(device, dtype), latents.indices.to(device)
+    # Device first: MPS knows no float64, not even on the way to the CPU.
+    values, indices = latents.values.to(device).to(dtype), latents.indices.to(device)
     flat = job_of_row.to(device)[:, None] * n_latents + indices
     out.view(-1).index_add_(0, flat.reshape(-1), values.reshape(-1))
     return out / counts.to(device, dtype)[:, None]

@@ -28,16 +28,20 @@ def effect_table(
     seed: int,
     weights: np.ndarray,
     p: np.ndarray | None = None,
+    kept_abs_d: float | None = None,
 ) -> tuple[pd.DataFrame, pd.DataFrame]:
     """Rows of `effects.parquet` and `tests.parquet` for one source block and one target layer.
 
     `weights` float `[intervention, latent]` is the weight-space part, encoder of the target times decoder
-    of the source. `p` `[intervention, latent]` takes the place of the p over cells (see `groups.unit_p`).
+    of the source. `p` `[intervention, latent]` takes the place of the p over cells (see `groups.unit_p`). Tests with
+    |d| > `kept_abs_d` are rows whatever their p.
     """
     m = moments.arrays()
     if p is None:
         p = cell_p(m, effects, retention=retention, seed=seed)
     kept = (p <= retention) & (m["n_nonzero"] > 0)
+    if kept_abs_d is not None:
+        kept |= (m["n_nonzero"] > 0) & ~(_finite_size(m) <= kept_abs_d)
     table = effect_rows(layer, target, interventions, m, p, kept, weights)
     return table, _tests(layer, target, interventions, m, kept)
 
@@ -166,8 +170,11 @@ def weight_effects(
     """Encoder of each target latent . decoder of each source, float32 `[intervention, target latent]`.
 
     The change of the target's pre-activation if one unit of the source passed unchanged down the residual
-    stream: a product of weights that needs no forward pass (METHOD D4). 0 for all but plain ablations.
+    stream: a product of weights that needs no forward pass (METHOD D4). 0 for all but plain ablations; NaN where the
+    target is an object that does not show its encoder.
     """
+    if not hasattr(target, "W_enc"):
+        return np.full((len(interventions), target.n_latents), np.nan, dtype=np.float32)
     decoder = source.W_dec[[i.features[0] for i in interventions]].detach()
     product = (decoder @ target.W_enc.detach().to(decoder.dtype)).float().cpu().numpy()
     product[[i.kind != "latent" for i in interventions]] = 0.0

@@ -10,13 +10,14 @@ from typing import Any
 import numpy as np
 
 from scircuit._io import read_json, sha256_of, write_json
-from scircuit._progress import progress
+from scircuit._progress import Watched
 from scircuit.cells.tokens import TokenStore
 from scircuit.errors import ScircuitError
 from scircuit.models.base import FoundationModel
 from scircuit.models.stack import BlockStack
-from scircuit.sae.base import SparseAutoencoder
-from scircuit.tracing.assemble import Tables, assemble
+from scircuit.sae.adapter import as_saes, sae_fingerprint
+from scircuit.sae.base import SparseAutoencoder, require_traceable
+from scircuit.tracing.assemble import Assembly, Tables
 from scircuit.tracing.confirm import borderline, replace_rows
 from scircuit.tracing.distributed import run_units
 from scircuit.tracing.fidelity import choose_context
@@ -25,7 +26,7 @@ from scircuit.tracing.interventions import Intervention
 from scircuit.tracing.memory import BatchSize, fit
 from scircuit.tracing.parts import Part, Unit, plan_units
 from scircuit.tracing.precision import is_reduced, precision_report, uses_tf32
-from scircuit.tracing.settings import RESOURCES, TraceSettings
+from scircuit.tracing.settings import PERMISSIONS, RESOURCES, TraceSettings
 from scircuit.tracing.units import run_unit
 
 log = logging.getLogger(__name__)
@@ -34,7 +35,7 @@ FORMAT_VERSION = 1
 
 def trace(
     model: FoundationModel,
-    saes: Mapping[int, SparseAutoencoder],
+    saes: Mapping[int, Any],
     cells: TokenStore,
     sources: Mapping[int, Sequence[int]],
     out: str | Path,
@@ -48,6 +49,8 @@ def trace(
 
     Parameters
     ----------
+    saes
+        Dictionary per layer, ours or another library's (`scircuit.sae.as_sae`).
     sources
         Latents to ablate per source layer.
     out
@@ -65,11 +68,14 @@ def trace(
     Raises
     ------
     ScircuitError
-        When a layer has no SAE or no later layer, a source is not in its dictionary, or `out` holds the
-        trace of other inputs.
+        When a layer has no SAE or no later layer, an SAE's latents are no directions of the residual stream, a source
+        is not in its dictionary, or `out` holds the trace of other inputs.
     """
     settings = settings or TraceSettings()
     out = Path(out)
+    saes = as_saes(saes)
+    for sae in saes.values():
+        require_traceable(sae)
     targets = check_targets(model, saes, sources, settings)
     columns = groupings(cells, _columns(settings))
     if any(g.name == settings.units and len(g.labels) < 2 for g in columns):
@@ -103,6 +109,10 @@ def trace(
         near = borderline(tables, fidelity, settings)
         report |= {"fidelity": fidelity.to_json(), "n_sources_confirmed": sum(map(len, near.values()))}
         if near:
+            log.info(
+                "%d of %d sources have an edge that the approximation could flip; they are measured again exactly",
+                sum(map(len, near.values())), sum(map(len, sources.values())),
+            )  # fmt: skip
             own = {layer: [Intervention((f,)) for f in features] for layer, features in near.items()}
             again = _run(model, saes, cells, own, targets, settings, parts / "confirm", None, size, client)
             tables = replace_rows(tables, again)
@@ -112,6 +122,7 @@ def trace(
         "key": key,
         "settings": asdict(settings),
         "retention": settings.retention,
+        "kept_abs_d": settings.kept_abs_d,
         "n_clean_forwards": tables.n_clean,
         "n_ablated_forwards": tables.n_ablated,
         "n_tests": int(tables.tests.loc[tables.tests["kind"] == "latent", "n_tests"].sum()),
@@ -149,10 +160,17 @@ def _run(
     size: BatchSize,
     client: Any,
 ) -> Tables:
-    """Run every unit whose part is missing, then sum them; `context_rows` None is the exact engine."""
-    units = run_parts(model, saes, cells, todo, targets, settings, parts, context_rows, size, client)
+    """Run every unit whose part is missing and sum them; `context_rows` None is the exact engine."""
+    engine = "exact" if context_rows is None else "local"
     columns = groupings(cells, _columns(settings))
-    return assemble(parts, units, saes, targets, settings, "exact" if context_rows is None else "local", columns)
+    units = _units(cells, todo, settings)
+    assembly = Assembly(parts, units, saes, targets, settings, engine, columns)
+
+    def watch(unit: Unit) -> str | None:
+        return f"{assembly.n_edges():,} edges so far" if assembly.add(unit) else None
+
+    run_parts(model, saes, cells, todo, targets, settings, parts, context_rows, size, client, watch)
+    return assembly.tables()
 
 
 def run_parts(
@@ -166,8 +184,13 @@ def run_parts(
     context_rows: float | None,
     size: BatchSize,
     client: Any,
+    watch: Callable[[Unit], str | None] = lambda unit: None,
 ) -> list[Unit]:
-    """Run every unit whose part is missing in the folder `parts`; returns all units in the order of their sums."""
+    """Run every unit whose part is missing in the folder `parts`; returns all units in the order of their sums.
+
+    `watch` is called with each unit whose part is whole, those found at the start included; what it says stands
+    beside the progress.
+    """
     columns = groupings(cells, _columns(settings))
 
     def run(unit: Unit) -> Part:
@@ -178,13 +201,19 @@ def run_parts(
             )
         )  # fmt: skip
 
-    units = plan_units(todo, np.arange(len(cells)), block_size(cells, settings), settings.cells_per_block)
+    units = _units(cells, todo, settings)
     missing = [unit for unit in units if not (parts / unit.name).is_file()]
-    with progress(total=len(units), desc=f"trace ({parts.name})", unit="block") as bar:
-        bar.update(len(units) - len(missing))
-        for _ in _run_here(missing, run, parts) if client is None else run_units(missing, run, parts, client):
-            bar.update()
+    there = [unit for unit in units if (parts / unit.name).is_file()]
+    with Watched(len(units), f"trace ({parts.name})", len(there)) as bar:
+        for unit in there:
+            bar.say(watch(unit))
+        for unit in _run_here(missing, run, parts) if client is None else run_units(missing, run, parts, client):
+            bar.step(watch(unit))
     return units
+
+
+def _units(cells: TokenStore, todo: Mapping[int, list[Intervention]], settings: TraceSettings) -> list[Unit]:
+    return plan_units(todo, np.arange(len(cells)), block_size(cells, settings), settings.cells_per_block)
 
 
 def _run_here(units: Sequence[Unit], run: Callable[[Unit], Part], parts: Path) -> Iterator[Unit]:
@@ -280,17 +309,11 @@ def _key(
     columns: Sequence[Grouping],
 ) -> str:
     """Hash of everything that a result depends on beyond its last bits."""
-    dictionaries = [
-        [
-            layer,
-            sha256_of(*(getattr(saes[layer], n).detach().float().cpu().numpy() for n in ("W_enc", "b_enc", "W_dec"))),
-        ]
-        for layer in sorted(saes)
-    ]
+    dictionaries = [[layer, sae_fingerprint(saes[layer])] for layer in sorted(saes)]
     todo = [[layer, [int(f) for f in sources[layer]]] for layer in sorted(sources)]
     more = [[layer, [asdict(i) for i in extra[layer]]] for layer in sorted(extra)]
     groups = [part for g in columns for part in (g.labels, g.code)]
-    rules = {name: value for name, value in asdict(settings).items() if name not in RESOURCES}
+    rules = {name: value for name, value in asdict(settings).items() if name not in (*RESOURCES, *PERMISSIONS)}
     tf32 = uses_tf32(model.device)
     return sha256_of(
         FORMAT_VERSION, model.fingerprint, tf32, dictionaries, cells.fingerprint, todo, rules, more, *groups

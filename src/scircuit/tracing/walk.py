@@ -63,10 +63,11 @@ def walk(
     `batch` holds one cell and `h` `[position, d_model]` its clean residual after `layer`, the lowest of any step.
     """
     genes = torch.from_numpy(batch.is_gene[0]).to(h.device).nonzero().squeeze(1)
-    state = State(h[None], np.zeros(1 + len(copies), dtype=np.int64))
+    state, many = State(h[None], np.zeros(1 + len(copies), dtype=np.int64)), batch
     for i in range(layer, stop + 1):
         if i > layer:
-            many = batch.take(np.zeros(len(state.h), dtype=np.int64))
+            # The same object while its size holds: a hooked model runs a forward for each new batch.
+            many = many if len(many) == len(state.h) else batch.take(np.zeros(len(state.h), dtype=np.int64))
             state = state._replace(h=model.layer(i, state.h, many))
         steps = [[step for step in copy if step.layer == i] for copy in ((), *copies)]
         if any(steps):

@@ -143,22 +143,20 @@ def attenuation(result: "Result", *, ax: "Axes | None" = None, show: bool | None
     table = result.table
     layers = sorted(table["source_layer"].unique())
     shades = [colormaps["viridis"](0.8 * row / max(len(layers) - 1, 1)) for row in range(len(layers))]
-    with canvas(ax, 0.68, show, save) as ax:
+    rate = "edges_per_1000_tests"
+    with canvas(ax, 0.76, show, save) as ax:
         for row, layer in enumerate(layers):
             part = table[table["source_layer"] == layer]
             own, random = part[part["kind"] == "latent"], part[part["kind"] == "random"]
-            rate = "edges_per_1000_tests"
-            ax.plot(random["distance"], random[rate], "D--", color=RANDOM, linewidth=0.7, markersize=1.8)
-            ax.plot(own["distance"], own[rate], "o-", color=shades[row])
-            if len(own):
-                last = own.iloc[-1]
-                ax.annotate(
-                    f"from {layer}", (last["distance"], last[rate]), (2, 3),
-                    textcoords="offset points", fontsize=6, color=shades[row],
-                )  # fmt: skip
+            ax.plot(random["distance"], random[rate], "--", color=RANDOM, linewidth=0.6, alpha=0.8)
+            ax.plot(own["distance"], own[rate], "o-", color=shades[row], label=f"from {layer}")
         ax.set_xticks(sparse_ticks(sorted(table["distance"].unique().tolist())))
         ax.set(xlabel="layers from source to target", ylabel="edges per 1,000 tests")
         ax.set_ylim(bottom=0)
+        ax.legend(
+            loc="lower left", bbox_to_anchor=(0, 1), ncols=4 if len(layers) > 5 else 5, borderaxespad=0,
+            columnspacing=0.9, handlelength=1.1, handletextpad=0.4,
+        )  # fmt: skip
     return ax
 
 

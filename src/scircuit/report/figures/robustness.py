@@ -14,25 +14,80 @@ if TYPE_CHECKING:
 DASHED = (0, (2, 2))
 MAX_POINTS = 3000
 """Points of a scatter; beyond, every n-th row of the table is drawn."""
+BINS = 20
+"""Groups of equally many edges along a correlation."""
 
 
 def stability(result: "Result", *, ax: "Axes | None" = None, show: bool | None = None, save: Save = None) -> "Axes":
-    """Agreement of a subset of the cells with all of them, against the size of the subset.
+    """Agreement of two disjoint samples of the cells, and of a sample with all cells, against the sample's size.
 
     `result` is the answer of `scircuit.analysis.stability`.
     """
-    table = result.table[result.table["comparison"] == "subset"].sort_values("n_cells")
-    half = result.table[result.table["comparison"] == "split_half"]
-    with canvas(ax, 0.68, show, save) as ax:
-        for field, name, colour in (("jaccard", "Jaccard of edges", SERIES[0]), ("r", "r of d", SERIES[2])):
-            ax.plot(table["n_cells"], table[field], "o-", color=colour, label=name)
-            ax.plot(half["n_cells"], half[field], "s", color=colour, fillstyle="none")
-        chance = result["split_half_jaccard"].null
-        if np.isfinite(chance):
-            ax.axhline(chance, color=RANDOM, linestyle="--", linewidth=0.8, label="Jaccard of halves by chance")
+    split, subset = (
+        result.table[result.table["comparison"] == name].sort_values("n_cells") for name in ("split", "subset")
+    )
+    with canvas(ax, 0.72, show, save) as ax:
+        for field, name, colour, marker in (
+            ("r", "r of d", SERIES[2], "s"),
+            ("jaccard", "Jaccard of edges", SERIES[0], "o"),
+        ):
+            ax.plot(split["n_cells"], split[field], f"{marker}-", color=colour, label=name)
+            ax.plot(subset["n_cells"], subset[field], f"{marker}:", color=colour, fillstyle="none", linewidth=0.8)
+        ax.plot(split["n_cells"], split["expected_jaccard"], "D--", color=RANDOM, linewidth=0.8, label="by chance")
+        ax.set_xscale("log")
+        ticks = sorted({*split["n_cells"], *subset["n_cells"]})
+        ax.set_xticks(ticks, [f"{n:,}" for n in ticks])
+        ax.minorticks_off()
         ax.set_ylim(min(0, ax.get_ylim()[0]), 1.04)
-        ax.set(xlabel="cells", ylabel="agreement with all cells")
-        ax.legend(loc="lower right")
+        ax.set(xlabel="cells in a sample", ylabel="agreement")
+        ax.legend(loc="lower left", bbox_to_anchor=(0, 1), ncols=3, borderaxespad=0, columnspacing=1, handlelength=1.4)
+    return ax
+
+
+def seed_stability(
+    result: "Result", *, ax: "Axes | None" = None, show: bool | None = None, save: Save = None
+) -> "Axes":
+    """d of the edges that two dictionaries share, one against the other; edges of one of them lie on its axis.
+
+    `result` is the answer of `scircuit.analysis.seed_stability`.
+    """
+    with np.errstate(invalid="ignore"):
+        table = result.table[["d_first", "d_second"]].replace([np.inf, -np.inf], np.nan)
+    both = table.notna().all(axis=1)
+    drawn = table.iloc[:: max(1, len(table) // MAX_POINTS)].fillna(0.0)
+    with canvas(ax, 0.85, show, save) as ax:
+        for chosen, colour, marker, label in (
+            (~both, RANDOM, ".", f"edge of one ({int((~both).sum()):,})"),
+            (both, SUPPORTING, "o", f"edge of both ({int(both.sum()):,})"),
+        ):
+            part = drawn[chosen.loc[drawn.index]]
+            ax.plot(part["d_first"], part["d_second"], marker, color=colour, alpha=0.5, markersize=2.6, label=label)
+        ends = [float(drawn.min().min()), float(drawn.max().max())] if len(drawn) else [0.0, 1.0]
+        ax.plot(ends, ends, color=INK, linewidth=0.6, linestyle=DASHED)
+        ax.set(xlabel="d, this dictionary", ylabel="d, the other seed's")
+        ax.legend(loc="upper left")
+    return ax
+
+
+def replication(result: "Result", *, ax: "Axes | None" = None, show: bool | None = None, save: Save = None) -> "Axes":
+    """d of the edges in the confirmation cells against that of discovery, with the slope through the origin.
+
+    `result` is the answer of `scircuit.analysis.replication`.
+    """
+    table = result.table[np.isfinite(result.table[["discovery_d", "cohens_d"]]).all(axis=1)]
+    table = table.iloc[:: max(1, len(table) // MAX_POINTS)]
+    reach = float(table["discovery_d"].abs().max()) * np.array([-1.0, 1.0])
+    with canvas(ax, 0.85, show, save) as ax:
+        ax.axhline(0, color=INK, linewidth=0.4)
+        ax.plot(reach, reach, color=INK, linewidth=0.6, linestyle=DASHED)
+        ax.plot(reach, result["slope"].estimate * reach, color=SERIES[2], label=f"slope {result['slope'].estimate:.2f}")
+        for again, name, colour, marker in ((True, "found again", SUPPORTING, "o"), (False, "not", RANDOM, "D")):
+            part = table[table["replicated"] == again]
+            label = f"{name} ({int((result.table['replicated'] == again).sum()):,})"
+            ax.plot(part["discovery_d"], part["cohens_d"], marker, color=colour, alpha=0.4, markersize=2.4, label=label)
+        frame = (1.05 * reach[0], 1.05 * reach[1])  # every d of discovery; one of two or three cells may lie outside
+        ax.set(xlabel="d in the discovery cells", ylabel="d in the confirmation cells", xlim=frame, ylim=frame)
+        ax.legend(loc="upper left")
     return ax
 
 
@@ -55,6 +110,7 @@ def group_stability(
             ax.plot(result.table[field], y + shift, marker, color=colour, alpha=0.7, label=label)
         ax.set_yticks(range(len(order)), order)
         ax.set_ylim(len(order) - 0.5, -0.5)
+        ax.set_xlim(min(0.0, ax.get_xlim()[0]), 1.02)
         ax.set(xlabel="agreement of two groups: r of d, Jaccard of edges")
         ax.legend(loc="lower left", bbox_to_anchor=(0, 1), ncols=3, borderaxespad=0, columnspacing=1, handlelength=1)
     return ax
@@ -104,20 +160,29 @@ def selection(result: "Result", *, ax: "Axes | None" = None, show: bool | None =
 
 
 def coexpression(result: "Result", *, ax: "Axes | None" = None, show: bool | None = None, save: Save = None) -> "Axes":
-    """|d| of the edges against the correlation of their ends' genes, and of the latents themselves.
+    """|d| of the edges over the correlation of their ends' genes, and of the latents themselves: median and quartiles.
 
-    `result` is the answer of `scircuit.analysis.coexpression`.
+    `result` is the answer of `scircuit.analysis.coexpression`; every mark is a twentieth of the edges.
     """
-    table = result.table.iloc[:: max(1, len(result.table) // MAX_POINTS)]
     with canvas(ax, 0.72, show, save) as ax:
         for field, name, colour, marker in (
             ("gene_r", "genes", SUPPORTING, "o"),
             ("latent_r", "latents", SERIES[3], "s"),
         ):
-            if table[field].notna().any():
-                ax.plot(table[field], table["abs_d"], marker, color=colour, alpha=0.4, markersize=2.4, label=name)
-        ax.set(xlabel="correlation over cells", ylabel="|d|")
-        ax.legend(title="correlation of", title_fontsize=6.5)
+            known = result.table[[field, "abs_d"]].dropna()
+            if known.empty:
+                continue
+            r = known[field].abs().to_numpy()
+            order, n_bins = np.argsort(r, kind="stable"), min(BINS, len(r))
+            bins = np.array_split(order, n_bins)
+            size = known["abs_d"].to_numpy()
+            low, middle, high = np.array([np.quantile(size[rows], [0.25, 0.5, 0.75]) for rows in bins]).T
+            centre = [np.median(r[rows]) for rows in bins]
+            ax.fill_between(centre, low, high, color=colour, alpha=0.18, linewidth=0)
+            ax.plot(centre, middle, f"{marker}-", color=colour, markersize=2.6, label=f"of the {name}")
+        ax.set(xlabel="|correlation| over cells", ylabel="|d| of the edges")
+        ax.set_ylim(bottom=0)
+        ax.legend()
     return ax
 
 

@@ -38,7 +38,7 @@ def sae_quality(
         ax.set_ylim(min(0.0, float(np.nanmin(lowest, initial=0.0))), 1.04)
         ax.set_xticks(sparse_ticks(layers["layer"].tolist()))
         ax.set(xlabel="layer", ylabel="share")
-        ax.legend(loc="lower left")
+        ax.legend(loc="lower left", bbox_to_anchor=(0, 1), ncols=3, borderaxespad=0, columnspacing=0.8, handlelength=1)
     return ax
 
 

@@ -9,7 +9,7 @@ import pytest
 from safetensors.numpy import load_file, save_file
 
 from scircuit.analysis.dictionaries import match_dictionaries
-from scircuit.analysis.registry import QUESTIONS, TABLES, analyze, answerable, question
+from scircuit.analysis.registry import QUESTIONS, TABLES, analyze, answerable
 from scircuit.analysis.result import GLOSSARY, Measure, Result
 from scircuit.circuits.schema import ENDS
 from scircuit.circuits.synthetic import planted_circuit
@@ -42,6 +42,13 @@ def run(tmp_path_factory):
         ),
         "interactions": members.assign(set_id=0, delta=rng.normal(0, 1, len(members))),
         "interaction_sets": pd.DataFrame({"set_id": 0, "member": [0, 1], "layer": 0, "feature": [1, 2], "n_cells": 40}),
+        "confirmation": edges.assign(
+            n_cells=40,
+            n_nonzero=30,
+            cohens_d=rng.normal(-1, 1, len(edges)),
+            p_value=rng.random(len(edges)) ** 3,
+            discovery_d=rng.normal(-1, 1, len(edges)),
+        ),
         "coactivation": edges.assign(n_both=150, pmi=1.0),
         "published_annotations": planted.terms.assign(library="GO_BP"),
         "correlations": edges.assign(gene_r=rng.random(len(edges)), latent_r=rng.random(len(edges))),

@@ -1,0 +1,147 @@
+"""Replication: whether edges are there again in other cells, and how much too large they were found."""
+
+from collections.abc import Callable
+
+import numpy as np
+import pandas as pd
+
+from scircuit.analysis.result import Measure, Result
+from scircuit.circuits.schema import ENDS
+from scircuit.errors import ScircuitError
+from scircuit.stats.multiple import benjamini_hochberg
+from scircuit.stats.resampling import bootstrap_draws, percentile_interval, permutation_p
+
+MIN_NONZERO = 6
+"""Responding cells below which no sign-flip p is under 0.05 (2**-5 = 0.03)."""
+_COLUMNS = [*ENDS, "n_cells", "n_nonzero", "cohens_d", "p_value", "discovery_d"]
+_LEAST = 5
+
+
+def replication(
+    confirmed: pd.DataFrame, alpha: float = 0.05, draws: int = 2000, null_draws: int = 1000, seed: int = 0
+) -> Result:
+    """Share of the edges found again, and the winner's-curse slope (METHOD 6.4).
+
+    An edge is replicated when its effect in the confirmation cells has the sign of discovery and q < `alpha`,
+    Benjamini-Hochberg over the edges measured again; an edge whose source is silent there is not. The slope is that of
+    confirmation d on discovery d through the origin, sum(x y) / sum(x^2): 1 when edges were found as large as they
+    are, below 1 by as much as choosing large d made them look larger (Ioannidis 2008). Intervals are from a bootstrap
+    over sources, since the edges of one share its ablation.
+
+    Parameters
+    ----------
+    confirmed : DataFrame
+        `confirmation/edges.parquet`, one row per edge measured again.
+    alpha : float
+        Level of the q-value.
+    draws, null_draws : int
+        Bootstrap draws, and draws of the null.
+    seed : int
+
+    Returns
+    -------
+    Result
+        Measures `confirmed_share`, `confirmed_share_testable` (edges with at least 6 responding confirmation cells),
+        `sign_agreement` (of edges with a response), `r` of d, `slope`, `slope_affine` (with an intercept),
+        `testable_share`. Null: every edge is given the confirmation of another one of the same layer pair at random,
+        so that what edges of a depth have in common remains. Table: the input with `q_value, testable, replicated`.
+
+    Raises
+    ------
+    ScircuitError
+        On missing columns or fewer than 5 edges.
+    """
+    missing = [column for column in _COLUMNS if column not in confirmed]
+    if missing:
+        raise ScircuitError(f"the confirmation table lacks {', '.join(missing)}; run `scircuit trace` to make it.")
+    if len(confirmed) < _LEAST:
+        raise ScircuitError(f"{len(confirmed)} edges were measured again; at least {_LEAST} are needed.")
+    if not 0 < alpha < 1:
+        raise ScircuitError(f"alpha is {alpha}; give a level between 0 and 1, for example 0.05.")
+    rng = np.random.default_rng(seed)
+    x, y = (confirmed[c].to_numpy(np.float64) for c in ("discovery_d", "cohens_d"))
+    q = benjamini_hochberg(confirmed["p_value"].to_numpy(np.float64))
+    testable = (confirmed["n_nonzero"] >= MIN_NONZERO).to_numpy()
+    significant = q < alpha
+    code = pd.factorize(pd.MultiIndex.from_frame(confirmed[ENDS[:2]]))[0]
+    rows = _components(x, y, significant, testable)
+    sums = np.column_stack([np.bincount(code, column) for column in rows.T])
+    observed = sums.sum(axis=0)
+    pair = pd.factorize(pd.MultiIndex.from_frame(confirmed[["source_layer", "target_layer"]]))[0]
+    nulls = np.array(
+        [_components(x, *_exchanged(pair, rng, y, significant, testable)).sum(axis=0) for _ in range(null_draws)]
+    )
+    measures = []
+    for name, statistic, n_at in _STATISTICS:
+        value = float(statistic(observed))
+        interval = percentile_interval(value, bootstrap_draws(sums, statistic, rng, draws), 0.95, len(sums))
+        null = statistic(nulls)
+        null = null[np.isfinite(null)]
+        told = name not in _WITHOUT_NULL and null.size and np.isfinite(value)
+        p = permutation_p(value, null) if told else np.nan
+        expected = float(null.mean()) if told else np.nan
+        measures.append(Measure.of(name, interval, int(observed[n_at]), expected, p))
+    table = confirmed.assign(q_value=q, testable=testable, replicated=rows[:, 1] > 0)
+    return Result.of(
+        "replication",
+        "replication/1",
+        measures,
+        table,
+        "edges given each other's confirmation at random within a layer pair",
+        ["confirmation", "d", "supporting"],
+    )
+
+
+_ALL, _REPLICATED, _TESTABLE, _REPLICATED_TESTABLE, _RESPONDING, _SAME_SIGN, _N, _X, _Y, _XX, _YY, _XY = range(12)
+
+
+def _components(x: np.ndarray, y: np.ndarray, significant: np.ndarray, testable: np.ndarray) -> np.ndarray:
+    """What each edge adds to the totals from which every measure follows, float64 `[edge, 12]`."""
+    same = np.sign(x) == np.sign(y)
+    replicated = same & significant
+    finite = np.isfinite(x) & np.isfinite(y) & testable
+    a, b = np.where(finite, x, 0.0), np.where(finite, y, 0.0)
+    columns = [
+        np.ones(len(x)), replicated, testable, replicated & testable, y != 0, same & (y != 0), finite, a, b, a * a,
+        b * b, a * b,
+    ]  # fmt: skip
+    return np.column_stack(columns).astype(np.float64)
+
+
+def _exchanged(
+    pair: np.ndarray, rng: np.random.Generator, *values: np.ndarray
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """The values with rows exchanged at random within each layer pair."""
+    shuffled = np.lexsort((rng.random(len(pair)), pair))
+    order = np.empty(len(pair), dtype=np.int64)
+    order[np.argsort(pair, kind="stable")] = shuffled
+    y, significant, testable = (v[order] for v in values)
+    return y, significant, testable
+
+
+def _ratio(top: np.ndarray, bottom: np.ndarray) -> np.ndarray:
+    return np.divide(top, bottom, out=np.full(np.shape(top), np.nan), where=np.asarray(bottom) > 1e-12)
+
+
+def _spread(t: np.ndarray, square: int, first: int) -> np.ndarray:
+    return np.maximum(t[..., square] - _ratio(t[..., first] ** 2, t[..., _N]), 0.0)
+
+
+def _together(t: np.ndarray) -> np.ndarray:
+    return t[..., _XY] - _ratio(t[..., _X] * t[..., _Y], t[..., _N])
+
+
+def _share(top: int, bottom: int) -> Callable[[np.ndarray], np.ndarray]:
+    return lambda t: _ratio(t[..., top], t[..., bottom])
+
+
+_STATISTICS: tuple[tuple[str, Callable[[np.ndarray], np.ndarray], int], ...] = (
+    ("confirmed_share", _share(_REPLICATED, _ALL), _ALL),
+    ("confirmed_share_testable", _share(_REPLICATED_TESTABLE, _TESTABLE), _TESTABLE),
+    ("sign_agreement", _share(_SAME_SIGN, _RESPONDING), _RESPONDING),
+    ("r", lambda t: _ratio(_together(t), np.sqrt(_spread(t, _XX, _X) * _spread(t, _YY, _Y))), _N),
+    ("slope", _share(_XY, _XX), _N),
+    ("slope_affine", lambda t: _ratio(_together(t), _spread(t, _XX, _X)), _N),
+    ("testable_share", _share(_TESTABLE, _ALL), _ALL),
+)
+_WITHOUT_NULL = ("testable_share",)

@@ -1,0 +1,34 @@
+"""Each source's edges beside those of the random directions that were ablated in its place."""
+
+import pandas as pd
+
+from scircuit.circuits.circuit import Circuit
+from scircuit.circuits.schema import SOURCE
+
+
+def source_counts(circuit: Circuit) -> pd.DataFrame:
+    """Edges and tests of every source and of its matched random directions.
+
+    Returns
+    -------
+    DataFrame
+        One row per source: `source_layer, source_feature, n_cells` (in which it fires), `n_tests` (targets with a
+        response), `n_edges`, `n_random` (directions of the same norm, ablated at the same positions), and per such
+        direction `n_random_tests, n_random_edges` (means; NaN without one), and `more_than_random`: the directions
+        that have fewer edges than the source.
+    """
+    tests = circuit.tests.assign(draw=circuit.tests["draw"].astype("int64"))
+    own = tests[tests["kind"] == "latent"].groupby(SOURCE)
+    table = own.agg(n_cells=("n_cells", "max"), n_tests=("n_tests", "sum"))
+    table["n_edges"] = circuit.edges.groupby(SOURCE).size().reindex(table.index, fill_value=0)
+    made = tests[tests["kind"] == "random"].groupby([*SOURCE, "draw"])["n_tests"].sum().rename("n_tests").to_frame()
+    draws = circuit.controls.assign(draw=circuit.controls["draw"].astype("int64")).groupby([*SOURCE, "draw"]).size()
+    made["n_edges"] = draws.reindex(made.index, fill_value=0)
+    of_source = table["n_edges"].reindex(made.reset_index("draw").index).to_numpy()
+    made["fewer"] = made["n_edges"].to_numpy() < of_source
+    by_source = made.groupby(level=[0, 1])
+    table["n_random"] = by_source.size().reindex(table.index, fill_value=0)
+    table["n_random_tests"] = by_source["n_tests"].mean().reindex(table.index)
+    table["n_random_edges"] = by_source["n_edges"].mean().reindex(table.index)
+    table["more_than_random"] = by_source["fewer"].sum().reindex(table.index, fill_value=0)
+    return table.reset_index().sort_values(SOURCE, ignore_index=True)

@@ -1,0 +1,120 @@
+"""Interventions by word (`scale:2`, `matched`), for configs and the command line."""
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import pandas as pd
+
+from scircuit.cells.tokens import TokenStore
+from scircuit.errors import ScircuitError
+from scircuit.models.base import FoundationModel
+from scircuit.sae.base import SparseAutoencoder
+from scircuit.tracing.controls import matched_controls, resample
+from scircuit.tracing.interventions import Intervention
+
+WORDS = ("zero", "mean", "scale:ALPHA", "set:VALUE", "activate:VALUE", "resample", "matched:N", "random:N")
+"""What may be done to a latent: a word, with a number where one is needed (N counts latents or directions, default 1).
+
+`mean` sets the latent to its mean over all gene positions; see `Intervention` for the others.
+"""
+_VALUED = ("scale", "set", "activate")
+_COUNTED = ("matched", "random")
+
+
+class Word(NamedTuple):
+    """One intervention asked for: its action and its number, NaN where it has none."""
+
+    action: str
+    number: float
+
+
+def parse_words(words: Sequence[str]) -> list[Word]:
+    """The words, checked.
+
+    Raises
+    ------
+    ScircuitError
+        On an unknown word, a number that is missing or not one, or a word named twice.
+    """
+    found = [_parse(word) for word in words]
+    twice = [word for i, word in enumerate(words) if found[i] in found[:i]]
+    counted = [w.action for w in found if w.action in (*_COUNTED, "mean", "resample", "zero")]
+    if twice or len(set(counted)) < len(counted):
+        raise ScircuitError(f"interventions {list(words)} name one of them twice; name each once.")
+    return found
+
+
+def _parse(word: str) -> Word:
+    action, _, text = word.partition(":")
+    if action not in {w.partition(":")[0] for w in WORDS}:
+        raise ScircuitError(f"intervention {word!r} is unknown; it may be {', '.join(WORDS)}.")
+    if action in _COUNTED:
+        if text and not (text.isdigit() and int(text) > 0):
+            raise ScircuitError(f"intervention {word!r} needs a count of at least 1, for example {action}:3.")
+        return Word(action, float(text or 1))
+    if (action in _VALUED) != bool(text):
+        need = f"needs a number, for example {action}:2" if action in _VALUED else "takes no number"
+        raise ScircuitError(f"intervention {word!r} {need}.")
+    try:
+        return Word(action, float(text) if text else float("nan"))
+    except ValueError:
+        raise ScircuitError(f"intervention {word!r} needs a number after the colon, not {text!r}.") from None
+
+
+def build(
+    words: Sequence[Word],
+    groups: Sequence[tuple[int, ...]],
+    *,
+    model: FoundationModel,
+    sae: SparseAutoencoder,
+    cells: TokenStore,
+    layer: int,
+    features: pd.DataFrame,
+    seed: int = 0,
+) -> list[Intervention]:
+    """Every word done to every group of latents of a layer; `draw` numbers those of one action.
+
+    Parameters
+    ----------
+    groups
+        Latents that are edited together, most often one.
+    cells
+        Where `resample` takes its values from.
+    features
+        `features/features.parquet`, for `mean` and `matched`.
+
+    Raises
+    ------
+    ScircuitError
+        When `matched` or `resample` is asked for several latents together, or a latent is not in the feature table.
+    """
+    alone = [w.action for w in words if w.action in ("matched", "resample")]
+    if alone and any(len(g) > 1 for g in groups):
+        raise ScircuitError(f"{alone[0]} is done to one latent at a time; leave groups out, or ask for another word.")
+    out: list[Intervention] = []
+    doses: dict[str, int] = {}
+    for action, number in words:
+        doses[action] = draw = doses.get(action, -1) + 1
+        if action == "matched":
+            out += matched_controls(features, sae, layer, [f for (f,) in groups], n=int(number))
+        elif action == "resample":
+            out += resample(model, sae, cells, layer, [f for (f,) in groups], seed=seed)
+        elif action == "random":
+            out += [Intervention(g, "random", draw=n, seed=seed) for g in groups for n in range(1, int(number) + 1)]
+        elif action == "mean":
+            out += [Intervention(g, "mean", value=_means(features, layer, g)) for g in groups]
+        elif action == "zero":
+            out += [Intervention(g) for g in groups]
+        else:
+            out += [Intervention(g, action, value=number, draw=draw) for g in groups]
+    return out
+
+
+def _means(features: pd.DataFrame, layer: int, group: tuple[int, ...]) -> tuple[float, ...]:
+    """Mean activation over all gene positions: rate times mean over firings."""
+    table = features[features["layer"] == layer]
+    means = dict(zip(table["feature"], table["frequency"] * table["mean_activation"], strict=True))
+    missing = [f for f in group if f not in means]
+    if missing:
+        raise ScircuitError(f"Latent {missing[0]} of layer {layer} is not in the feature table; describe it first.")
+    return tuple(float(means[f]) for f in group)
