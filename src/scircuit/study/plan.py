@@ -82,10 +82,8 @@ class StudyPlan:
         for row in records(self.stages):
             out.append("  " + _stage_line(row, width))
         total = self.stages[["seconds", "clean", "ablated", "random", "madds", "disk"]].sum()
-        whole: dict[str, Any] = {str(k): v for k, v in total.items()} | {
-            "stage": "total",
-            "memory": self.stages["memory"].max(),
-        }
+        whole: dict[str, Any] = {str(name): value for name, value in total.items()}
+        whole |= {"stage": "total", "memory": self.stages["memory"].max()}
         out += ["  " + _stage_line(whole, width), *(f"assumed: {text}" for text in self.assumptions)]
         return out
 
