@@ -8,7 +8,7 @@ import typer
 from scircuit.errors import ScircuitError
 
 app = typer.Typer(
-    help="A whole study from one file: dictionaries, conditions, what is asked between them, one report.",
+    help="Run a whole study from one file.\n\nDictionaries, conditions, what is asked between them, one report.",
     no_args_is_help=True,
     rich_markup_mode=None,
 )
@@ -22,7 +22,10 @@ def init(
     ] = "study.toml",
     file: Annotated[Path | None, typer.Argument(metavar="FILE", hidden=True)] = None,
 ) -> None:
-    """Write a commented study: one of your own that runs as it is, or with `paper` the published conditions."""
+    """Write a commented study.
+
+    One of your own that runs as it is, or with `paper` the published conditions.
+    """
     from scircuit._io import atomic
     from scircuit.study.template import NAMES, template
 
@@ -40,7 +43,10 @@ def init(
 
 @app.command()
 def plan(study: StudyPath) -> None:
-    """What it needs and what it takes here: files, downloads, forwards, memory, disk, time. Keeps it as plan.json."""
+    """Say what it needs and takes here.
+
+    Files, downloads, forwards, memory, disk, time. Keeps it as plan.json.
+    """
     from scircuit.study.config import load_study
     from scircuit.study.plan import plan_study
 
@@ -60,7 +66,10 @@ def run(
         ),
     ] = None,
 ) -> None:
-    """Do every stage that is not done; goes on where an earlier call stopped."""
+    """Run every stage that is not done.
+
+    Goes on where an earlier call stopped.
+    """
     from scircuit.study.config import load_study
     from scircuit.study.run import run_study
 
@@ -71,7 +80,10 @@ def run(
 
 @app.command()
 def status(study: StudyPath) -> None:
-    """Where each stage stands (done, partial, waiting), with planned and measured seconds."""
+    """Show where each stage stands.
+
+    Done, partial or waiting, with planned and measured seconds.
+    """
     from scircuit.study.config import load_study
     from scircuit.study.page import lines
     from scircuit.study.run import status as state

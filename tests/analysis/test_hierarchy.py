@@ -77,14 +77,14 @@ def test_a_label_whose_deep_latents_act_is_late():
     for source_layer in range(n_layers - 1):
         for source in range(width):
             own = label[source_layer * width + source] == "late"
-            degree = (2 if source_layer < 2 else 20) if own else 10
+            degree = (1 if source_layer < 2 else 20) if own else 10
             target = rng.choice(np.arange(12, width), degree, replace=False)
             rows.append(pd.DataFrame({"target_feature": target}).assign(
                 source_layer=source_layer, source_feature=source, target_layer=source_layer + 1
             ))  # fmt: skip
     edges = pd.concat(rows, ignore_index=True)
     circuit = circuit_of(edges.assign(cohens_d=rng.normal(size=len(edges))), nodes)
-    row = hierarchy(circuit, draws=300).table.set_index("label").loc["late"]
+    row = hierarchy(circuit, draws=600).table.set_index("label").loc["late"]
     assert row["depth_fraction"] > row["depth_null"]
     assert row["depth_q"] < 0.05
     assert row["is_source"]

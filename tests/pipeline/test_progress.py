@@ -15,7 +15,7 @@ from scircuit.pipeline.runs import run
 
 LONG = {
     "tokenize", "activations", "SAEs", "SAE quality", "one-gene latents", "features", "enrichment", "random genes",
-    "layer matches", "pairs", "trace (main)", "check (layer 0)", "trace (confirm)", "statistics", "analysis",
+    "layer matches", "pairs", "trace (main)", "check (layer 0)", "trace (confirm)", "analysis",
 }  # fmt: skip
 
 

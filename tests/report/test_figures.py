@@ -30,6 +30,7 @@ from scircuit.analysis.thresholds import threshold_sweep
 from scircuit.circuits.circuit import Circuit
 from scircuit.circuits.schema import ENDS
 from scircuit.circuits.synthetic import Planted, planted_circuit
+from scircuit.pipeline.knowledge_questions import ASKS
 from scircuit.report import figures
 from scircuit.report.answers import PRESENTATIONS
 from scircuit.report.canvas import COLUMN_INCHES, inline_svg
@@ -189,7 +190,7 @@ def test_every_answer_is_drawn_in_a_column(answers: dict[str, Result], question:
 
 
 def test_every_question_has_a_place_on_the_page() -> None:
-    assert set(PRESENTATIONS) == set(QUESTIONS)
+    assert set(PRESENTATIONS) == set(QUESTIONS) | set(ASKS)
     drawn = {name for name in ANSWERED if name in figures.__all__} | {"effect_sizes"}
     assert drawn == set(QUESTIONS)
 

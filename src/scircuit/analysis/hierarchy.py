@@ -85,7 +85,7 @@ def hierarchy(
     table = _labels(circuit, edges, labels, abs_d, min_edges, min_abs_d)
     table["pagerank"] = pagerank(_graph(edges.source, edges.target, n), damping)
     table["pagerank_null"] = rank_null
-    timing = _timing(circuit, labels, min_source_layers, draws, rng)
+    timing = _timing(circuit, labels, min_source_layers, draws, np.random.default_rng([seed, 1]))
     table = pd.concat([table, timing], axis=1)
     judged = table["depth_q"].notna()
     measures = [

@@ -80,6 +80,11 @@ class CellFile:
         return len(self.obs)
 
     @property
+    def n_vars(self) -> int:
+        """Number of genes."""
+        return len(self.var)
+
+    @property
     def X(self) -> Any:  # noqa: N802  (AnnData's name)
         """The matrix, unread; a file without one raises KeyError, as AnnData does."""
         return self._matrix("X")
