@@ -8,7 +8,7 @@ import typer
 from scircuit.errors import ScircuitError
 
 app = typer.Typer(
-    help="A whole study from one file: dictionaries, conditions, what is asked between them, one report.",
+    help="A study of several conditions from one file.",
     no_args_is_help=True,
     rich_markup_mode=None,
 )
@@ -22,7 +22,10 @@ def init(
     ] = "study.toml",
     file: Annotated[Path | None, typer.Argument(metavar="FILE", hidden=True)] = None,
 ) -> None:
-    """Write a commented study: one of your own that runs as it is, or with `paper` the published conditions."""
+    """Write a study with every value explained.
+
+    One of your own that runs as it is, without a download; or with `paper` the four published conditions.
+    """
     from scircuit._io import atomic
     from scircuit.study.template import NAMES, template
 
@@ -40,7 +43,11 @@ def init(
 
 @app.command()
 def plan(study: StudyPath) -> None:
-    """What it needs and what it takes here: files, downloads, forwards, memory, disk, time. Keeps it as plan.json."""
+    """Say what a study needs and takes.
+
+    Files with size, licence and how the missing ones come here; forwards, memory, disk and time on this device, from a
+    short calibration that needs none of them. Keeps it as plan.json in the study's folder.
+    """
     from scircuit.study.config import load_study
     from scircuit.study.plan import plan_study
 
@@ -60,7 +67,10 @@ def run(
         ),
     ] = None,
 ) -> None:
-    """Do every stage that is not done; goes on where an earlier call stopped."""
+    """Do every stage that is not done.
+
+    Goes on where an earlier call stopped, at whatever moment that was.
+    """
     from scircuit.study.config import load_study
     from scircuit.study.run import run_study
 
@@ -71,7 +81,10 @@ def run(
 
 @app.command()
 def status(study: StudyPath) -> None:
-    """Where each stage stands (done, partial, waiting), with planned and measured seconds."""
+    """Show where each stage of it stands.
+
+    Done, partial or waiting, with planned and measured seconds.
+    """
     from scircuit.study.config import load_study
     from scircuit.study.page import lines
     from scircuit.study.run import status as state

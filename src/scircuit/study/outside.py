@@ -113,8 +113,9 @@ def concordance(study: StudyConfig, run: Path) -> Result:
     """
     p, published = study.perturbation, published_circuit(run)
     pairs = paper_gene_pairs(published.edges, published.nodes)
+    lines = "all" if p.lines else None  # a screen of one line needs no choice
     screen = open_screen(
-        p.screen, perturbation=p.perturbation, control=p.control, lines="all", min_cells=PUBLISHED_CELLS
+        p.screen, perturbation=p.perturbation, control=p.control, lines=lines, min_cells=PUBLISHED_CELLS
     )
     measured = differential_expression(screen, "paper")
     rows = pd.Index(measured.perturbations["gene"].drop_duplicates()).get_indexer(pd.Index(pairs["source_gene"]))
