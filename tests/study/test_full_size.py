@@ -42,7 +42,8 @@ n = 2
 [defaults.trace]
 n_cells = 4
 [defaults.edges]
-min_nonzero = 3
+min_nonzero = 2
+min_abs_d = 0.1
 max_q = "null"
 [defaults.confirmation]
 n_cells = 2
