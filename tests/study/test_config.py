@@ -17,6 +17,7 @@ from scircuit.errors import ScircuitError
 from scircuit.study.condition_numbers import condition_numbers
 from scircuit.study.config import CompareSection, DiseaseSection, PerturbationSection, load_study, parse_study
 from scircuit.study.numbers import published_numbers
+from scircuit.study.plan import plan_study
 from scircuit.study.template import NAMES, template
 
 
@@ -236,3 +237,18 @@ def test_numbers_of_a_planted_circuit(tmp_path: Path):
     capped = found.loc[("edges", "paper"), "estimate"]
     assert capped <= found.loc[("edges_uncapped", "paper"), "estimate"]
     assert capped <= 6 * 3 * 50
+
+
+def test_a_model_of_ones_own_is_planned_as_far_as_it_can_be(tmp_path: Path):
+    (tmp_path / "mine.py").write_text("def load(**options): ...\n")
+    study = parse_study(
+        small(dictionaries={"d": {"model": {"source": str(tmp_path / "mine.py") + ":load"}}}), folder=tmp_path
+    )
+    plan = plan_study(study)
+    seconds = plan.stages.set_index("stage")["seconds"]
+    assert seconds[["dictionary:d", "tokens:one", "features:one", "trace:one"]].isna().all()
+    assert seconds["report"] > 0
+    assert any("nothing of d" in text for text in plan.assumptions)
+    (missing,) = [need for need in plan.needs if not need.present]
+    assert (missing.kind, missing.name) == ("cells", "cells.h5ad")
+    assert "unknown" in "\n".join(plan.lines())
