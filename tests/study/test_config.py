@@ -12,7 +12,7 @@ from scircuit._io import write_json
 from scircuit.circuits.build import build_circuit
 from scircuit.circuits.synthetic import planted_circuit
 from scircuit.cli import app
-from scircuit.config import RunConfig
+from scircuit.config import PROFILES, RunConfig
 from scircuit.errors import ScircuitError
 from scircuit.study.condition_numbers import condition_numbers
 from scircuit.study.config import CompareSection, DiseaseSection, PerturbationSection, load_study, parse_study
@@ -135,6 +135,10 @@ def test_the_published_conditions():
     published = parse_study({**tomllib.loads(template("paper")), "profile": "paper"})
     assert {c.run.edges.consistency for c in published.conditions} == {"zero_as_negative"}
     assert {c.run.model.protocol for c in published.conditions} == {"paper"}
+    for section, values in PROFILES["paper"].items():
+        for key, value in values.items():
+            found = {getattr(getattr(c.run, section), key) for c in published.conditions}
+            assert found == {value}, f"the file must leave {section}.{key} to the profile"
 
 
 def test_own_template_explains_every_setting():
