@@ -25,7 +25,9 @@ class ModelSection:
     device: str = "auto"
     """auto, cpu, cuda, cuda:1, mps."""
     dtype: str = "float32"
-    """float32, bfloat16 or float16; responses are exact to float32 only in float32."""
+    """float32, tf32 (CUDA), bfloat16 or float16; below float32 the trace reports what the precision costs."""
+    compile: bool = False
+    """Compile the blocks with torch.compile: faster on a GPU after a minute of compiling; other last bits."""
     options: dict[str, Any] = field(default_factory=dict)
     """Options of the tokenizer (scGPT: binning = "sampled" | "midpoint", seed)."""
 

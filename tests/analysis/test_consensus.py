@@ -76,6 +76,27 @@ def test_the_null_keeps_sources_degrees_and_target_frequencies(seed):
     assert not np.array_equal(drawn, edges.target)
 
 
+def test_the_null_hardly_gives_a_latent_a_target_twice():
+    """Each target label of these circuits is one latent, so repeated edges show as repeated label pairs."""
+    circuit = random_targets(0, n_layers=3, width=120, n_sources=20, degree=20)
+    names = [f"latent {i:04d}" for i in range(len(circuit.nodes))]
+    circuit = replace(circuit, nodes=circuit.nodes.assign(label=names))
+    edges = LabelledEdges.of(circuit, label_vocabulary([circuit]))
+    for seed in range(10):
+        drawn = np.column_stack([edges.source, edges.permuted_targets(np.random.default_rng(seed))])
+        assert len(np.unique(drawn, axis=0)) > 0.98 * len(edges.row), "without repair about 0.92"
+
+
+def test_the_fold_of_random_targets_is_unbiased():
+    folds = [
+        consensus(two(random_targets(1000 + 2 * s), random_targets(1001 + 2 * s)), draws=20, paper_draws=0)[
+            "fold"
+        ].estimate
+        for s in range(10)
+    ]
+    assert np.mean(folds) == pytest.approx(1.0, abs=0.018)
+
+
 def test_more_models_and_conditions():
     pairs = planted_table(1)
     conditions = [
@@ -98,9 +119,9 @@ def test_more_models_and_conditions():
 def test_a_thousand_draws_take_seconds():
     circuits = two(random_targets(0, degree=150), random_targets(1, degree=150))
     assert len(circuits[0].circuit.edges) == 30 * 8 * 150
-    start = time.perf_counter()
-    consensus(circuits, draws=1000)
-    assert time.perf_counter() - start < 20
+    start = time.process_time()
+    consensus(circuits, draws=200, paper_draws=200)
+    assert time.process_time() - start < 6, "a fifth of a thousand draws over 72,000 edges"
 
 
 def test_the_same_seed_gives_the_same_numbers():

@@ -104,7 +104,7 @@ def test_chance_is_told(opened) -> None:
     assert control["draws"] == 20
     record = read_json(out / "circuit" / "run.json")["annotation"]
     assert record["beyond"] == pytest.approx(control["annotated"] - control["control"])
-    assert "the same with random genes" in (out / "report" / "index.html").read_text(encoding="utf-8")
+    assert "the same share, their genes drawn at random" in (out / "report" / "index.html").read_text(encoding="utf-8")
 
 
 def test_quality_says_how_many_latents_are_one_gene(opened) -> None:

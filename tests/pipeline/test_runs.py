@@ -20,7 +20,8 @@ ARTEFACTS = {
     "features": ("features.parquet", "genes.parquet", "background.parquet", "cells.parquet", "obs.parquet",
                  "terms.parquet", "features.json", "labels.json"),
     "trace": ("effects.parquet", "tests.parquet", "cell_effects.parquet", "groups.parquet", "trace.json"),
-    "circuit": ("edges.parquet", "nodes.parquet", "tests.parquet", "controls.parquet", "terms.parquet", "run.json"),
+    "circuit": ("edges.parquet", "nodes.parquet", "tests.parquet", "controls.parquet", "sources.parquet",
+                "terms.parquet", "run.json"),
     "analysis": ("answers.parquet", "sign_balance.json", "sign_balance.parquet"),
     "report": ("index.html",),
 }  # fmt: skip

@@ -72,7 +72,8 @@ def test_what_is_printed(inputs):
     for part in ("exact engine on cpu, 24 cells", "counted in every cell", "peak memory", "disk while it runs"):
         assert part in text
     local = plan_trace(model, saes, store, SOURCES, settings=replace(SETTINGS, engine="local")).lines()
-    assert "fidelity check (24 sources per layer in 24 cells" in local[-1]
+    assert "fidelity check (24 sources per layer in 24 cells" in local[-2]
+    assert "counted without context rows" in local[-1]
 
 
 def test_a_model_that_shows_no_blocks_has_forwards_and_time(tmp_path):

@@ -274,3 +274,25 @@ def test_moments_merge_to_the_same_as_one_pass(seed, n):
     assert whole.n_pos[r].tolist() == (mine > 0).sum(axis=0).tolist()
     again = Moments.from_tensors(whole.tensors("x"), "x")
     assert all((again.arrays()[k] == v).all() for k, v in whole.arrays().items())
+
+
+def test_sums_are_read_two_parts_at_a_time_however_many_cells(setup, tmp_path, monkeypatch):
+    """What `assemble` holds does not grow with the blocks of cells."""
+    import weakref
+
+    model, saes, store, sources = setup
+    alive: weakref.WeakValueDictionary[int, Moments] = weakref.WeakValueDictionary()
+    most = []
+    original = Moments.from_tensors.__func__
+
+    def from_tensors(cls, tensors, prefix):
+        found = original(cls, tensors, prefix)
+        alive[id(found)] = found
+        most.append(len(alive))
+        return found
+
+    monkeypatch.setattr(Moments, "from_tensors", classmethod(from_tensors))
+    one_cell = TraceSettings(**{**vars(SETTINGS), "cells_per_block": 1})
+    tracer.trace(model, saes, store, {0: sources[0]}, tmp_path / "t", settings=one_cell)
+    assert len(most) >= len(store) * 3, "one part per cell and target layer was read"
+    assert max(most) <= 2

@@ -13,6 +13,7 @@ from scircuit.analysis.result import Measure, Result
 from scircuit.circuits.circuit import Circuit
 from scircuit.errors import ScircuitError
 
+_ROUNDS = 4
 UNLABELLED = ("", "unlabelled", "unknown", "unannotated")
 
 
@@ -85,38 +86,63 @@ class LabelledEdges(NamedTuple):
     """Edges with a label at both ends, sorted by stratum; all arrays `[edge]`.
 
     `source`, `target` are codes into `labels`; a stratum is a (source layer, target layer), the edges of stratum i are
-    `start[i] : start[i + 1]`; `row` is the edge's position in `circuit.edges`.
+    `start[i] : start[i + 1]`; `row` is the edge's position in `circuit.edges`; `ends` int64 `[edge, 2]` are
+    the latents of both ends, as rows of `circuit.nodes`.
     """
 
     source: np.ndarray
     target: np.ndarray
     row: np.ndarray
     start: np.ndarray
+    ends: np.ndarray
 
     @classmethod
     def of(cls, circuit: Circuit, labels: pd.Index) -> "LabelledEdges":
         """The labelled edges of a circuit, labels coded by `labels`."""
         edges, index = circuit.edges, NodeIndex.of(circuit.nodes)
         code = label_codes(circuit, labels)
-        source, target = code[index.sources(edges)], code[index.targets(edges)]
+        ends = np.column_stack([index.sources(edges), index.targets(edges)])
+        source, target = code[ends[:, 0]], code[ends[:, 1]]
         row = np.flatnonzero((source >= 0) & (target >= 0))
         layers = edges[["source_layer", "target_layer"]].to_numpy(np.int64)[row]
         stratum = layers[:, 0] * (layers.max(initial=0) + 1) + layers[:, 1]
         order = np.argsort(stratum, kind="stable")
         row, stratum = row[order], stratum[order]
         start = np.flatnonzero(np.r_[True, stratum[1:] != stratum[:-1], True]) if len(row) else np.zeros(1, int)
-        return cls(source[row], target[row], row, start)
+        return cls(source[row], target[row], row, start, ends[row])
 
     def permuted_targets(self, rng: np.random.Generator) -> np.ndarray:
         """Targets exchanged among the edges of a stratum.
 
         The bipartite configuration model of each layer pair: source labels keep their numbers of edges, target labels
-        their frequencies, target latents their in-degrees; only who drives whom is drawn anew.
+        their frequencies, target latents their in-degrees; only who drives whom is drawn anew. As in a circuit,
+        hardly a latent gets a target twice: with repeated edges the draws would hold fewer label pairs than any
+        circuit, and targets drawn at random would look conserved.
         """
-        target = self.target.copy()
+        order = np.arange(len(self.target))
         for begin, end in pairwise(self.start):
-            rng.shuffle(target[begin:end])
-        return target
+            rng.shuffle(order[begin:end])
+        _separate(self.ends, order, self.start, rng)
+        return self.target[order]
+
+
+def _separate(ends: np.ndarray, order: np.ndarray, start: np.ndarray, rng: np.random.Generator) -> None:
+    """Exchange, in place, the targets of repeated edges with those of random others of their stratum.
+
+    Four rounds leave few; a source that drives a large part of the stratum's targets may keep some.
+    """
+    key = ends[:, 0] * (int(ends[:, 1].max(initial=0)) + 1)
+    for _ in range(_ROUNDS):
+        # Place and pair in one integer: sorting integers is several times faster than finding their order.
+        pair, place = np.divmod(np.sort((key + ends[order, 1]) * len(order) + np.arange(len(order))), len(order))
+        repeated = place[1:][np.diff(pair) == 0]
+        if not len(repeated):
+            return
+        stratum = np.searchsorted(start, repeated, side="right") - 1
+        others = start[stratum] + (rng.random(len(repeated)) * np.diff(start)[stratum]).astype(np.int64)
+        mixed = np.unique(np.concatenate([repeated, others]))
+        within = np.searchsorted(start, mixed, side="right")
+        order[mixed] = order[mixed[np.lexsort((rng.random(len(mixed)), within))]]
 
 
 def label_codes(circuit: Circuit, labels: pd.Index) -> np.ndarray:

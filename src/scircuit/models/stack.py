@@ -101,6 +101,11 @@ class BlockStack(ReadsCells, nn.Module):
         keep = batch.role != Role.PAD
         return None if keep.all() else self.tensor(keep)[:, None, None, :]
 
+    def compile_blocks(self, backend: str = "inductor") -> None:
+        """Compile each block with `torch.compile`, for sequences of any length; results differ by rounding."""
+        for block in self.blocks:
+            block.compile(dynamic=True, backend=backend)
+
     def block(self, i: int) -> PostNormBlock:
         """Block i itself, for engines that need its keys and values."""
         if not 0 <= i < self.n_layers:

@@ -5,6 +5,8 @@ from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
+import torch
+
 from scircuit.cells.files import open_cells
 from scircuit.config import RunConfig
 from scircuit.errors import ScircuitError
@@ -14,17 +16,36 @@ from scircuit.knowledge.networks import Network
 from scircuit.knowledge.registry import load_gene_sets, load_network
 from scircuit.models.base import FoundationModel
 from scircuit.models.load import load_model
+from scircuit.models.stack import BlockStack
 from scircuit.sae import LinearSAE, SaeTraining, load_saes, read_saes, require_traceable
 from scircuit.sae.checkpoint import MANIFEST
 from scircuit.tracing.settings import TraceSettings
 
 
 def open_model(config: RunConfig) -> FoundationModel:
-    """The run's model."""
+    """The run's model.
+
+    Raises
+    ------
+    ScircuitError
+        As `load_model`; or when TF32 is asked for without CUDA, or compiled blocks of a model that has none.
+    """
     m = config.model
-    return load_model(
-        m.source, protocol=m.protocol, dictionaries=m.dictionaries, device=m.device, dtype=m.dtype, options=m.options
+    dtype = "float32" if m.dtype == "tf32" else m.dtype
+    model = load_model(
+        m.source, protocol=m.protocol, dictionaries=m.dictionaries, device=m.device, dtype=dtype, options=m.options
     )
+    if m.dtype == "tf32":
+        if model.device.type != "cuda":
+            raise ScircuitError(
+                f"model.dtype = 'tf32' is arithmetic of NVIDIA GPUs, the model is on {model.device.type}; use float32."
+            )
+        torch.backends.cuda.matmul.allow_tf32 = True
+    if m.compile:
+        if not isinstance(model, BlockStack):
+            raise ScircuitError(f"model.compile compiles blocks of ours, which {model.name} has not; leave it out.")
+        model.compile_blocks()
+    return model
 
 
 def read_cells(path: str) -> Any:

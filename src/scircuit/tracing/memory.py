@@ -12,7 +12,7 @@ from scircuit.errors import ScircuitError
 from scircuit.models.base import FoundationModel
 from scircuit.models.stack import BlockStack
 from scircuit.sae.base import SparseAutoencoder
-from scircuit.tracing.settings import TraceSettings
+from scircuit.tracing.settings import CONTEXT_LADDER, TraceSettings
 
 log = logging.getLogger(__name__)
 T = TypeVar("T")
@@ -144,7 +144,9 @@ def plan_memory(
         chunk = max(1, settings.score_bytes // (4 * n_heads * length))
         # Scores, weights and the product that is overwritten; all rows of all chunks of a cell are kept between layers.
         batch = 3 * settings.score_bytes + chunk * (per_position + widest * _RESPONSE_BYTES)
-        batch += rows * length * d * item // 8
+        # An eighth of the positions fires, and context rows come on top: as many as the fidelity check may ask for.
+        context = CONTEXT_LADDER[-1] if settings.context_rows is None else settings.context_rows
+        batch += int(rows * min(length, length / 8 * (1 + context))) * d * item
     return MemoryPlan(_weights(model, saes), moments, clean + batch + _encode_bytes(widest))
 
 
