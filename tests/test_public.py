@@ -14,11 +14,16 @@ NAMES = [
     "Circuit", "EdgeRule", "FoundationModel", "HookedModel", "Intervention", "Latents", "ReportRun", "RunConfig",
     "SaeTraining", "ScircuitError", "TokenBatch", "TokenStore", "TraceSettings", "__version__", "build_catalogue",
     "build_circuit", "check_adapter", "demo", "doctor", "enrich", "gene_rows", "label_features", "list_checkpoints",
-    "load_config", "load_model", "load_saes", "measure_quality", "packaged_programs", "parse_config", "read_gmt",
-    "residuals", "run", "save_saes", "select_sources", "tokenize", "trace", "train_saes", "write_report",
+    "load_config", "load_model", "load_saes", "load_study", "measure_quality", "packaged_programs", "parse_config",
+    "plan_study", "read_gmt", "residuals", "run", "run_study", "save_saes", "select_sources", "tokenize", "trace",
+    "train_saes", "write_report",
 ]  # fmt: skip
 COMMANDS = sorted(command.name or command.callback.__name__ for command in app.registered_commands)
-GROUPS = {"knowledge": ["list", "fetch", "add", "show"], "models": ["list", "fetch", "show"]}
+GROUPS = {
+    "knowledge": ["list", "fetch", "add", "show"],
+    "models": ["list", "fetch", "show"],
+    "study": ["init", "plan", "run", "status"],
+}
 
 
 def python(code: str) -> str:
@@ -81,7 +86,7 @@ def test_bare_call_lists_every_command() -> None:
     } <= set(COMMANDS)
 
 
-@pytest.mark.parametrize("group", [[], ["knowledge"], ["models"]])
+@pytest.mark.parametrize("group", [[], ["knowledge"], ["models"], ["study"]])
 def test_lists_of_commands_are_whole_sentences(group: list[str]) -> None:
     shown = CliRunner().invoke(app, [*group, "--help"], env={"COLUMNS": "80"}).output.split("Commands:")[1]
     assert "..." not in shown, "a first line fits beside its command"

@@ -35,12 +35,15 @@ _NAMES = {
     "load_config": "config",
     "load_model": "models.load",
     "load_saes": "sae.checkpoint",
+    "load_study": "study.config",
     "measure_quality": "features.quality",
     "packaged_programs": "knowledge.gmt",
     "parse_config": "config",
+    "plan_study": "study.plan",
     "read_gmt": "knowledge.gmt",
     "residuals": "models.stream",
     "run": "pipeline.runs",
+    "run_study": "study.run",
     "save_saes": "sae.checkpoint",
     "select_sources": "features.sources",
     "tokenize": "cells.tokens",
@@ -78,6 +81,9 @@ if TYPE_CHECKING:
     from scircuit.sae.latents import Latents
     from scircuit.sae.settings import SaeTraining
     from scircuit.sae.training import train_saes
+    from scircuit.study.config import load_study
+    from scircuit.study.plan import plan_study
+    from scircuit.study.run import run_study
     from scircuit.tracing.interventions import Intervention
     from scircuit.tracing.settings import TraceSettings
     from scircuit.tracing.tracer import trace

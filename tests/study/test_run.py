@@ -97,6 +97,27 @@ def test_numbers_are_those_of_the_artefacts(finished_study: Path):
     assert fold[["published", "paper", "default"]].isna().tolist() == [False, True, True]
 
 
+def test_the_world_outside_is_asked(finished_study: Path):
+    out = finished_study / "out"
+    table = pd.read_parquet(out / "report" / "numbers.parquet").set_index(["number", "scope"])
+    signs = table.loc[("crispri_sign", "some")]
+    assert 0 <= signs["paper"] <= 1
+    assert 0 <= signs["paper_null"] <= 1
+    pairs = pd.read_parquet(out / "validate" / "some" / "paper" / "validation.parquet")
+    agree = (pairs["mean_d"] < 0) == (pairs["log2_fold_change"] < 0)
+    assert signs["paper"] == pytest.approx(agree.mean())
+    assert (pairs["log2_fold_change"].abs() >= 0.01).all()
+    comparison = pd.read_parquet(out / "conditions" / "some" / "validation" / "study" / "comparison.parquet")
+    chosen = comparison[(comparison["definition"] == "loadings") & (comparison["stratum"] == "all")]
+    auroc = table.loc[("crispri_auroc", "some")]
+    expected = chosen.set_index("metric").loc["auroc"]
+    assert (auroc["default"], auroc["null"]) == pytest.approx((expected["estimate"], expected["baseline"]))
+    assert ("crispri_sign", "all") not in table.index, "only the conditions that were asked for are judged"
+    found = pd.read_parquet(out / "disease" / "all" / "answers.parquet")
+    assert found["question"].tolist() == ["disease"]
+    assert "no latent fires at 50 genes" in found["refused"].iloc[0], "a vocabulary of 60 genes is too small to ask"
+
+
 def test_the_page_holds_every_number_and_stage(finished_study: Path):
     page = (finished_study / "out" / "report" / "index.html").read_text()
     table = pd.read_parquet(finished_study / "out" / "report" / "numbers.parquet")
@@ -111,7 +132,8 @@ def test_the_plan_lies_beside_what_was_measured(finished_study: Path):
     plan = read_json(finished_study / "out" / "plan.json")
     found = status(study_of(finished_study))
     assert [row["stage"] for row in plan["stages"]] == found["stage"].tolist()
-    assert found["planned_seconds"].notna().all()
+    unplanned = found.loc[found["planned_seconds"].isna(), "stage"].tolist()
+    assert unplanned == ["disease", "validate"], "what depends on a file of the user's is not guessed"
     rows = {row["stage"]: row for row in plan["stages"]}
     for name in ("all", "gpt"):
         trace = read_json(finished_study / "out" / "conditions" / name / "trace" / "trace.json")

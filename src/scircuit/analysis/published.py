@@ -65,7 +65,7 @@ def effect_sizes(traced: Traced) -> Result:
     table = groups.agg(["size", "mean", "median"]).rename_axis(["source_layer", "target_layer"]).reset_index()
     values = {
         "mean_abs_d": size.mean(),
-        "median_abs_d": size.median(),
+        "median_abs_d": size.dropna().median(),
         "share_abs_d_above_1": (size > 1).mean() if len(size) else np.nan,
     }
     return _result("effect_sizes", values, len(edges), table.rename(columns={"size": "n_edges"}), ["d"])

@@ -57,10 +57,16 @@ def compare(study: StudyConfig) -> None:
     runs = [study.out / "conditions" / c.name for c in study.conditions]
     names, models = [c.name for c in study.conditions], [c.group for c in study.conditions]
     n_cells = fewest_cells(runs)
-    comparing.compare(
-        runs, out, names=names, models=models, profile="paper", n_cells=n_cells, disease=study.disease.sources,
-        draws=study.compare.draws, min_models=study.compare.min_models, report=False, seed=study.seed,
-    )  # fmt: skip
+    try:
+        comparing.compare(
+            runs, out, names=names, models=models, profile="paper", n_cells=n_cells, disease=study.disease.sources,
+            draws=study.compare.draws, min_models=study.compare.min_models, report=False, seed=study.seed,
+        )  # fmt: skip
+    except ScircuitError as error:  # a condition without edges: the study goes on, and its report says why
+        log.warning("the conditions cannot be compared: %s", error)
+        refused = pd.DataFrame([Measure("", float("nan"))]).assign(question="consensus", names="", refused=str(error))
+        with atomic(out / ANSWERS) as path:
+            refused.assign(folder="").to_parquet(path, index=False)
     tally = Answers(study.out / "labels")
     for inside, rule in (("", None), ("paper", PAPER)):
         conditions = open_conditions(runs, names, rule, n_cells, study.seed, models)

@@ -85,7 +85,8 @@ def _of_edges(capped: Circuit, uncapped: Circuit, profile: str) -> Iterator[Numb
     yield Number(
         "coverage", profile, len(targets) / max(len(capped.nodes), 1), n=len(capped.nodes), unit_of_n="latents"
     )
-    size, other = pd.Series(sizes(edges), dtype=float), pd.Series(sizes(controls), dtype=float)
+    # |d| is not a number where the responses do not vary at all.
+    size, other = (pd.Series(sizes(table), dtype=float).dropna() for table in (edges, controls))
     for name, take in (("mean_abs_d", "mean"), ("median_abs_d", "median"), ("max_abs_d", "max")):
         chance = float(getattr(other, take)()) if has_null and len(other) else np.nan
         yield Number(name, profile, float(getattr(size, take)()) if n else np.nan, chance, n)

@@ -16,6 +16,7 @@ from scircuit.errors import ScircuitError
 from scircuit.knowledge.registry import list_sources
 from scircuit.models.hub import by_hand, missing_files
 from scircuit.models.load import PACKAGED
+from scircuit.models.plugin import is_function
 from scircuit.models.registry import Checkpoint, known_checkpoint
 from scircuit.study.config import StudyConfig
 
@@ -108,6 +109,10 @@ def model_needs(run: RunConfig) -> list[Need]:
     if source in PACKAGED:
         folder = Path(str(files("scircuit") / "data" / source))
         return [Need("weights", source, True, bytes=_size(folder), licence="MIT (ships with the package)")]
+    if is_function(source):
+        file = source.rpartition(":")[0]
+        here = Path(file).is_file() or not file.endswith(".py")
+        return [Need("weights", source, here, "" if here else f"{file} does not exist; correct model.source")]
     if Path(source).is_dir():
         known = known_checkpoint(Path(source).name)
         return [Need("weights", source, True, bytes=_size(Path(source)), licence=known.licence if known else "")]

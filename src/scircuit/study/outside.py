@@ -113,9 +113,9 @@ def concordance(study: StudyConfig, run: Path) -> Result:
     """
     p, published = study.perturbation, published_circuit(run)
     pairs = paper_gene_pairs(published.edges, published.nodes)
-    screen = open_screen(
-        p.screen, perturbation=p.perturbation, control=p.control, lines="all", min_cells=PUBLISHED_CELLS
-    )
+    lines = "all" if p.lines else None  # a screen of one line needs no choice
+    columns_of = {"perturbation": p.perturbation, "control": p.control}
+    screen = open_screen(p.screen, lines=lines, min_cells=PUBLISHED_CELLS, **columns_of)  # type: ignore[arg-type]
     measured = differential_expression(screen, "paper")
     rows = pd.Index(measured.perturbations["gene"].drop_duplicates()).get_indexer(pd.Index(pairs["source_gene"]))
     columns = measured.genes.get_indexer(pd.Index(pairs["target_gene"]))

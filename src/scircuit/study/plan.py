@@ -16,6 +16,7 @@ from scircuit._io import write_json
 from scircuit.cells.sampling import draw_sample
 from scircuit.cells.tokens import tokenize
 from scircuit.config import DataSection, RunConfig
+from scircuit.errors import ScircuitError
 from scircuit.models.base import FoundationModel
 from scircuit.models.load import load_model
 from scircuit.models.stack import choose_device
@@ -39,6 +40,7 @@ ASSUMED_CELLS = 2000
 ASSUMED_LENGTH = {"geneformer": 2028, "scgpt": 1187}
 """Mean gene positions per cell where cells or token dictionaries are not here: those published (METHOD 1.1)."""
 _LOOKED_AT = 48
+_OF_MODEL = ("tokens", "features", "trace")
 _BASE = 700_000_000
 """Bytes of the process itself with its libraries."""
 
@@ -105,10 +107,12 @@ def plan_study(study: StudyConfig) -> StudyPlan:
 
     Files that are not here are not needed: models of their shape with random weights are timed in their place.
 
+    A model of the user's own (`FILE.py:FUNCTION`) has no shape to look up: its stages are left unknown.
+
     Raises
     ------
     ScircuitError
-        When the shape of a model is not known, or the study's folder holds something else.
+        When the study's folder holds something else.
     """
     folder = StudyFolder.open(study.out)
     planner = _Planner(study)
@@ -149,12 +153,19 @@ class _Planner:
     def table(self) -> pd.DataFrame:
         loads: dict[str, Load] = {}
         for dictionary in self.study.dictionaries:
+            if not self.shape_known(dictionary.run):
+                loads[f"dictionary:{dictionary.name}"] = Load(seconds=math.nan)
+                continue
             run, shape, sizes, pace = self.look(dictionary.run)
             loads[f"dictionary:{dictionary.name}"] = amounts.training(run, shape, sizes, pace)
         expected: dict[str, float] = {}
         for condition in self.study.conditions:
             trained = next(d.run for d in self.study.dictionaries if d.name == condition.dictionaries)
             like = replace(condition.run, sae=replace(trained.sae, path=None, mix=()))
+            if not self.shape_known(like):
+                loads |= {f"{kind}:{condition.name}": Load(seconds=math.nan) for kind in _OF_MODEL}
+                expected[condition.name] = 0.0
+                continue
             run, shape, sizes, pace = self.look(like)
             model = random_model(shape, run.model, 2)
             saes = random_saes(model, range(1), run.sae.expansion, run.sae.k)
@@ -177,6 +188,15 @@ class _Planner:
             for stage in stages(self.study)
         ]  # fmt: skip
         return pd.DataFrame(rows)
+
+    def shape_known(self, run: RunConfig) -> bool:
+        """Whether a run can be timed; if not, the plan says so."""
+        try:
+            shape_of(run.model)
+        except ScircuitError as error:
+            self.assumptions.append(f"nothing of {run.name}: {error}")
+            return False
+        return True
 
     def look(self, run: RunConfig) -> tuple[RunConfig, Shape, Sizes, Pace]:
         """Shape, cells and pace of a run."""
