@@ -81,7 +81,7 @@ def run(
 
 @app.command()
 def status(study: StudyPath) -> None:
-    """Show where each stage stands.
+    """Show where each stage of a study stands.
 
     Done, partial or waiting, with planned and measured seconds.
     """

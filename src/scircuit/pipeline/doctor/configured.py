@@ -132,9 +132,10 @@ def _model(table: Table, folder: Path, models: Models) -> Iterator[Finding]:
             return
     if not is_function(source):
         find_source(source, dictionaries, download=False)
+    dtype = given.get("dtype", "float32")
     model = load_model(
         source, protocol=given.get("protocol", "official"), dictionaries=dictionaries, device="cpu",
-        dtype=given.get("dtype", "float32"), options=given.get("options"),
+        dtype="float32" if dtype == "tf32" else dtype, options=given.get("options"),
     )  # fmt: skip
     models.add(table, model)
     detail = f"{model.name}, {model.n_layers} layers of width {model.d_model}, {len(model.genes):,} genes"
@@ -151,11 +152,8 @@ def _device(what: str, device: str, model: Any) -> Finding:
     what = f"{what}.device"
     try:
         chosen = choose_device(device)
-    except RuntimeError:
-        return fail(what, f"{device!r} is no device", "use auto, cpu, cuda, cuda:1 or mps")
-    there = {"cpu": True, "cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available()}
-    if not there.get(chosen.type, False) or (chosen.index or 0) >= max(torch.cuda.device_count(), 1):
-        return fail(what, f"{device} is not on this machine", 'use device = "auto" or "cpu"')
+    except ScircuitError as error:
+        return fail(what, str(error))
     module = getattr(model, "module", model)
     size = sum(p.numel() * p.element_size() for p in module.parameters()) if hasattr(module, "parameters") else 0
     free = torch.cuda.mem_get_info(chosen)[0] if chosen.type == "cuda" else main_memory()[1]
