@@ -14,8 +14,10 @@ $(VENV)/installed: pyproject.toml
 	$(BIN)/pip install --quiet --editable '.[scanpy]' --group dev
 	touch $@
 
+OUT ?= demo
+
 demo: $(VENV)/installed
-	$(BIN)/scircuit demo --out demo
+	$(BIN)/scircuit demo --out $(OUT)
 
 # Two test processes with one thread each finish sooner than one with two.
 test: $(VENV)/installed
