@@ -23,9 +23,9 @@ demo: $(VENV)/installed
 test: $(VENV)/installed
 	OMP_NUM_THREADS=1 $(BIN)/pytest -q -n 2 -m 'not slow'
 
-# One thread: bits are compared between one process and several, which need the same number of threads.
+# One thread each: bits are compared between one process and several, which need the same number of threads.
 test-slow: $(VENV)/installed
-	OMP_NUM_THREADS=1 $(BIN)/pytest -q -m slow
+	OMP_NUM_THREADS=1 $(BIN)/pytest -q -n 2 -m slow
 
 lint: $(VENV)/installed
 	$(BIN)/ruff check .
