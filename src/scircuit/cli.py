@@ -96,7 +96,7 @@ def init(
     Set at least cells.path (your .h5ad) and model.source (your checkpoint), then `scircuit run FILE`.
     """
     from scircuit._io import atomic
-    from scircuit.config import template
+    from scircuit.config_template import template
 
     if path.exists():
         raise ScircuitError(f"{path} exists already; choose another name or delete it.")
@@ -147,7 +147,7 @@ def run(
 def _read(config: Path, out: Path | None, memory: str | None = None, accept: bool = False) -> "RunConfig":
     from dataclasses import replace
 
-    from scircuit.config import load_config
+    from scircuit.config_reading import load_config
 
     loaded = load_config(config)
     if memory is not None:

@@ -102,7 +102,7 @@ def combine(
 def _config(path: Path, out: Path | None) -> "RunConfig":
     from dataclasses import replace
 
-    from scircuit.config import load_config
+    from scircuit.config_reading import load_config
 
     loaded = load_config(path)
     return loaded if out is None else replace(loaded, out=str(out))

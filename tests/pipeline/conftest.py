@@ -8,7 +8,8 @@ from typing import Any
 import anndata as ad
 import pytest
 
-from scircuit.config import RunConfig, load_config
+from scircuit.config import RunConfig
+from scircuit.config_reading import load_config
 
 SETTINGS = """
 name = "{name}"

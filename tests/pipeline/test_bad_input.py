@@ -159,7 +159,7 @@ def test_wrong_counts(project, scgpt_folder, cells, refusal, value: float, says:
 
 
 def test_empty_cells_are_dropped_and_counted(project, scgpt_folder, cells) -> None:
-    from scircuit.config import load_config
+    from scircuit.config_reading import load_config
     from scircuit.pipeline.runs import run
 
     adata = cells.copy()
@@ -216,7 +216,7 @@ def test_wrong_settings(project, geneformer_folder, refusal, line: str, says: st
 
 
 def test_a_threshold_above_the_usual_one_is_traced_for(project, geneformer_folder) -> None:
-    from scircuit.config import load_config
+    from scircuit.config_reading import load_config
     from scircuit.pipeline.opening import trace_settings
 
     for text, retention in (("0.2", 0.2), ("0.01", 0.05), ('"null"', 0.05)):

@@ -7,7 +7,8 @@ from contextlib import nullcontext
 from pathlib import Path
 
 from scircuit.circuits.circuit import Circuit
-from scircuit.config import RunConfig, parse_config
+from scircuit.config import RunConfig
+from scircuit.config_reading import parse_config
 from scircuit.errors import ScircuitError
 from scircuit.pipeline.atlas import run_features
 from scircuit.pipeline.cells import check_cells, run_tokenize

@@ -12,7 +12,8 @@ from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
 
-from scircuit.config import PROFILES, RunConfig, build_section, parse_config, relative_to
+from scircuit.config import PROFILES, RunConfig
+from scircuit.config_reading import build_section, parse_config, relative_to
 from scircuit.errors import ScircuitError
 
 _TOP = (
