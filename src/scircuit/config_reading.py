@@ -1,14 +1,14 @@
 """From a TOML file to a validated `RunConfig`: types, ranges, profiles, paths relative to the file."""
 
 import tomllib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import fields, is_dataclass, replace
-from difflib import get_close_matches
 from math import inf
 from pathlib import Path
 from types import UnionType
 from typing import Any, Union, get_args, get_origin, get_type_hints
 
+from scircuit._wording import did_you_mean
 from scircuit.config import PROFILES, RunConfig
 from scircuit.errors import ScircuitError
 
@@ -36,14 +36,17 @@ _RANGES: Mapping[str, tuple[float, float]] = {
 def load_config(path: str | Path) -> RunConfig:
     """Read and validate a TOML file; relative paths in it are relative to the file."""
     path = Path(path)
+    return relative_to(parse_config(read_toml(path, "config", "scircuit init"), where=str(path)), path.parent)
+
+
+def read_toml(path: Path, kind: str, command: str) -> dict[str, Any]:
+    """Content of a TOML file; where there is none, the sentence names the `command` that writes one of its `kind`."""
     if not path.is_file():
-        raise ScircuitError(f"The config {path} does not exist; `scircuit init {path}` writes a commented one.")
+        raise ScircuitError(f"The {kind} {path} does not exist; `{command} {path}` writes a commented one.")
     try:
-        content = tomllib.loads(path.read_text(encoding="utf-8"))
+        return tomllib.loads(path.read_text(encoding="utf-8"))
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise ScircuitError(f"{path} is not valid TOML: {error}.") from None
-    config = parse_config(content, where=str(path))
-    return relative_to(config, path.parent)
 
 
 def parse_config(content: Mapping[str, Any], where: str = "config") -> RunConfig:
@@ -76,12 +79,7 @@ def build_section(kind: Any, content: Any, where: str) -> Any:
     """A dataclass of values from a table of them; unknown keys and wrong types are refused with what is allowed."""
     if not isinstance(content, Mapping):
         raise ScircuitError(f"{where} must be a table of values, not {content!r}.")
-    known = {f.name: f for f in fields(kind)}
-    for key in content:
-        if key not in known:
-            near = get_close_matches(key, known, n=1, cutoff=0.5)
-            hint = f"did you mean {near[0]!r}? " if near else ""
-            raise ScircuitError(f"{where}: unknown key {key!r}; {hint}Allowed are {', '.join(known)}.")
+    check_keys(content, [f.name for f in fields(kind)], where)
     hints = get_type_hints(kind)
     values = {}
     for key, value in content.items():
@@ -89,6 +87,14 @@ def build_section(kind: Any, content: Any, where: str) -> Any:
         cast = build_section if is_dataclass(hints[key]) else _cast
         values[key] = cast(hints[key], value, inner)
     return kind(**values)
+
+
+def check_keys(content: Mapping[str, Any], allowed: Sequence[str], where: str) -> None:
+    """Refuse a key that is not allowed, with the nearest one that is."""
+    for key in content:
+        if key not in allowed:
+            hint = did_you_mean(key, allowed)
+            raise ScircuitError(f"{where}: unknown key {key!r}; {hint}Allowed are {', '.join(allowed)}.")
 
 
 def _cast(hint: Any, value: Any, where: str) -> Any:

@@ -11,26 +11,8 @@ from safetensors.torch import load_file, save_file
 from scipy import sparse
 
 from scircuit._io import read_json, write_json
-from scircuit.cli import main
 
 Refusal = Callable[..., str]
-
-
-@pytest.fixture
-def refusal(capsys: pytest.CaptureFixture, monkeypatch: pytest.MonkeyPatch) -> Refusal:
-    """`refusal(*arguments)` runs the command line and returns its one sentence."""
-
-    def call(*arguments: object, code: int = 2) -> str:
-        monkeypatch.setattr("sys.argv", ["scircuit", "--quiet", *map(str, arguments)])
-        with pytest.raises(SystemExit) as ended:
-            main()
-        lines = [line for line in capsys.readouterr().err.splitlines() if line.startswith("scircuit: ")]
-        assert ended.value.code == code
-        assert len(lines) == 1
-        assert "Traceback" not in lines[0]
-        return lines[0]
-
-    return call
 
 
 def untouched(folder: Path) -> bool:
