@@ -281,4 +281,4 @@ PROFILES: Mapping[str, Mapping[str, Any]] = {
         "edges": {"max_q": None, "min_nonzero": 0, "consistency": "zero_as_negative", "top_k": 50},
     },
 }
-"""Named sets of values (METHOD 4.6); nothing in the science asks for a profile's name."""
+"""Named sets of values; nothing in the science asks for a profile's name."""

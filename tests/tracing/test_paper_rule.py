@@ -1,4 +1,4 @@
-"""The published rule edge for edge: METHOD 1.7 written out over the oracle's responses, in plain loops."""
+"""The published rule edge for edge: written out over the oracle's responses, in plain loops."""
 
 import math
 

@@ -39,7 +39,7 @@ PLAN = "plan.json"
 ASSUMED_CELLS = 2000
 """Cells of a data set that is not here and whose `n` is not given."""
 ASSUMED_LENGTH = {"geneformer": 2028, "scgpt": 1187}
-"""Mean gene positions per cell where cells or token dictionaries are not here: those published (METHOD 1.1)."""
+"""Mean gene positions per cell where cells or token dictionaries are not here: those published (arXiv 2603.01752)."""
 _LOOKED_AT = 48
 _OF_MODEL = ("tokens", "features", "trace")
 _BASE = 700_000_000
