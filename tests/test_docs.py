@@ -17,7 +17,7 @@ from typer.main import get_command
 
 import scircuit
 from scircuit.cli import app
-from scircuit.config import load_config, parse_config
+from scircuit.config_reading import load_config, parse_config
 from scircuit.pipeline.runs import run
 
 ROOT = Path(__file__).resolve().parents[1]

@@ -32,13 +32,13 @@ _NAMES = {
     "gene_rows": "models.stream",
     "label_features": "features.labels",
     "list_checkpoints": "models.registry",
-    "load_config": "config",
+    "load_config": "config_reading",
     "load_model": "models.load",
     "load_saes": "sae.checkpoint",
     "load_study": "study.config",
     "measure_quality": "features.quality",
     "packaged_programs": "knowledge.gmt",
-    "parse_config": "config",
+    "parse_config": "config_reading",
     "plan_study": "study.plan",
     "read_gmt": "knowledge.gmt",
     "residuals": "models.stream",
@@ -59,7 +59,8 @@ if TYPE_CHECKING:
     from scircuit.cells.tokens import TokenStore, tokenize
     from scircuit.circuits.build import EdgeRule, build_circuit
     from scircuit.circuits.circuit import Circuit
-    from scircuit.config import RunConfig, load_config, parse_config
+    from scircuit.config import RunConfig
+    from scircuit.config_reading import load_config, parse_config
     from scircuit.errors import ScircuitError
     from scircuit.features.catalogue import build_catalogue
     from scircuit.features.enrichment import enrich

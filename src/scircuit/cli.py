@@ -3,18 +3,16 @@
 import logging
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 
 from scircuit.cli_knowledge import knowledge, models
+from scircuit.cli_options import ClusterOption, ConfigPath, OutOption, read_config
 from scircuit.cli_probe import combine, mediate, paths, probe
 from scircuit.cli_study import app as study_app
 from scircuit.cli_world import analyze, compare, validate
 from scircuit.errors import ScircuitError
-
-if TYPE_CHECKING:
-    from scircuit.config import RunConfig
 
 app = typer.Typer(
     name="scircuit",
@@ -30,24 +28,12 @@ app = typer.Typer(
     rich_markup_mode=None,
 )
 
-ConfigPath = Annotated[Path, typer.Argument(metavar="CONFIG", help="TOML file of the run (see `scircuit init`).")]
-OutOption = Annotated[
-    Path | None, typer.Option("--out", metavar="DIR", help="Folder of the run, instead of the config's.")
-]
-
-
 MemoryOption = Annotated[
     str | None, typer.Option("--memory", metavar="8GB", help="Memory budget of the trace, instead of the config's.")
 ]
 AcceptOption = Annotated[
     bool,
     typer.Option("--accept-approximation", help="Go on though the local engine misses its floors; the result says so."),
-]
-ClusterOption = Annotated[
-    str | None,
-    typer.Option(
-        "--cluster", metavar="WHERE", help="Trace on Dask workers: local, local:4, slurm:8, or tcp://HOST:PORT."
-    ),
 ]
 
 
@@ -96,7 +82,7 @@ def init(
     Set at least cells.path (your .h5ad) and model.source (your checkpoint), then `scircuit run FILE`.
     """
     from scircuit._io import atomic
-    from scircuit.config import template
+    from scircuit.config_template import template
 
     if path.exists():
         raise ScircuitError(f"{path} exists already; choose another name or delete it.")
@@ -141,26 +127,13 @@ def run(
     """
     from scircuit.pipeline.runs import run as run_all
 
-    typer.echo(run_all(_read(config, out, memory, accept), cluster=cluster).stage("report") / "index.html")
-
-
-def _read(config: Path, out: Path | None, memory: str | None = None, accept: bool = False) -> "RunConfig":
-    from dataclasses import replace
-
-    from scircuit.config import load_config
-
-    loaded = load_config(config)
-    if memory is not None:
-        loaded = replace(loaded, trace=replace(loaded.trace, memory=memory))
-    if accept:
-        loaded = replace(loaded, trace=replace(loaded.trace, accept_approximation=True))
-    return loaded if out is None else replace(loaded, out=str(out))
+    typer.echo(run_all(read_config(config, out, memory, accept), cluster=cluster).stage("report") / "index.html")
 
 
 def _stage(config: Path, out: Path | None, name: str, artefact: str) -> None:
     from scircuit.pipeline.runs import run_stage
 
-    typer.echo(run_stage(_read(config, out), name).stage(artefact))
+    typer.echo(run_stage(read_config(config, out), name).stage(artefact))
 
 
 @app.command()
@@ -202,7 +175,7 @@ def plan(config: ConfigPath, out: OutOption = None, memory: MemoryOption = None)
     """
     from scircuit.pipeline.planning import plan as plan_run
 
-    typer.echo("\n".join(plan_run(_read(config, out, memory)).lines()))
+    typer.echo("\n".join(plan_run(read_config(config, out, memory)).lines()))
 
 
 @app.command()
@@ -221,7 +194,7 @@ def trace(
     """
     from scircuit.pipeline.runs import run_stage
 
-    typer.echo(run_stage(_read(config, out, memory, accept), "trace", cluster).stage("circuit"))
+    typer.echo(run_stage(read_config(config, out, memory, accept), "trace", cluster).stage("circuit"))
 
 
 @app.command()

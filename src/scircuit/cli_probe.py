@@ -1,17 +1,12 @@
 """Commands that run the model again on a finished run: `probe`, `paths`, `mediate`, `combine`."""
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 
+from scircuit.cli_options import ConfigPath, OutOption, read_config
 from scircuit.cli_world import print_answers
-
-if TYPE_CHECKING:
-    from scircuit.config import RunConfig
-
-ConfigPath = Annotated[Path, typer.Argument(metavar="CONFIG", help="TOML file of the run.")]
-Out = Annotated[Path | None, typer.Option("--out", metavar="DIR", help="Folder of the run, instead of the config's.")]
 
 
 def probe(
@@ -29,7 +24,7 @@ def probe(
     where: Annotated[str, typer.Option(help="active, other or all positions.")] = "active",
     target: Annotated[list[int] | None, typer.Option(help="A target layer; may be given several times.")] = None,
     cells: Annotated[int | None, typer.Option(help="Only so many of the traced cells.", min=2)] = None,
-    out: Out = None,
+    out: OutOption = None,
     table: Annotated[Path | None, typer.Option("--table", metavar="FILE", help="Parquet file to write.")] = None,
 ) -> None:  # fmt: skip
     """Do anything to a latent, read anything.
@@ -39,25 +34,25 @@ def probe(
     from scircuit.pipeline.probing import probe_run
 
     path = probe_run(
-        _config(config, out), latents, do or ["zero"], where=where, what=what, targets=target or (), n_cells=cells,
+        read_config(config, out), latents, do or ["zero"], where=where, what=what, targets=target or (), n_cells=cells,
         out=table,
     )  # fmt: skip
     typer.echo(path)
 
 
-def paths(config: ConfigPath, out: Out = None) -> None:
+def paths(config: ConfigPath, out: OutOption = None) -> None:
     """Show how each edge comes about.
 
     At the firing positions, through other genes' positions, by weights alone. Writes trace/path_shares.parquet.
     """
     from scircuit.pipeline.probing import paths_of_run
 
-    typer.echo(paths_of_run(_config(config, out)))
+    typer.echo(paths_of_run(read_config(config, out)))
 
 
 def mediate(
     config: ConfigPath,
-    out: Out = None,
+    out: OutOption = None,
     edges: Annotated[
         list[str] | None,
         typer.Option("--edge", metavar="0:12-3:45", help="An edge, layer:latent-layer:latent; may be repeated."),
@@ -74,13 +69,13 @@ def mediate(
     """
     from scircuit.pipeline.causes import mediate as measure
 
-    measure(_config(config, out), edges or (), n_edges=n_edges, top=top, n_cells=n_cells)
-    print_answers(Path(_config(config, out).out), "mediation")
+    measure(read_config(config, out), edges or (), n_edges=n_edges, top=top, n_cells=n_cells)
+    print_answers(Path(read_config(config, out).out), "mediation")
 
 
 def combine(
     config: ConfigPath,
-    out: Out = None,
+    out: OutOption = None,
     sets: Annotated[
         list[str] | None,
         typer.Option("--set", metavar="0:12+0:33", help="Sources ablated together and apart; may be repeated."),
@@ -95,14 +90,5 @@ def combine(
     """
     from scircuit.pipeline.causes import combine as measure
 
-    measure(_config(config, out), sets or (), n_sets=n_sets, size=size, n_cells=n_cells)
-    print_answers(Path(_config(config, out).out), "interactions")
-
-
-def _config(path: Path, out: Path | None) -> "RunConfig":
-    from dataclasses import replace
-
-    from scircuit.config import load_config
-
-    loaded = load_config(path)
-    return loaded if out is None else replace(loaded, out=str(out))
+    measure(read_config(config, out), sets or (), n_sets=n_sets, size=size, n_cells=n_cells)
+    print_answers(Path(read_config(config, out).out), "interactions")

@@ -5,6 +5,7 @@ from typing import Annotated
 
 import typer
 
+from scircuit.cli_options import ClusterOption
 from scircuit.errors import ScircuitError
 
 app = typer.Typer(
@@ -60,12 +61,7 @@ def run(
     until: Annotated[
         str | None, typer.Option("--until", metavar="STAGE", help="Last stage to do, for example trace or trace:NAME.")
     ] = None,
-    cluster: Annotated[
-        str | None,
-        typer.Option(
-            "--cluster", metavar="WHERE", help="Trace on Dask workers: local, local:4, slurm:8, or tcp://HOST:PORT."
-        ),
-    ] = None,
+    cluster: ClusterOption = None,
 ) -> None:
     """Do every stage that is not done.
 

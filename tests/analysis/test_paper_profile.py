@@ -230,7 +230,7 @@ def test_independent_effects_have_the_published_ratio_by_construction():
 
 
 def test_symmetric_signs_look_inhibitory_under_the_published_rule_only():
-    """METHOD 6.8.2: as many rise as fall, 60 % of the cells silent."""
+    """As many rise as fall, 60 % of the cells silent."""
     planted = planted_circuit(
         n_layers=3, n_latents=200, n_sources=20, edge_share=0.3, supporting=0.5, zero_share=0.6, effect=1.5, seed=0
     )

@@ -8,7 +8,8 @@ from typing import Any
 import anndata as ad
 import pytest
 
-from scircuit.config import RunConfig, load_config
+from scircuit.config import RunConfig
+from scircuit.config_reading import load_config
 
 SETTINGS = """
 name = "{name}"
@@ -84,3 +85,21 @@ def finished_copy(finished: dict[str, Path], tmp_path: Path) -> Path:
     """The finished Geneformer run in a folder that a test may write to."""
     shutil.copytree(finished["geneformer"] / "out", tmp_path / "run")
     return tmp_path / "run"
+
+
+@pytest.fixture
+def refusal(capsys: pytest.CaptureFixture, monkeypatch: pytest.MonkeyPatch) -> Callable[..., str]:
+    """`refusal(*arguments)` runs the command line and returns its one sentence."""
+    from scircuit.cli import main
+
+    def call(*arguments: object, code: int = 2) -> str:
+        monkeypatch.setattr("sys.argv", ["scircuit", "--quiet", *map(str, arguments)])
+        with pytest.raises(SystemExit) as ended:
+            main()
+        lines = [line for line in capsys.readouterr().err.splitlines() if line.startswith("scircuit: ")]
+        assert ended.value.code == code
+        assert len(lines) == 1
+        assert "Traceback" not in lines[0]
+        return lines[0]
+
+    return call

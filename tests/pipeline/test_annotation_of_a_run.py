@@ -11,7 +11,8 @@ import torch
 
 from scircuit._io import read_json
 from scircuit.circuits.circuit import Circuit
-from scircuit.config import RunConfig, SaeSection, load_config
+from scircuit.config import RunConfig, SaeSection
+from scircuit.config_reading import load_config
 from scircuit.errors import ScircuitError
 from scircuit.features.paper import label_as_published
 from scircuit.knowledge import registry

@@ -9,7 +9,7 @@ import pytest
 from scircuit._io import read_json
 from scircuit.cells.tokens import TokenStore
 from scircuit.circuits.circuit import Circuit
-from scircuit.config import load_config
+from scircuit.config_reading import load_config
 from scircuit.features.across import watch_across
 from scircuit.features.detectors import one_gene_shares
 from scircuit.models.load import load_model

@@ -11,26 +11,8 @@ from safetensors.torch import load_file, save_file
 from scipy import sparse
 
 from scircuit._io import read_json, write_json
-from scircuit.cli import main
 
 Refusal = Callable[..., str]
-
-
-@pytest.fixture
-def refusal(capsys: pytest.CaptureFixture, monkeypatch: pytest.MonkeyPatch) -> Refusal:
-    """`refusal(*arguments)` runs the command line and returns its one sentence."""
-
-    def call(*arguments: object, code: int = 2) -> str:
-        monkeypatch.setattr("sys.argv", ["scircuit", "--quiet", *map(str, arguments)])
-        with pytest.raises(SystemExit) as ended:
-            main()
-        lines = [line for line in capsys.readouterr().err.splitlines() if line.startswith("scircuit: ")]
-        assert ended.value.code == code
-        assert len(lines) == 1
-        assert "Traceback" not in lines[0]
-        return lines[0]
-
-    return call
 
 
 def untouched(folder: Path) -> bool:
@@ -159,7 +141,7 @@ def test_wrong_counts(project, scgpt_folder, cells, refusal, value: float, says:
 
 
 def test_empty_cells_are_dropped_and_counted(project, scgpt_folder, cells) -> None:
-    from scircuit.config import load_config
+    from scircuit.config_reading import load_config
     from scircuit.pipeline.runs import run
 
     adata = cells.copy()
@@ -216,7 +198,7 @@ def test_wrong_settings(project, geneformer_folder, refusal, line: str, says: st
 
 
 def test_a_threshold_above_the_usual_one_is_traced_for(project, geneformer_folder) -> None:
-    from scircuit.config import load_config
+    from scircuit.config_reading import load_config
     from scircuit.pipeline.opening import trace_settings
 
     for text, retention in (("0.2", 0.2), ("0.01", 0.05), ('"null"', 0.05)):

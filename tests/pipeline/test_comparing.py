@@ -13,7 +13,7 @@ from typer.testing import CliRunner
 from scircuit._io import read_json, write_json
 from scircuit.circuits.circuit import Circuit
 from scircuit.circuits.synthetic import planted_circuit
-from scircuit.cli import app, main
+from scircuit.cli import app
 from scircuit.errors import ScircuitError
 from scircuit.pipeline.comparing import answers_of, compare, sentences
 from scircuit.pipeline.conditions import open_conditions
@@ -21,21 +21,6 @@ from scircuit.pipeline.knowledge_questions import ASKS, Sources, ask_with_knowle
 from scircuit.pipeline.questions import answers_of as answers_of_run
 
 Refusal = Callable[..., str]
-
-
-@pytest.fixture
-def refusal(capsys: pytest.CaptureFixture, monkeypatch: pytest.MonkeyPatch) -> Refusal:
-    """`refusal(*arguments)` runs the command line and returns its one sentence."""
-
-    def call(*arguments: object) -> str:
-        monkeypatch.setattr("sys.argv", ["scircuit", "--quiet", *map(str, arguments)])
-        with pytest.raises(SystemExit) as ended:
-            main()
-        lines = [line for line in capsys.readouterr().err.splitlines() if line.startswith("scircuit: ")]
-        assert (ended.value.code, len(lines)) == (2, 1)
-        return lines[0]
-
-    return call
 
 
 @pytest.fixture(scope="module")

@@ -13,7 +13,7 @@ from scircuit._io import read_json
 from scircuit.cells.tokens import TokenStore
 from scircuit.circuits.circuit import Circuit
 from scircuit.circuits.schema import ENDS
-from scircuit.config import load_config
+from scircuit.config_reading import load_config
 from scircuit.errors import ScircuitError
 from scircuit.models.load import load_model
 from scircuit.pipeline.cells import split_cells

@@ -9,7 +9,8 @@ import torch
 
 from scircuit._io import read_json
 from scircuit.cells.tokens import TokenStore
-from scircuit.config import RunConfig, load_config
+from scircuit.config import RunConfig
+from scircuit.config_reading import load_config
 from scircuit.errors import ScircuitError
 from scircuit.models.load import load_model
 from scircuit.pipeline import dictionaries

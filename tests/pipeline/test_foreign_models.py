@@ -7,7 +7,7 @@ import pytest
 import transformers
 
 from builders import save_encoder
-from scircuit.config import load_config
+from scircuit.config_reading import load_config
 from scircuit.errors import ScircuitError
 from scircuit.pipeline.runs import run
 

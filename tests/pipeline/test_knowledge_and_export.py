@@ -13,7 +13,7 @@ from scircuit.circuits.circuit import Circuit
 from scircuit.circuits.export import read_neuronpedia
 from scircuit.circuits.synthetic import planted_circuit
 from scircuit.cli import app
-from scircuit.config import load_config
+from scircuit.config_reading import load_config
 from scircuit.errors import ScircuitError
 from scircuit.pipeline.exports import FORMATS
 from scircuit.pipeline.runs import run

@@ -14,7 +14,8 @@ from scircuit.analysis.registry import analyze
 from scircuit.circuits.circuit import Circuit
 from scircuit.circuits.schema import ENDS
 from scircuit.cli import app
-from scircuit.config import RunConfig, load_config
+from scircuit.config import RunConfig
+from scircuit.config_reading import load_config
 from scircuit.errors import ScircuitError
 from scircuit.pipeline.causes import combine, mediate, sets_with_a_common_target
 

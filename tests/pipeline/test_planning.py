@@ -11,7 +11,7 @@ from typer.testing import CliRunner
 
 from scircuit._io import read_json
 from scircuit.cli import app
-from scircuit.config import load_config
+from scircuit.config_reading import load_config
 from scircuit.errors import ScircuitError
 from scircuit.pipeline.planning import plan
 

@@ -12,7 +12,7 @@ from typer.testing import CliRunner
 from scircuit._io import read_json
 from scircuit.cells.tokens import TokenStore
 from scircuit.cli import app
-from scircuit.config import load_config
+from scircuit.config_reading import load_config
 from scircuit.errors import ScircuitError
 from scircuit.pipeline.cells import traced_cells
 from scircuit.pipeline.opening import open_model, open_saes

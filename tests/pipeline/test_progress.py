@@ -22,7 +22,7 @@ LONG = {
 def test_every_long_stage_has_a_bar_that_knows_its_end(
     project: Callable[..., Path], scgpt_folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from scircuit.config import load_config
+    from scircuit.config_reading import load_config
 
     seen: dict[str, Any] = {}
 

@@ -10,7 +10,7 @@ import pytest
 
 from scircuit._io import read_json
 from scircuit.circuits.circuit import Circuit
-from scircuit.config import load_config
+from scircuit.config_reading import load_config
 from scircuit.errors import ScircuitError
 from scircuit.pipeline.runs import STAGES, run, run_stage
 

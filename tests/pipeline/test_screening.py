@@ -13,27 +13,12 @@ from typer.testing import CliRunner
 sys.path.insert(0, str(Path(__file__).parents[1]))
 from perturbation.simulate import planted_effects, screen_from
 from scircuit._io import read_json
-from scircuit.cli import app, main
+from scircuit.cli import app
 from scircuit.errors import ScircuitError
 from scircuit.pipeline.outputs import config_of, run_logits
 from scircuit.pipeline.screening import ScreenOptions, validate
 
 Refusal = Callable[..., str]
-
-
-@pytest.fixture
-def refusal(capsys: pytest.CaptureFixture, monkeypatch: pytest.MonkeyPatch) -> Refusal:
-    """`refusal(*arguments)` runs the command line and returns its one sentence."""
-
-    def call(*arguments: object) -> str:
-        monkeypatch.setattr("sys.argv", ["scircuit", "--quiet", *map(str, arguments)])
-        with pytest.raises(SystemExit) as ended:
-            main()
-        lines = [line for line in capsys.readouterr().err.splitlines() if line.startswith("scircuit: ")]
-        assert (ended.value.code, len(lines)) == (2, 1)
-        return lines[0]
-
-    return call
 
 
 def knock_downs(seed: int = 0) -> ad.AnnData:

@@ -13,7 +13,8 @@ from scircuit._io import read_json
 from scircuit.cells.sampling import split_of
 from scircuit.cells.tokens import TokenStore
 from scircuit.cli import main
-from scircuit.config import RunConfig, load_config, parse_config
+from scircuit.config import RunConfig
+from scircuit.config_reading import load_config, parse_config
 from scircuit.errors import ScircuitError
 from scircuit.pipeline.cells import check_cells, identity_of
 from scircuit.pipeline.runs import run
@@ -113,7 +114,7 @@ def test_unused_splits_may_be_empty() -> None:
 
 
 def test_the_template_may_be_followed_by_data_sets(tmp_path: Path) -> None:
-    from scircuit.config import template
+    from scircuit.config_template import template
 
     file = tmp_path / "run.toml"
     file.write_text(template() + '\n[[sae.mix]]\nname = "a"\nweight = 2\nn_per = {lung = 5}\nstratify = ["tissue"]\n')

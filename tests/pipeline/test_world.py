@@ -11,7 +11,7 @@ import pytest
 
 from builders import SHARED
 from scircuit._io import read_json
-from scircuit.config import parse_config
+from scircuit.config_reading import parse_config
 from scircuit.perturbation import on_target, open_screen
 from scircuit.pipeline.comparing import answers_of, compare
 from scircuit.pipeline.runs import run

@@ -2,14 +2,12 @@
 
 import numpy as np
 import pytest
-import torch
+from dictionaries import random_saes
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
 from scircuit.cells.tokens import tokenize
 from scircuit.models.geneformer import load_geneformer
-from scircuit.sae.base import SaeConfig
-from scircuit.sae.topk import TopKSAE
 from scircuit.tracing import attention
 from scircuit.tracing.clean import clean_batch, make_jobs
 from scircuit.tracing.costs import clean_madds, exact_madds, forward_madds, local_madds
@@ -22,12 +20,7 @@ from scircuit.tracing.suffix import suffix_responses
 @pytest.fixture(scope="module")
 def inputs(geneformer_folder, cells):
     model = load_geneformer(geneformer_folder, device="cpu")
-    g = torch.Generator().manual_seed(0)
-    saes = {}
-    for layer in range(4):
-        decoder = torch.nn.functional.normalize(torch.randn(40, 32, generator=g), dim=1)
-        config = SaeConfig("topk", 32, 40, k=5, layer=layer)
-        saes[layer] = TopKSAE(config, decoder.T.clone(), torch.zeros(40), decoder, torch.zeros(32))
+    saes = random_saes(40, k=5)
     batch = tokenize(cells, model.tokenizer).batch(np.array([0, 3]))
     clean = clean_batch(model, saes[0], batch, 0)
     return model, saes, batch, clean, make_jobs(clean, saes[0], [Intervention((f,)) for f in range(0, 40, 2)])

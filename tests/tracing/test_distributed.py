@@ -10,12 +10,11 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+from dictionaries import random_saes
 
 from scircuit.cells.tokens import tokenize
 from scircuit.errors import ScircuitError
 from scircuit.models.geneformer import load_geneformer
-from scircuit.sae.base import SaeConfig
-from scircuit.sae.topk import TopKSAE
 from scircuit.tracing import tracer
 from scircuit.tracing.distributed import open_client, run_units
 from scircuit.tracing.parts import Unit
@@ -33,12 +32,7 @@ pytestmark = pytest.mark.slow
 def inputs(geneformer_folder, cells):
     model = load_geneformer(geneformer_folder, device="cpu")
     store = tokenize(cells, model.tokenizer, rows=np.arange(8))
-    g = torch.Generator().manual_seed(0)
-    saes = {}
-    for layer in range(4):
-        decoder = torch.nn.functional.normalize(torch.randn(48, 32, generator=g), dim=1)
-        config = SaeConfig("topk", 32, 48, k=6, layer=layer)
-        saes[layer] = TopKSAE(config, decoder.T.clone(), torch.zeros(48), decoder, torch.zeros(32))
+    saes = random_saes(48)
     return model, saes, store, {0: [1, 2, 3, 4], 2: [5, 6]}
 
 

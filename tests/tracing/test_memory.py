@@ -8,14 +8,13 @@ import pandas as pd
 import pytest
 import torch
 from agreement import assert_same_effects
+from dictionaries import random_saes
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from scircuit.cells.tokens import tokenize
 from scircuit.errors import ScircuitError
 from scircuit.models.geneformer import load_geneformer
-from scircuit.sae.base import SaeConfig
-from scircuit.sae.topk import TopKSAE
 from scircuit.tracing import tracer, units
 from scircuit.tracing.memory import BatchSize, fit, is_out_of_memory, parse_memory, plan_memory
 from scircuit.tracing.settings import TraceSettings
@@ -28,12 +27,7 @@ SETTINGS = TraceSettings(engine="exact", cells_per_block=4, tokens=300, retentio
 def inputs(geneformer_folder, cells):
     model = load_geneformer(geneformer_folder, device="cpu")
     store = tokenize(cells, model.tokenizer, rows=np.arange(8))
-    g = torch.Generator().manual_seed(0)
-    saes = {}
-    for layer in range(4):
-        decoder = torch.nn.functional.normalize(torch.randn(48, 32, generator=g), dim=1)
-        config = SaeConfig("topk", 32, 48, k=6, layer=layer)
-        saes[layer] = TopKSAE(config, decoder.T.clone(), torch.zeros(48), decoder, torch.zeros(32))
+    saes = random_saes(48)
     return model, saes, store, {0: [1, 2, 3, 4], 2: [5, 6]}
 
 

@@ -1,18 +1,16 @@
-"""The published rule edge for edge: METHOD 1.7 written out over the oracle's responses, in plain loops."""
+"""The published rule edge for edge: written out over the oracle's responses, in plain loops."""
 
 import math
 
 import numpy as np
 import pandas as pd
 import pytest
-import torch
+from dictionaries import random_saes
 
 from scircuit.cells.tokens import tokenize
 from scircuit.circuits.build import PAPER, build_circuit
 from scircuit.circuits.schema import TERMS
 from scircuit.models.geneformer import load_geneformer
-from scircuit.sae.base import SaeConfig
-from scircuit.sae.topk import TopKSAE
 from scircuit.tracing.clean import clean_batch, make_jobs
 from scircuit.tracing.interventions import Intervention
 from scircuit.tracing.naive import naive_response
@@ -25,12 +23,7 @@ N_LATENTS, TOP = 80, 50
 @pytest.fixture(scope="module")
 def setup(geneformer_folder, cells):
     model = load_geneformer(geneformer_folder, device="cpu")
-    g = torch.Generator().manual_seed(5)
-    saes = {}
-    for layer in range(4):
-        decoder = torch.nn.functional.normalize(torch.randn(N_LATENTS, 32, generator=g), dim=1)
-        config = SaeConfig("topk", 32, N_LATENTS, k=6, layer=layer)
-        saes[layer] = TopKSAE(config, decoder.T.clone(), torch.zeros(N_LATENTS), decoder, torch.zeros(32))
+    saes = random_saes(N_LATENTS, seed=5)
     return model, saes, tokenize(cells, model.tokenizer, rows=np.arange(12))
 
 

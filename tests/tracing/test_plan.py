@@ -6,14 +6,12 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-import torch
+from dictionaries import random_saes
 from planted import planted_cells, planted_model
 
 from scircuit.cells.tokens import tokenize
 from scircuit.errors import ScircuitError
 from scircuit.models.geneformer import load_geneformer
-from scircuit.sae.base import SaeConfig
-from scircuit.sae.topk import TopKSAE
 from scircuit.tracing.plan import plan_trace
 from scircuit.tracing.settings import TraceSettings
 from scircuit.tracing.tracer import trace
@@ -28,12 +26,7 @@ SOURCES = {0: range(24), 2: [1, 5, 7]}
 @pytest.fixture(scope="module")
 def inputs(geneformer_folder, cells):
     model = load_geneformer(geneformer_folder, device="cpu")
-    g = torch.Generator().manual_seed(0)
-    saes = {}
-    for layer in range(4):
-        decoder = torch.nn.functional.normalize(torch.randn(32, 32, generator=g), dim=1)
-        config = SaeConfig("topk", 32, 32, k=5, layer=layer)
-        saes[layer] = TopKSAE(config, decoder.T.clone(), torch.zeros(32), decoder, torch.zeros(32))
+    saes = random_saes(32, k=5)
     return model, saes, tokenize(cells, model.tokenizer, rows=np.arange(24))
 
 

@@ -5,11 +5,10 @@ import json
 import numpy as np
 import pytest
 import torch
+from dictionaries import random_saes
 
 from scircuit.cells.tokens import tokenize
 from scircuit.models.geneformer import load_geneformer
-from scircuit.sae.base import SaeConfig
-from scircuit.sae.topk import TopKSAE
 from scircuit.tracing.precision import is_reduced, precision_report
 from scircuit.tracing.settings import TraceSettings
 from scircuit.tracing.tracer import trace
@@ -21,12 +20,7 @@ TARGETS = {0: [1, 2, 3], 1: [2, 3]}
 
 @pytest.fixture(scope="module")
 def inputs(geneformer_folder, cells):
-    g = torch.Generator().manual_seed(0)
-    saes = {}
-    for layer in range(4):
-        decoder = torch.nn.functional.normalize(torch.randn(32, 32, generator=g), dim=1)
-        config = SaeConfig("topk", 32, 32, k=6, layer=layer)
-        saes[layer] = TopKSAE(config, decoder.T.clone(), torch.zeros(32), decoder, torch.zeros(32))
+    saes = random_saes(32)
     models = {dtype: load_geneformer(geneformer_folder, device="cpu", dtype=dtype) for dtype in ("float32", "bfloat16")}
     return models, saes, tokenize(cells, models["float32"].tokenizer, rows=np.arange(20))
 

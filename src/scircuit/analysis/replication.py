@@ -20,7 +20,7 @@ _LEAST = 5
 def replication(
     confirmed: pd.DataFrame, alpha: float = 0.05, draws: int = 2000, null_draws: int = 1000, seed: int = 0
 ) -> Result:
-    """Share of the edges found again, and the winner's-curse slope (METHOD 6.4).
+    """Share of the edges found again, and the winner's-curse slope.
 
     An edge is replicated when its effect in the confirmation cells has the sign of discovery and q < `alpha`,
     Benjamini-Hochberg over the edges measured again; an edge whose source is silent there is not. The slope is that of

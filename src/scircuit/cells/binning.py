@@ -36,7 +36,7 @@ class BinningTokenizer:
     so they do not depend on batches. `options["binning"]` is `sampled` (default) or `midpoint`
     (deterministic, not upstream's); `options["seed"]` an integer.
 
-    `paper` (arXiv 2603.01752 as run, METHOD D19): no `<cls>`, raw unbinned values, the `max_length` genes
+    `paper` (arXiv 2603.01752 as run): no `<cls>`, raw unbinned values, the `max_length` genes
     of largest value.
     """
 

@@ -29,7 +29,7 @@ class RankValueTokenizer:
     descending order, truncated to `max_length`, `<cls>` and `<eos>` where the series has them. The cell's
     total is a constant factor that cannot change a rank and is therefore not used.
 
-    `paper` (arXiv 2603.01752 as run, METHOD D18): log1p(counts / total * 1e4) / median, at most 2,048 tokens.
+    `paper` (arXiv 2603.01752 as run): log1p(counts / total * 1e4) / median, at most 2,048 tokens.
     """
 
     vocabulary: Vocabulary

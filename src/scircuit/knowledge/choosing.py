@@ -7,11 +7,10 @@ from scircuit.errors import ScircuitError
 from scircuit.knowledge.disease import DiseaseGenes
 from scircuit.knowledge.gmt import GeneSets, read_gmt
 from scircuit.knowledge.networks import Network, read_chipseq, read_collectri
-from scircuit.knowledge.registry import load
+from scircuit.knowledge.registry import load, load_network
 from scircuit.knowledge.sources import KNOWN
 
 _DISEASE = ("ClinGen", "IntOGen", "Open Targets", "GWAS")
-_NETWORKS = ("STRING", "TRRUST", "CollecTRI", "DoRothEA", "ChIP-seq")
 
 
 def disease_sets(names: Sequence[str | Path], *, cache: str | Path | None = None) -> dict[str, list[str]]:
@@ -37,7 +36,7 @@ def disease_sets(names: Sequence[str | Path], *, cache: str | Path | None = None
     return found
 
 
-def load_network(name: str | Path, *, cache: str | Path | None = None) -> Network:
+def open_network(name: str | Path, *, cache: str | Path | None = None) -> Network:
     """A network by the name of a source in the cache, or from a file.
 
     A file is a GMT of targets per factor (as the ENCODE library), or a table with `source, target, weight`.
@@ -51,10 +50,7 @@ def load_network(name: str | Path, *, cache: str | Path | None = None) -> Networ
     if _is_file(text):
         kind = text.removesuffix(".gz")
         return read_chipseq(text, name=Path(kind).stem) if kind.endswith(".gmt") else read_collectri(text)
-    held = load(text, cache=cache)
-    if not isinstance(held, Network):
-        raise ScircuitError(f"{text} holds no network; take {_of_kind(_NETWORKS)}, or a file of your own.")
-    return held
+    return load_network(text, cache=cache)
 
 
 def _is_file(text: str) -> bool:

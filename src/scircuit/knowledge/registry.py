@@ -188,7 +188,7 @@ def load_network(name: str, *, cache: str | Path | None = None, **options: Any) 
     """A network by the name of its source in the cache; `options` go to its reader."""
     found = load(name, cache=cache, **options)
     if not isinstance(found, Network):
-        raise ScircuitError(f"{name} holds no network; take for example string, trrust or collectri.")
+        raise ScircuitError(f"{name} holds no network; `scircuit knowledge list` shows which do, such as string.")
     return found
 
 

@@ -16,7 +16,6 @@ from scircuit.errors import ScircuitError
 
 log = logging.getLogger(__name__)
 
-DEFINITIONS = ("loadings", "logits", "paper")
 _SOURCE, _TARGET = ["source_layer", "source_feature"], ["target_layer", "target_feature"]
 _TOP = 10
 

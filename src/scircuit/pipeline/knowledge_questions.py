@@ -15,7 +15,7 @@ from scircuit.analysis.tissue import tissue
 from scircuit.circuits.circuit import Circuit
 from scircuit.errors import ScircuitError
 from scircuit.features.labels import readable
-from scircuit.knowledge.choosing import disease_sets, load_network
+from scircuit.knowledge.choosing import disease_sets, open_network
 from scircuit.knowledge.registry import load_gene_sets
 from scircuit.pipeline.conditions import need_circuit, read_table
 from scircuit.pipeline.questions import record, refused
@@ -101,7 +101,7 @@ def _novelty(run: Path, sources: Sources, draws: int, seed: int) -> Result:
     genes: dict[str, Sequence[str]] = {}
     for name in names:
         genes |= {readable(term): members for term, members in load_gene_sets(name).genes.items()}
-    network = None if sources.network is None else load_network(sources.network).edges
+    network = None if sources.network is None else open_network(sources.network).edges
     return novelty(circuit, genes, network, draws=draws, seed=seed)
 
 

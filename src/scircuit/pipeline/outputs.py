@@ -12,7 +12,8 @@ from scircuit._progress import progress
 from scircuit.cells.batch import TokenBatch
 from scircuit.cells.tokens import TokenStore
 from scircuit.circuits.circuit import Circuit
-from scircuit.config import RunConfig, parse_config
+from scircuit.config import RunConfig
+from scircuit.config_reading import parse_config
 from scircuit.errors import ScircuitError
 from scircuit.models.base import FoundationModel
 from scircuit.pipeline.cells import batch_size, traced_cells

@@ -6,8 +6,8 @@ from collections.abc import Sequence
 from contextlib import nullcontext
 from pathlib import Path
 
-from scircuit.circuits.circuit import Circuit
-from scircuit.config import RunConfig, parse_config
+from scircuit.config import RunConfig
+from scircuit.config_reading import parse_config
 from scircuit.errors import ScircuitError
 from scircuit.pipeline.atlas import run_features
 from scircuit.pipeline.cells import check_cells, run_tokenize
@@ -109,11 +109,6 @@ def report(folders: Sequence[RunFolder], out: Path) -> Path:
         for f in folders
     ]
     return write_report(out, runs)
-
-
-def read_circuit(config: RunConfig) -> Circuit:
-    """The circuit of a finished run."""
-    return Circuit.read(RunFolder.open(config).need("circuit"))
 
 
 def demo_config(model: str, out: Path, seed: int = 0) -> RunConfig:

@@ -13,7 +13,7 @@ from scircuit.analysis.profiles import profile as named_profile
 from scircuit.circuits.build import PAPER, build_circuit
 from scircuit.circuits.circuit import Circuit
 from scircuit.errors import ScircuitError
-from scircuit.knowledge.choosing import load_network
+from scircuit.knowledge.choosing import open_network
 from scircuit.knowledge.gmt import read_gmt
 from scircuit.knowledge.networks import Network
 from scircuit.perturbation import (
@@ -283,7 +283,7 @@ def _deletion(run: Path, circuit: Circuit, truth: Truth, out: Path, n_cells: int
 
 
 def _networks(names: Sequence[str | Path]) -> list[Network]:
-    found = [load_network(name) for name in names]
+    found = [open_network(name) for name in names]
     undirected = next((n.name for n in found if not n.directed), None)
     if undirected:
         raise ScircuitError(

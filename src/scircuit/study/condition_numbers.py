@@ -1,7 +1,6 @@
 """The published numbers of one condition, from its trace, under the published rule and under the run's own. No torch.
 
-Each number has an identifier; `published.toml` says what the published study found for it and what it means. Sections
-are those of METHOD 2.
+Each number has an identifier; `published.toml` says what the published study found for it and what it means.
 """
 
 from collections.abc import Iterator

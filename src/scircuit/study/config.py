@@ -5,14 +5,14 @@ starts from; `[dictionaries.NAME]` and each `[[conditions]]` say what is their o
 `RunConfig` here, so that a mistake anywhere is met before anything is computed.
 """
 
-import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields, is_dataclass, replace
-from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
 
-from scircuit.config import PROFILES, RunConfig, build_section, parse_config, relative_to
+from scircuit._wording import did_you_mean
+from scircuit.config import PROFILES, RunConfig
+from scircuit.config_reading import build_section, check_keys, parse_config, read_toml, relative_to
 from scircuit.errors import ScircuitError
 
 _TOP = (
@@ -24,7 +24,7 @@ _OF_CONDITION = ("name", "group", "dictionaries", "published", "seed", *(s for s
 _SAME_MODEL = ("source", "protocol", "dictionaries", "dtype", "options")
 """What decides a model's fingerprint, which a dictionary belongs to."""
 PUBLISHED = ("A", "B", "T", "G")
-"""Conditions of the published study, as METHOD section 2 names them."""
+"""Conditions of the published study; `data/published.toml` says what each is."""
 
 
 @dataclass(frozen=True)
@@ -111,12 +111,7 @@ class StudyConfig:
 def load_study(path: str | Path) -> StudyConfig:
     """Read and validate a study's file; relative paths in it are relative to the file."""
     path = Path(path)
-    if not path.is_file():
-        raise ScircuitError(f"The study {path} does not exist; `scircuit study init {path}` writes a commented one.")
-    try:
-        content = tomllib.loads(path.read_text(encoding="utf-8"))
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise ScircuitError(f"{path} is not valid TOML: {error}.") from None
+    content = read_toml(path, "study", "scircuit study init")
     return parse_study(content, where=str(path), folder=path.parent)
 
 
@@ -129,7 +124,7 @@ def parse_study(content: Mapping[str, Any], where: str = "study", folder: str | 
         On an unknown key or dictionary (with the nearest known one), a repeated name, a condition whose model is not
         that of its dictionaries, source layers without a dictionary, or whatever a run's own config refuses.
     """
-    _known(content, _TOP, where)
+    check_keys(content, _TOP, where)
     seed, profile, folder = _integer(content, "seed", where), str(content.get("profile", "default")), Path(folder)
     if profile not in PROFILES:
         raise ScircuitError(f"{where}: profile = {profile!r} is unknown; it may be {', '.join(PROFILES)}.")
@@ -211,8 +206,7 @@ def _condition(
     where = f"{where} ({name})"
     source = _text(own, "dictionaries", where)
     if source not in dictionaries:
-        near = get_close_matches(source, dictionaries, n=1, cutoff=0.5)
-        hint = f"did you mean {near[0]!r}? " if near else ""
+        hint = did_you_mean(source, dictionaries)
         raise ScircuitError(
             f"{where}: there are no dictionaries {source!r}; {hint}Known are {', '.join(dictionaries)}."
         )
@@ -287,19 +281,11 @@ def _merge(base: Mapping[str, Any], own: Mapping[str, Any], sections: tuple[str,
 def _table(content: Any, where: str, allowed: tuple[str, ...]) -> Mapping[str, Any]:
     if not isinstance(content, Mapping):
         raise ScircuitError(f"{where} must be a table of values, not {content!r}.")
-    _known(content, allowed, where)
+    check_keys(content, allowed, where)
     for section in _RUN_SECTIONS:
         if not isinstance(content.get(section, {}), Mapping):
             raise ScircuitError(f"{where}: {section} must be a table of values, not {content[section]!r}.")
     return content
-
-
-def _known(content: Mapping[str, Any], allowed: tuple[str, ...], where: str) -> None:
-    for key in content:
-        if key not in allowed:
-            near = get_close_matches(key, allowed, n=1, cutoff=0.5)
-            hint = f"did you mean {near[0]!r}? " if near else ""
-            raise ScircuitError(f"{where}: unknown key {key!r}; {hint}Allowed are {', '.join(allowed)}.")
 
 
 def _text(content: Mapping[str, Any], key: str, where: str) -> str:

@@ -28,7 +28,7 @@ from scircuit.study.between import Answers
 from scircuit.study.config import StudyCondition, StudyConfig
 
 LEAST_CHANGE = 0.01
-"""|log fold change| below which the published study left a pair out (METHOD 1.10)."""
+"""|log fold change| below which the published study left a pair out."""
 PUBLISHED_CELLS = 5
 """Fewest cells of a perturbation there."""
 
@@ -105,7 +105,7 @@ def _of_folder(out: Path) -> Result:
 
 
 def concordance(study: StudyConfig, run: Path) -> Result:
-    """The published comparison with a screen (METHOD 1.10): share of gene pairs whose signs agree.
+    """The published comparison with a screen: share of gene pairs whose signs agree.
 
     Predictions: top 10 x top 10 genes of every edge of the published rule. Truth: log2(mean + 1) against all controls,
     all cell lines pooled, pairs with |log fold change| >= 0.01. Measures `direction` (null: the share that always

@@ -13,6 +13,7 @@ import numpy as np
 import pandas as pd
 
 from scircuit._io import write_json
+from scircuit._wording import amount, duration
 from scircuit.cells.sampling import draw_sample
 from scircuit.cells.tokens import tokenize
 from scircuit.config import DataSection, RunConfig
@@ -38,7 +39,7 @@ PLAN = "plan.json"
 ASSUMED_CELLS = 2000
 """Cells of a data set that is not here and whose `n` is not given."""
 ASSUMED_LENGTH = {"geneformer": 2028, "scgpt": 1187}
-"""Mean gene positions per cell where cells or token dictionaries are not here: those published (METHOD 1.1)."""
+"""Mean gene positions per cell where cells or token dictionaries are not here: those published (arXiv 2603.01752)."""
 _LOOKED_AT = 48
 _OF_MODEL = ("tokens", "features", "trace")
 _BASE = 700_000_000
@@ -278,7 +279,7 @@ class _Planner:
 def _needs_lines(needs: list[Need]) -> list[str]:
     table = needs_table(needs)
     shown = table.assign(
-        size=["" if pd.isna(b) else _amount(float(b)) for b in table["bytes"]],
+        size=["" if pd.isna(b) else amount(float(b)) for b in table["bytes"]],
         here=["here" if p else "missing" for p in table["present"]],
     )
     text = shown[["kind", "name", "size", "here", "licence"]].to_string(index=False, header=False, justify="left")
@@ -288,22 +289,6 @@ def _needs_lines(needs: list[Need]) -> list[str]:
 def _stage_line(row: Mapping[str, Any], width: int) -> str:
     return (
         f"{row['stage']:<{width}} {int(row['clean']):>9,} {int(row['ablated']):>9,} {int(row['random']):>9,} "
-        f"{2e-12 * row['madds']:>9,.3g} {_amount(row['memory']):>8} {_amount(row['disk']):>8} "
-        f"{_duration(row['seconds']):>9}"
+        f"{2e-12 * row['madds']:>9,.3g} {amount(row['memory']):>8} {amount(row['disk']):>8} "
+        f"{duration(row['seconds']):>9}"
     )
-
-
-def _amount(size: float) -> str:
-    for unit, name in ((1e12, "TB"), (1e9, "GB"), (1e6, "MB")):
-        if size >= unit:
-            return f"{size / unit:.3g} {name}"
-    return f"{size / 1e3:.3g} kB"
-
-
-def _duration(seconds: float) -> str:
-    if math.isnan(seconds):
-        return "unknown"
-    for size, unit in ((86400.0, "d"), (3600.0, "h"), (60.0, "min")):
-        if seconds >= 2 * size:
-            return f"{seconds / size:.3g} {unit}"
-    return f"{seconds:.3g} s"

@@ -2,7 +2,7 @@
 
 from importlib.resources import files
 
-from scircuit.config import template as run_template
+from scircuit.config_template import template as run_template
 from scircuit.errors import ScircuitError
 
 NAMES = ("own", "paper")

@@ -53,7 +53,7 @@ def trace_interactions(
     """Ablate every subset of every set and read all of them at the same positions: where any member fires.
 
     Members of one layer are ablated together; members of different layers one after the other, each later one as it
-    is encoded after the earlier ablations (METHOD 5.1). The positions are those of the clean cell.
+    is encoded after the earlier ablations (arXiv 2603.11940). The positions are those of the clean cell.
 
     Parameters
     ----------

@@ -1,8 +1,8 @@
 """The readable oracle: one cell, one edit, a full forward pass; every fast engine must equal it.
 
-The published procedure (arXiv 2603.01752, METHOD 1.7): run the model, edit the residual stream after the
+The published procedure (arXiv 2603.01752): run the model, edit the residual stream after the
 source layer in passing, run on, encode every gene position of every later layer on both sides, subtract, and
-average over the positions that were edited. Attention is written out, as in the published code (METHOD 1.0: "eager"),
+average over the positions that were edited. Attention is written out, as in the published code ("eager"),
 so that the oracle shares no fused kernel with the engines.
 """
 

@@ -8,6 +8,7 @@ import numpy as np
 import pandas as pd
 import torch
 
+from scircuit._wording import amount, duration
 from scircuit.cells.tokens import TokenStore
 from scircuit.models.base import FoundationModel
 from scircuit.models.stack import BlockStack
@@ -64,20 +65,20 @@ class Plan:
         for layer, n_sources, n_targets, n_clean, n_ablated, madds, seconds in self.table.to_numpy().tolist():
             out.append(
                 f"{layer:>5.0f} {n_sources:>8.0f} {n_targets:>8.0f} {n_clean:>9,.0f} {n_ablated:>11,.0f} "
-                f"{2e-12 * madds:>10,.4g} {_duration(seconds):>9}"
+                f"{2e-12 * madds:>10,.4g} {duration(seconds):>9}"
             )
         out.append(
             f"{'total':>5} {self.table['n_sources'].sum():>8} {'':>8} {int(total['n_clean']):>9,} "
-            f"{int(total['n_ablated']):>11,} {2e-12 * total['madds']:>10,.4g} {_duration(total['seconds']):>9}"
+            f"{int(total['n_ablated']):>11,} {2e-12 * total['madds']:>10,.4g} {duration(total['seconds']):>9}"
         )
         counted = (
             "counted in every cell" if self.n_counted == self.n_cells else f"scaled up from {self.n_counted} cells"
         )
         out += [
             f"{self.engine} engine on {self.device}, {self.n_cells:,} cells; ablations {counted}",
-            f"peak memory {_amount(self.memory.peak)}: weights {_amount(self.memory.weights)}, sums "
-            f"{_amount(self.memory.moments)}, batch {_amount(self.memory.batch)}",
-            f"disk while it runs {_amount(self.disk)}",
+            f"peak memory {amount(self.memory.peak)}: weights {amount(self.memory.weights)}, sums "
+            f"{amount(self.memory.moments)}, batch {amount(self.memory.batch)}",
+            f"disk while it runs {amount(self.disk)}",
         ]
         if self.engine == "local":
             out.append(
@@ -248,17 +249,3 @@ def _calibrate(
         best = min(best, time.perf_counter() - started)
     density = responding / asked if asked and engine == "exact" else 0.0
     return best / work_of(model, saes, clean, live, near, settings, engine), density
-
-
-def _duration(seconds: float) -> str:
-    for size, unit in ((86400.0, "d"), (3600.0, "h"), (60.0, "min")):
-        if seconds >= 2 * size:
-            return f"{seconds / size:.3g} {unit}"
-    return f"{seconds:.3g} s"
-
-
-def _amount(size: float) -> str:
-    for unit, name in ((1e12, "TB"), (1e9, "GB"), (1e6, "MB")):
-        if size >= unit:
-            return f"{size / unit:.3g} {name}"
-    return f"{size / 1e3:.3g} kB"

@@ -70,7 +70,7 @@ def effect_rows(
 
     d = mean / sd over the cells in which the source fires (ddof 1); `hedges_g` is d without its small-sample
     bias (Hedges 1981); `ci_low` and `ci_high` are the 95 % t interval of `mean_delta` over cells; consistency =
-    max(n_pos, n_neg) / n_nonzero (METHOD 6.4).
+    max(n_pos, n_neg) / n_nonzero.
     """
     row, latent = np.nonzero(kept)
     n = m["n_cells"][row].astype(np.float64)
@@ -170,7 +170,7 @@ def weight_effects(
     """Encoder of each target latent . decoder of each source, float32 `[intervention, target latent]`.
 
     The change of the target's pre-activation if one unit of the source passed unchanged down the residual
-    stream: a product of weights that needs no forward pass (METHOD D4). 0 for all but plain ablations; NaN where the
+    stream: a product of weights that needs no forward pass. 0 for all but plain ablations; NaN where the
     target is an object that does not show its encoder.
     """
     if not hasattr(target, "W_enc"):

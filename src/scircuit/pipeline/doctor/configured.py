@@ -10,7 +10,8 @@ from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from scircuit.config import RunConfig, load_config
+from scircuit.config import RunConfig
+from scircuit.config_reading import load_config
 from scircuit.errors import ScircuitError
 from scircuit.pipeline.doctor.finding import Finding, fail, ok, tried, warn
 from scircuit.pipeline.doctor.machine import disk, main_memory, unwritable
