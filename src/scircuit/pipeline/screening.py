@@ -190,16 +190,21 @@ def validate(
     measured = _effects(opened, options, out) if listed is None else listed
     extra = _deletion(run, circuit, measured, out, model_cells, seed) if deletion else {}
     links = pd.concat([n.edges for n in network_read]) if network_read else None
-    found = {
-        name: judge(predicted, measured, opened, extra, links, draws=draws, seed=seed)
-        for name, predicted in predictions.items()
-    }
+    found, refused = {}, {}
+    for name, predicted in predictions.items():
+        try:
+            found[name] = judge(predicted, measured, opened, extra, links, draws=draws, seed=seed)
+        except ScircuitError as error:
+            if name == "loadings":
+                raise
+            refused[name] = str(error)  # few genes under one definition do not keep the others from being judged
+            log.warning("through %s: not judged: %s", name, error)
     pooled = None if published is None or opened is None else _pooled(published, opened, out, draws, seed)
-    _write(out, predictions, found, opened, pooled)
+    _write(out, {name: predictions[name] for name in found}, found, opened, pooled)
     facts = _facts(opened, screen, truth, measured, options)
     write_json(out / RECORD, {"format_version": _FORMAT, "key": key, **facts, "profile": profile,
                               "network": [n.name for n in network_read],
-                              "definitions": _definitions(found, pooled)})  # fmt: skip
+                              "refused": refused, "definitions": _definitions(found, pooled)})  # fmt: skip
     return out
 
 
@@ -209,7 +214,7 @@ def sentences(out: str | Path) -> list[str]:
     lines = []
     for name, said in record["definitions"].items():
         lines += [f"Through {name}: {said['conclusion']}", *(f"  {sentence}" for sentence in said["sentences"])]
-    return lines
+    return lines + [f"Through {name}: not judged: {why}" for name, why in record["refused"].items()]
 
 
 def score_table(out: str | Path) -> pd.DataFrame:
@@ -373,7 +378,7 @@ def _facts(
 def _definitions(found: Mapping[str, Validation], pooled: Concordance | None) -> dict[str, Any]:
     """What is said per definition; the pooled sentence stands with the published one."""
     said = {name: _said(result) for name, result in found.items()}
-    if pooled is not None:
+    if pooled is not None and "paper" in said:
         said["paper"]["sentences"].append(pooled.sentence())
     return said
 
