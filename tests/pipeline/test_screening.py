@@ -16,7 +16,7 @@ from scircuit._io import read_json
 from scircuit.cli import app
 from scircuit.errors import ScircuitError
 from scircuit.pipeline.outputs import config_of, run_logits
-from scircuit.pipeline.screening import ScreenOptions, validate
+from scircuit.pipeline.screening import ScreenOptions, score_table, validate
 
 Refusal = Callable[..., str]
 
@@ -87,7 +87,16 @@ def test_measured_outputs_and_the_published_weighting_are_judged_too(finished_co
     assert table["n_cells"].between(1, 6).all()
     out = validate(run, screen, profile="paper", deletion=False, draws=50)
     assert out == run / "validation" / "planted"
-    assert set(read_json(out / "validation.json")["definitions"]) == {"loadings", "logits", "paper"}
+    said = read_json(out / "validation.json")["definitions"]
+    assert set(said) == {"loadings", "logits", "paper"}
+    pooled = pd.read_parquet(out / "pooled.parquet").set_index("method")
+    assert list(pooled.index) == ["circuit", "always down", "sign bias"]
+    assert pooled["n_pairs"].min() > 0
+    assert said["paper"]["sentences"][-1].startswith("Pooled sign accuracy as published")
+    shown = score_table(out)
+    assert shown.loc[shown["stratum"] == "pooled pairs", "method"].tolist() == list(pooled.index)
+    validate(run, screen, deletion=False, draws=50)
+    assert not (out / "pooled.parquet").exists()
 
 
 def test_a_table_of_truths(finished, tmp_path: Path) -> None:

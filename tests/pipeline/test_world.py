@@ -35,7 +35,7 @@ ENHANCERS = {f"{gene}-{i}": gene for gene in ("GATA1", "MYC", "ZFPM2") for i in 
 
 @pytest.fixture(scope="module")
 def runs(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
-    """Both models traced in real PBMC."""
+    """Both models traced in real PBMC, from sources of two layers."""
     out = tmp_path_factory.mktemp("world")
     for model in MODELS:
         config = parse_config(
@@ -46,8 +46,9 @@ def runs(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
                 "cells": {"path": str(SHARED / "scrna" / "pbmc3k_counts.h5ad"), "n": 500},
                 "sae": {"k": 16, "n_steps": 150, "batch_rows": 512, "buffer_rows": 60_000, "quality_cells": 16},
                 "features": {"control_draws": 2, "pair_cells": 0, "coactivation": False},
-                "sources": {"n": 12, "min_frequency": 0.003},
-                "trace": {"n_cells": 60, "cells_per_block": 20},
+                "sources": {"n": 16, "layers": [0, 2], "min_frequency": 0.003},
+                "trace": {"n_cells": 40, "cells_per_block": 20, "n_random": 0},
+                "confirmation": {"n_cells": 0},
             }
         )
         run(config, until="trace")
@@ -65,10 +66,17 @@ def claims_no_more_than_the_comparison(out: Path) -> None:
             assert row["estimate"] > row["baseline"]
 
 
+def carried(run: Path) -> set[str]:
+    """Genes that load on a traced source, of which alone a circuit can speak."""
+    sources = pd.read_parquet(run / "circuit" / "edges.parquet")[["source_layer", "source_feature"]].drop_duplicates()
+    loadings = pd.read_parquet(run / "features" / "genes.parquet")
+    return set(loadings.merge(sources.set_axis(["layer", "feature"], axis=1))["gene"])
+
+
 def test_both_models_against_papalexi(runs: list[Path]) -> None:
-    tables = []
+    tables, judged_genes = [], {}
     for folder in runs:
-        out = validate(folder, PERTURB / "papalexi_thp1_20729x299.h5ad", logits=True, model_cells=30, profile="paper",
+        out = validate(folder, PERTURB / "papalexi_thp1_20729x299.h5ad", logits=True, model_cells=10, profile="paper",
                        network=[SHARED / "networks" / "collectri.csv.gz"])  # fmt: skip
         record = read_json(out / "validation.json")
         assert {"loadings", "logits"} <= set(record["definitions"])
@@ -76,9 +84,15 @@ def test_both_models_against_papalexi(runs: list[Path]) -> None:
             assert set(said["baselines"]) == BASELINES
         assert (record["scale"], record["n_strata"]) == ("counts", 3)
         judged = pd.read_parquet(out / "knockdowns.parquet")
-        assert set(PATHWAY) <= set(judged.loc[judged["method"] == "circuit", "gene"])
+        judged_genes[folder.name] = set(judged.loc[judged["method"] == "circuit", "gene"]) & set(PATHWAY)
+        assert judged_genes[folder.name] == carried(folder) & set(PATHWAY)
+        pooled = pd.read_parquet(out / "pooled.parquet").set_index("method")
+        assert set(pooled.index) == {"circuit", "always down", "sign bias"}
+        assert pooled["n_pairs"].min() > 0
         claims_no_more_than_the_comparison(out)
         tables.append(score_table(out).assign(model=folder.name))
+    assert judged_genes["geneformer-mini"] == set(PATHWAY)
+    assert judged_genes["scgpt-mini"] >= {"STAT1"}
     print(pd.concat(tables).to_string(index=False))  # noqa: T201
 
 
@@ -88,7 +102,7 @@ def test_schraivogel_falls_in_26_of_26_and_both_models_are_judged(runs: list[Pat
     assert len(table) == 26
     assert (table["log2_fold_change"] < 0).all()
     for folder in runs:
-        out = validate(folder, path, options=ScreenOptions(targets=ENHANCERS), model_cells=20)
+        out = validate(folder, path, options=ScreenOptions(targets=ENHANCERS), deletion=False)
         fallen = pd.read_parquet(out / "on_target.parquet")
         assert (fallen["log2_fold_change"] < 0).sum() == 26
         claims_no_more_than_the_comparison(out)

@@ -17,6 +17,7 @@ from scircuit.knowledge.choosing import open_network
 from scircuit.knowledge.gmt import read_gmt
 from scircuit.knowledge.networks import Network
 from scircuit.perturbation import (
+    Concordance,
     GenePredictions,
     Screen,
     Truth,
@@ -25,6 +26,8 @@ from scircuit.perturbation import (
     effective,
     on_target,
     open_screen,
+    paper_gene_pairs,
+    pooled_concordance,
     predict_from_loadings,
     predict_from_logits,
     predict_paper,
@@ -41,7 +44,10 @@ from scircuit.report.tables import records
 log = logging.getLogger(__name__)
 LOGITS = "trace/logits.parquet"
 DELETION = "in-silico deletion"
-_FORMAT = 1
+POOLED = "pooled pairs"
+"""Stratum of the published sign accuracy in the table of scores."""
+_POOLED_TABLE = "pooled.parquet"
+_FORMAT = 2
 
 
 @dataclass(frozen=True)
@@ -122,7 +128,8 @@ def validate(
         `score`, or a GMT of the genes that rise.
     options : ScreenOptions, optional
     profile : str
-        `paper` judges the published weighting beside the default one, on the circuit of the published rule.
+        `paper` judges the published weighting beside the default one, on the circuit of the published rule, and with
+        a screen gives the published pooled sign accuracy beside its nulls (`pooled.parquet`).
     network : sources or files, optional
         Direct regulation (CollecTRI, ENCODE binding): its targets are judged apart.
     deletion : bool
@@ -178,19 +185,26 @@ def validate(
         return out
     listed = None if truth is None else _read_truth(_there(truth), opened)
     # What the circuit cannot predict is refused before hours of differential expression, not after.
-    predictions = _predictions(run, circuit, profile, _knocked(opened, listed))
+    published = _published(run, circuit) if profile == "paper" else None
+    predictions = _predictions(run, circuit, published, _knocked(opened, listed))
     measured = _effects(opened, options, out) if listed is None else listed
     extra = _deletion(run, circuit, measured, out, model_cells, seed) if deletion else {}
     links = pd.concat([n.edges for n in network_read]) if network_read else None
-    found = {
-        name: judge(predicted, measured, opened, extra, links, draws=draws, seed=seed)
-        for name, predicted in predictions.items()
-    }
-    _write(out, predictions, found, opened)
+    found, refused = {}, {}
+    for name, predicted in predictions.items():
+        try:
+            found[name] = judge(predicted, measured, opened, extra, links, draws=draws, seed=seed)
+        except ScircuitError as error:
+            if name == "loadings":
+                raise
+            refused[name] = str(error)  # few genes under one definition do not keep the others from being judged
+            log.warning("through %s: not judged: %s", name, error)
+    pooled = None if published is None or opened is None else _pooled(published, opened, out, draws, seed)
+    _write(out, {name: predictions[name] for name in found}, found, opened, pooled)
     facts = _facts(opened, screen, truth, measured, options)
     write_json(out / RECORD, {"format_version": _FORMAT, "key": key, **facts, "profile": profile,
                               "network": [n.name for n in network_read],
-                              "definitions": {name: _said(result) for name, result in found.items()}})  # fmt: skip
+                              "refused": refused, "definitions": _definitions(found, pooled)})  # fmt: skip
     return out
 
 
@@ -200,12 +214,18 @@ def sentences(out: str | Path) -> list[str]:
     lines = []
     for name, said in record["definitions"].items():
         lines += [f"Through {name}: {said['conclusion']}", *(f"  {sentence}" for sentence in said["sentences"])]
-    return lines
+    return lines + [f"Through {name}: not judged: {why}" for name, why in record["refused"].items()]
 
 
 def score_table(out: str | Path) -> pd.DataFrame:
-    """Mean and interval of every method on every metric, as text: `definition, stratum, method`, a column a metric."""
+    """Mean and interval of every method on every metric, as text: `definition, stratum, method`, a column a metric.
+
+    The published sign accuracy, where it was asked for, is the direction of the stratum `pooled pairs`.
+    """
     summary = pd.read_parquet(Path(out) / "summary.parquet")
+    if (path := Path(out) / _POOLED_TABLE).is_file():
+        pooled = pd.read_parquet(path).assign(definition="paper", stratum=POOLED, metric="direction")
+        summary = pd.concat([summary, pooled[summary.columns.intersection(pooled.columns)]], ignore_index=True)
     text = [
         "" if pd.isna(row["estimate"]) else f"{row['estimate']:.3f} [{row['low']:.3f}, {row['high']:.3f}]"
         for row in records(summary)
@@ -223,17 +243,29 @@ def _knocked(screen: Screen | None, truth: Truth | None) -> pd.Index:
     return pd.Index(table["gene"].unique())
 
 
-def _predictions(run: Path, circuit: Circuit, profile: str, knocked: pd.Index) -> dict[str, GenePredictions]:
+def _published(run: Path, circuit: Circuit) -> Circuit:
+    """The circuit of the same trace under the published rule."""
+    effects, tests = (read_table(run, f"trace/{n}.parquet", "run `scircuit trace`") for n in ("effects", "tests"))
+    return build_circuit(effects, tests, circuit.nodes, circuit.terms, PAPER, circuit.provenance)
+
+
+def _predictions(
+    run: Path, circuit: Circuit, published: Circuit | None, knocked: pd.Index
+) -> dict[str, GenePredictions]:
     """Predictions by definition: loadings, logits where measured, the published one under its profile."""
     loadings = read_table(run, "features/genes.parquet", "run `scircuit features`")
     found = {"loadings": predict_from_loadings(circuit.edges, loadings, knocked)}
     if (run / LOGITS).is_file():
         found["logits"] = predict_from_logits(pd.read_parquet(run / LOGITS), loadings, knocked)
-    if profile == "paper":
-        effects, tests = (read_table(run, f"trace/{n}.parquet", "run `scircuit trace`") for n in ("effects", "tests"))
-        published = build_circuit(effects, tests, circuit.nodes, circuit.terms, PAPER, circuit.provenance)
+    if published is not None:
         found["paper"] = predict_paper(published.edges, published.nodes, knocked)
     return found
+
+
+def _pooled(published: Circuit, screen: Screen, out: Path, draws: int, seed: int) -> Concordance:
+    """The published sign accuracy on the published fold change, over the cells that the screen keeps."""
+    effects = differential_expression(screen, "paper", cache=out)
+    return pooled_concordance(paper_gene_pairs(published.edges, published.nodes), effects, draws, seed)
 
 
 def _effects(screen: Screen | None, options: ScreenOptions, out: Path) -> Truth:
@@ -293,7 +325,11 @@ def _networks(names: Sequence[str | Path]) -> list[Network]:
 
 
 def _write(
-    out: Path, predictions: Mapping[str, GenePredictions], found: Mapping[str, Validation], screen: Screen | None
+    out: Path,
+    predictions: Mapping[str, GenePredictions],
+    found: Mapping[str, Validation],
+    screen: Screen | None,
+    pooled: Concordance | None,
 ) -> None:
     tables = {
         "predictions": {name: predicted.table() for name, predicted in predictions.items()},
@@ -308,6 +344,11 @@ def _write(
     if screen is not None:
         with atomic(out / "on_target.parquet") as path:
             on_target(screen).to_parquet(path, index=False)
+    if pooled is None:
+        (out / _POOLED_TABLE).unlink(missing_ok=True)  # of an earlier validation under the other profile
+    else:
+        with atomic(out / _POOLED_TABLE) as path:
+            pooled.table().to_parquet(path, index=False)
 
 
 def _facts(
@@ -332,6 +373,14 @@ def _facts(
             "n_strata": len(screen.strata),
         }
     return facts
+
+
+def _definitions(found: Mapping[str, Validation], pooled: Concordance | None) -> dict[str, Any]:
+    """What is said per definition; the pooled sentence stands with the published one."""
+    said = {name: _said(result) for name, result in found.items()}
+    if pooled is not None and "paper" in said:
+        said["paper"]["sentences"].append(pooled.sentence())
+    return said
 
 
 def _said(result: Validation) -> dict[str, Any]:

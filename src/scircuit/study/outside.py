@@ -5,9 +5,7 @@ from collections.abc import Mapping, Sequence
 from functools import partial
 from pathlib import Path
 
-import numpy as np
 import pandas as pd
-from scipy.stats import spearmanr
 
 from scircuit._io import write_json
 from scircuit.analysis.disease import associate, disease_centrality
@@ -17,20 +15,18 @@ from scircuit.analysis.result import Measure, Result
 from scircuit.analysis.tissue import tissue
 from scircuit.circuits.build import PAPER, build_circuit
 from scircuit.circuits.circuit import Circuit
-from scircuit.errors import ScircuitError
 from scircuit.knowledge.choosing import disease_sets
 from scircuit.knowledge.registry import load_gene_sets
 from scircuit.perturbation import differential_expression, open_screen
+from scircuit.perturbation.concordance import pooled_concordance
 from scircuit.perturbation.predictions import paper_gene_pairs
 from scircuit.pipeline.screening import ScreenOptions
 from scircuit.pipeline.screening import validate as judge
 from scircuit.study.between import Answers
 from scircuit.study.config import StudyCondition, StudyConfig
 
-LEAST_CHANGE = 0.01
-"""|log fold change| below which the published study left a pair out."""
 PUBLISHED_CELLS = 5
-"""Fewest cells of a perturbation there."""
+"""Fewest cells of a perturbation in the published study."""
 
 
 def knowledge(study: StudyConfig, condition: StudyCondition) -> None:
@@ -117,22 +113,14 @@ def concordance(study: StudyConfig, run: Path) -> Result:
     columns_of = {"perturbation": p.perturbation, "control": p.control}
     screen = open_screen(p.screen, lines=lines, min_cells=PUBLISHED_CELLS, **columns_of)  # type: ignore[arg-type]
     measured = differential_expression(screen, "paper")
-    rows = pd.Index(measured.perturbations["gene"].drop_duplicates()).get_indexer(pd.Index(pairs["source_gene"]))
-    columns = measured.genes.get_indexer(pd.Index(pairs["target_gene"]))
-    known = (rows >= 0) & (columns >= 0)
-    first = ~measured.perturbations["gene"].duplicated().to_numpy()  # one label per gene, as published
-    change = np.where(known, measured.log2_fold_change[first][rows, columns], np.nan)
-    kept = known & (np.abs(change) >= LEAST_CHANGE)
-    if not kept.any():
-        raise ScircuitError("no pair of genes that the circuit connects was measured in the screen.")
-    d, change = pairs["mean_d"].to_numpy()[kept], change[kept]
-    agrees = np.sign(d) == np.sign(change)
-    n = int(kept.sum())
-    rho = spearmanr(np.abs(d), np.abs(change)) if n > 2 else (np.nan, np.nan)
+    found = pooled_concordance(pairs, measured, seed=study.seed)
+    accuracy, n = found.accuracy, len(found.pairs)
     measures = [
-        Measure("direction", float(agrees.mean()), null=float((change < 0).mean()), n=n, unit_of_n="gene pairs"),
-        Measure("spearman", float(rho[0]), null=0.0, p_value=float(rho[1]), n=n, unit_of_n="gene pairs"),
-    ]
+        Measure("direction", accuracy.estimate, accuracy.low, accuracy.high, found.always_down.estimate, n=n,
+                unit_of_n="gene pairs"),
+        Measure("spearman", found.rho, null=0.0, p_value=found.rho_p, n=n, unit_of_n="gene pairs"),
+    ]  # fmt: skip
     frame = pd.DataFrame(measures, columns=list(Measure._fields))
-    table = pairs[kept].assign(log2_fold_change=change)
-    return Result("validation", "paper/arXiv:2603.01752", frame, table, "the share that always saying down gets", "")
+    return Result(
+        "validation", "paper/arXiv:2603.01752", frame, found.pairs, "the share that always saying down gets", ""
+    )
