@@ -1,5 +1,6 @@
 """A study from its file to its report: stages, resuming, numbers, the page."""
 
+import os
 import shutil
 from pathlib import Path
 
@@ -8,11 +9,14 @@ import pytest
 from typer.testing import CliRunner
 
 from scircuit._io import read_json
+from scircuit._lock import locked
 from scircuit.circuits.circuit import Circuit
 from scircuit.cli import app
 from scircuit.errors import ScircuitError
+from scircuit.pipeline.runs import run
 from scircuit.study.config import load_study
 from scircuit.study.numbers import published_numbers
+from scircuit.study.page import stages_section
 from scircuit.study.run import run_study, status
 from scircuit.study.stages import keys, stages
 
@@ -154,3 +158,45 @@ def test_a_stage_that_was_interrupted_is_partial(finished_study: Path, tmp_path:
     with pytest.raises(ZeroDivisionError):
         run_study(study)
     assert status(study)["state"].tolist()[0] == "partial"
+
+
+def test_a_study_that_is_moved_stays_itself(finished_study: Path, tmp_path: Path, monkeypatch):
+    moved = tmp_path / "elsewhere"
+    shutil.copytree(finished_study, moved)
+    assert set(status(study_of(moved))["state"]) == {"done"}
+    monkeypatch.chdir(moved)
+    assert set(status(load_study("study.toml"))["state"]) == {"done"}, "wherever it is called from"
+    # The runs inside go on too, though they hold the paths of the place where they began.
+    for marker in (moved / "out" / "stages").glob("trace-*.json"):
+        marker.unlink()
+    before = {p: p.stat().st_mtime_ns for p in moved.glob("out/conditions/*/trace/*.parquet")}
+    run_study(load_study("study.toml"), until="trace")
+    assert {p: p.stat().st_mtime_ns for p in before} == before
+    recorded = read_json(moved / "out" / "conditions" / "some" / "config.json")["config"]
+    assert recorded["sae"]["path"] == str(moved / "out" / "dictionaries" / "gf" / "saes")
+    text = (moved / "study.toml").read_text().replace('sets = ["sets.gmt"]', 'sets = ["diseases.gmt"]')
+    (moved / "other.toml").write_text(text)
+    assert status(load_study("other.toml")).set_index("stage").loc["tokens:all", "state"] == "waiting"
+    with pytest.raises(ScircuitError, match="holds a different run .features.gene_sets"):
+        run_study(load_study("other.toml"))
+
+
+def test_one_call_at_a_time_writes_a_study(finished_study: Path):
+    study = study_of(finished_study)
+    with locked(study.out):
+        with pytest.raises(ScircuitError, match=f"is being written by process {os.getpid()} on this machine"):
+            run_study(study)
+        assert set(status(study)["state"]) == {"done"}, "reading takes no lock"
+    with locked(study.conditions[0].run.out), pytest.raises(ScircuitError, match="is being written by process"):
+        run(study.conditions[0].run, until="tokenize")
+    run_study(study)
+    assert not list(study.out.rglob(".scircuit.lock"))
+
+
+def test_each_stage_is_shown_with_what_it_took(finished_study: Path):
+    table = status(study_of(finished_study))
+    shown = stages_section(table).blocks[0].tables[0]
+    assert all(len(row) == len(shown.columns) for row in shown.rows)
+    first = dict(zip([column.title for column in shown.columns], shown.rows[0], strict=True))
+    assert first["calls"] == "1"
+    assert float(first["processor"].replace(",", "")) == pytest.approx(table["cpu_seconds"].iloc[0], abs=0.06)

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from contextlib import nullcontext
 from pathlib import Path
 
+from scircuit._lock import locked
 from scircuit.config import RunConfig
 from scircuit.config_reading import parse_config
 from scircuit.errors import ScircuitError
@@ -36,9 +37,18 @@ def run(config: RunConfig, *, until: str = "report", cluster: str | None = None)
     Raises
     ------
     ScircuitError
-        On any wrong input, before or at the stage that meets it; earlier artefacts stay whole.
+        On any wrong input, before or at the stage that meets it; earlier artefacts stay whole. While another process
+        writes the folder.
     """
+    RunFolder.open(config)
+    with locked(config.out):
+        return _run(config, until, cluster)
+
+
+def _run(config: RunConfig, until: str, cluster: str | None) -> RunFolder:
     folder = RunFolder.open(config)
+    if folder.done("tokens"):
+        folder.record()  # where its files lie now, if the folder was moved
     check_cells(config)
     model = open_model(config)
     check_inputs(config, model)
@@ -89,8 +99,9 @@ def run_stage(config: RunConfig, stage: str, cluster: str | None = None) -> RunF
     for name in before:
         folder.need(name)
     if stage == "report":
-        _analyse(folder)
-        report([folder], folder.stage("report"))
+        with locked(folder.root):
+            _analyse(folder)
+            report([folder], folder.stage("report"))
         return folder
     return run(config, until=stage, cluster=cluster)
 

@@ -90,7 +90,7 @@ class StudyCondition:
 
 @dataclass(frozen=True)
 class StudyConfig:
-    """A whole study, every part resolved."""
+    """A whole study, every part resolved; `folder` is that of its file."""
 
     name: str
     out: Path
@@ -101,6 +101,7 @@ class StudyConfig:
     compare: CompareSection = field(default_factory=CompareSection)
     disease: DiseaseSection = field(default_factory=DiseaseSection)
     perturbation: PerturbationSection = field(default_factory=PerturbationSection)
+    folder: Path = Path()
 
     @property
     def groups(self) -> list[str]:
@@ -153,6 +154,7 @@ def parse_study(content: Mapping[str, Any], where: str = "study", folder: str | 
         compare=build_section(CompareSection, content.get("compare", {}), f"{where}: compare"),
         disease=build_section(DiseaseSection, content.get("disease", {}), f"{where}: disease"),
         perturbation=build_section(PerturbationSection, content.get("perturbation", {}), f"{where}: perturbation"),
+        folder=folder,
     )
     return _placed(study, folder, where)
 

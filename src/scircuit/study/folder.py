@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from scircuit import _lock
 from scircuit._io import read_json, write_json
 from scircuit.errors import ScircuitError
 
@@ -53,7 +54,11 @@ class StudyFolder:
         root = Path(root)
         if root.exists() and not root.is_dir():
             raise ScircuitError(f"{root} is a file; choose a folder for out.")
-        left = [p for p in root.iterdir() if not p.name.startswith(".study.json.")] if root.is_dir() else []
+        left = (
+            [p for p in root.iterdir() if p.name != _lock.NAME and not p.name.startswith(".study.json.")]
+            if root.is_dir()
+            else []
+        )
         if left and not (root / "study.json").is_file():
             raise ScircuitError(f"{root} exists and is no scircuit study; choose an empty or new folder for out.")
         return cls(root)

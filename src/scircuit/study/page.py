@@ -111,6 +111,7 @@ def stages_section(table: pd.DataFrame) -> Section:
             row["stage"],
             numbers.decimal(row["planned_seconds"], 1),
             numbers.decimal(row["seconds"], 1),
+            numbers.decimal(row["cpu_seconds"], 1),
             str(row["calls"]),
         ]
         for row in records(table)

@@ -9,6 +9,7 @@ from typing import Any
 import pandas as pd
 
 from scircuit._io import read_json
+from scircuit._lock import locked
 from scircuit.errors import ScircuitError
 from scircuit.pipeline.folder import settings
 from scircuit.study.config import StudyConfig
@@ -35,23 +36,28 @@ def run_study(study: StudyConfig, *, until: str | None = None, cluster: str | No
     Raises
     ------
     ScircuitError
-        On a file that is missing, before anything is computed; on an unknown stage; or as the stage that fails.
+        On a file that is missing, before anything is computed; on an unknown stage; while another process runs the
+        study; or as the stage that fails.
     """
     todo = stages(study)
     last = _last(todo, until)
     folder = StudyFolder.open(study.out)
     check_needs(study)
-    folder.record(description(study))
     import scircuit.pipeline.runs  # noqa: F401  what it imports is no part of the first stage
 
-    known = keys(todo)
-    for number, stage in enumerate(todo[: last + 1], start=1):
+    with locked(folder.root):
+        folder.record(description(study))
+        _work(folder, todo[: last + 1], len(todo), keys(todo), cluster)
+    return folder.root
+
+
+def _work(folder: StudyFolder, todo: list[Stage], total: int, known: Mapping[str, str], cluster: str | None) -> None:
+    for number, stage in enumerate(todo, start=1):
         if folder.progress(stage.name, known[stage.name]).state == "done":
             continue
-        log.info("stage %d of %d: %s", number, len(todo), stage.name)
+        log.info("stage %d of %d: %s", number, total, stage.name)
         with folder.timed(stage.name, known[stage.name]):
             stage.run(cluster)
-    return folder.root
 
 
 def status(study: StudyConfig) -> pd.DataFrame:

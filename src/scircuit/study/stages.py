@@ -1,5 +1,6 @@
 """The stages of a study: what each needs, what decides it, and the function that does it."""
 
+import os
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -7,7 +8,7 @@ from typing import Any
 
 from scircuit._io import sha256_of
 from scircuit.config import RunConfig
-from scircuit.pipeline.folder import settings
+from scircuit.pipeline.folder import places, settings, without_places
 from scircuit.study.config import Dictionaries, StudyCondition, StudyConfig
 
 
@@ -40,7 +41,7 @@ class Stage:
 
 def stages(study: StudyConfig) -> list[Stage]:
     """Every stage, each after those that it needs."""
-    out = [_dictionary(d) for d in study.dictionaries]
+    out = [_dictionary(study, d) for d in study.dictionaries]
     for condition in study.conditions:
         out += _of_condition(study, condition)
     return out + _of_study(study)
@@ -54,8 +55,24 @@ def keys(todo: list[Stage]) -> dict[str, str]:
     return found
 
 
-def _dictionary(part: Dictionaries) -> Stage:
-    return Stage(f"dictionary:{part.name}", (), settings(part.run), _until(part.run, "train-sae"))
+def seen_from(folder: Path, path: str | Path) -> str:
+    """A file inside `folder` as seen from there, any other by its whole path: a study that is moved stays itself."""
+    here, path = (Path(os.path.normpath(p.absolute())) for p in (folder, Path(path)))
+    return path.relative_to(here).as_posix() if path.is_relative_to(here) else str(path)
+
+
+def _identity(study: StudyConfig, run: RunConfig) -> list[Any]:
+    """What decides a run, the same wherever the study lies and from wherever it is called."""
+    return [without_places(settings(run)), places(run, lambda path: seen_from(study.folder, path))]
+
+
+def _file(study: StudyConfig, name: str) -> str:
+    """Likewise of one value that may name a file."""
+    return seen_from(study.folder, name) if name and Path(name).exists() else name
+
+
+def _dictionary(study: StudyConfig, part: Dictionaries) -> Stage:
+    return Stage(f"dictionary:{part.name}", (), _identity(study, part.run), _until(part.run, "train-sae"))
 
 
 def _of_condition(study: StudyConfig, c: StudyCondition) -> list[Stage]:
@@ -65,7 +82,7 @@ def _of_condition(study: StudyConfig, c: StudyCondition) -> list[Stage]:
     name, run = c.name, Path(c.run.out)
     draws = {"draws": study.compare.draws, "seed": study.seed}
     return [
-        Stage(f"tokens:{name}", (f"dictionary:{c.dictionaries}",), settings(c.run), _until(c.run, "tokenize")),
+        Stage(f"tokens:{name}", (f"dictionary:{c.dictionaries}",), _identity(study, c.run), _until(c.run, "tokenize")),
         Stage(f"features:{name}", (f"tokens:{name}",), None, _until(c.run, "features")),
         Stage(f"trace:{name}", (f"features:{name}",), None, _until(c.run, "trace")),
         Stage(f"analysis:{name}", (f"trace:{name}",), None, lambda _: _analyse(run)),
@@ -80,14 +97,16 @@ def _of_study(study: StudyConfig) -> list[Stage]:
 
     traced = tuple(f"trace:{c.name}" for c in study.conditions)
     groups = {c.name: c.group for c in study.conditions}
-    decides = {**asdict(study.compare), "disease": list(study.disease.sources), "groups": groups, "seed": study.seed}
+    ill = [_file(study, name) for name in study.disease.sources]
+    decides = {**asdict(study.compare), "disease": ill, "groups": groups, "seed": study.seed}
     out = [Stage("compare", traced, decides, lambda _: between.compare(study))]
     if study.disease.sources:
-        out.append(Stage("disease", traced, list(study.disease.sources), lambda _: outside.disease(study)))
+        out.append(Stage("disease", traced, ill, lambda _: outside.disease(study)))
     if study.perturbation.screen:
         judged = study.perturbation.conditions or tuple(c.name for c in study.conditions)
         needs = tuple(f"trace:{name}" for name in judged)
-        decides = {**asdict(study.perturbation), "seed": study.seed}
+        screen = _file(study, study.perturbation.screen)
+        decides = {**asdict(study.perturbation), "screen": screen, "seed": study.seed}
         out.append(Stage("validate", needs, decides, lambda _: outside.validate(study)))
     asked = tuple(f"{kind}:{c.name}" for c in study.conditions for kind in ("analysis", "paper-analysis", "knowledge"))
     shown = [study.name, [[c.name, c.published] for c in study.conditions]]
