@@ -2,21 +2,30 @@
 
 import os
 import shutil
+from dataclasses import replace
+from itertools import product
 from pathlib import Path
+from types import SimpleNamespace
 
+import numpy as np
 import pandas as pd
 import pytest
 from typer.testing import CliRunner
 
 from scircuit._io import read_json
 from scircuit._lock import locked
+from scircuit.analysis import paper
 from scircuit.circuits.circuit import Circuit
+from scircuit.circuits.schema import ENDS, SOURCE
 from scircuit.cli import app
 from scircuit.errors import ScircuitError
 from scircuit.pipeline.runs import run
+from scircuit.study.condition_numbers import _coactive
 from scircuit.study.config import load_study
 from scircuit.study.numbers import published_numbers
-from scircuit.study.page import stages_section
+from scircuit.study.outside import concordance, published_circuit
+from scircuit.study.page import cost_table, stages_section
+from scircuit.study.pooled import disease_categories, gene_pair_numbers
 from scircuit.study.run import run_study, status
 from scircuit.study.stages import keys, stages
 
@@ -104,13 +113,9 @@ def test_numbers_are_those_of_the_artefacts(finished_study: Path):
 def test_the_world_outside_is_asked(finished_study: Path):
     out = finished_study / "out"
     table = pd.read_parquet(out / "report" / "numbers.parquet").set_index(["number", "scope"])
-    signs = table.loc[("crispri_sign", "some")]
-    assert 0 <= signs["paper"] <= 1
-    assert 0 <= signs["paper_null"] <= 1
-    pairs = pd.read_parquet(out / "validate" / "some" / "paper" / "validation.parquet")
-    agree = (pairs["mean_d"] < 0) == (pairs["log2_fold_change"] < 0)
-    assert signs["paper"] == pytest.approx(agree.mean())
-    assert (pairs["log2_fold_change"].abs() >= 0.01).all()
+    answers = pd.read_parquet(out / "validate" / "some" / "answers.parquet")
+    refused = answers.loc[answers["folder"] == "paper", "refused"].tolist()
+    assert refused == ["no pair of genes that the circuit connects was measured in the screen."], "nothing is annotated"
     comparison = pd.read_parquet(out / "conditions" / "some" / "validation" / "study" / "comparison.parquet")
     chosen = comparison[(comparison["definition"] == "loadings") & (comparison["stratum"] == "all")]
     auroc = table.loc[("crispri_auroc", "some")]
@@ -177,7 +182,11 @@ def test_a_study_that_is_moved_stays_itself(finished_study: Path, tmp_path: Path
     text = (moved / "study.toml").read_text().replace('sets = ["sets.gmt"]', 'sets = ["diseases.gmt"]')
     (moved / "other.toml").write_text(text)
     assert status(load_study("other.toml")).set_index("stage").loc["tokens:all", "state"] == "waiting"
+<<<<<<< HEAD
     with pytest.raises(ScircuitError, match=r"holds a different run .features.gene_sets"):
+=======
+    with pytest.raises(ScircuitError, match=r"holds a different run \(features.gene_sets"):
+>>>>>>> i7-study
         run_study(load_study("other.toml"))
 
 
@@ -194,9 +203,98 @@ def test_one_call_at_a_time_writes_a_study(finished_study: Path):
 
 
 def test_each_stage_is_shown_with_what_it_took(finished_study: Path):
-    table = status(study_of(finished_study))
-    shown = stages_section(table).blocks[0].tables[0]
+    study = study_of(finished_study)
+    table = status(study)
+    shown = stages_section(table, study).blocks[0].tables[0]
     assert all(len(row) == len(shown.columns) for row in shown.rows)
     first = dict(zip([column.title for column in shown.columns], shown.rows[0], strict=True))
     assert first["calls"] == "1"
     assert float(first["processor"].replace(",", "")) == pytest.approx(table["cpu_seconds"].iloc[0], abs=0.06)
+    cost = {row[0]: row[1:] for row in cost_table(study).rows}
+    assert cost["all"][:2] == ["7.50", "24,776"]
+    seconds = read_json(finished_study / "out" / "conditions" / "all" / "seconds.json")["trace"]
+    assert float(cost["all"][2]) == pytest.approx(seconds / 3600, abs=1e-4)
+
+
+def annotated(run: Path) -> Circuit:
+    """The published circuit of a run, as if gene sets named its sources and two of three others; they name none."""
+    circuit = published_circuit(run)
+    sources = pd.MultiIndex.from_frame(circuit.edges[SOURCE])
+    named = pd.MultiIndex.from_frame(circuit.nodes[["layer", "feature"]]).isin(sources)
+    named |= np.arange(len(circuit.nodes)) % 3 > 0
+    return replace(circuit, nodes=circuit.nodes.assign(n_terms=named.astype(int)))
+
+
+def genes_of(circuit: Circuit) -> dict[tuple[int, int], list[str]]:
+    nodes = circuit.nodes[circuit.nodes["n_terms"] > 0]
+    return {(a, b): list(top)[:10] for a, b, top in nodes[["layer", "feature", "top_genes"]].itertuples(index=False)}
+
+
+def paired(circuit: Circuit) -> list[tuple[str, str, float]]:
+    """Each product of genes, an edge at a time."""
+    genes, found = genes_of(circuit), []
+    for a, b, c, e, d in circuit.edges[[*ENDS, "cohens_d"]].itertuples(index=False):
+        if (a, b) in genes and (c, e) in genes:
+            found += [(x, y, d) for x, y in product(genes[a, b], genes[c, e])]
+    return found
+
+
+def test_the_published_comparison_with_a_screen(finished_study: Path, monkeypatch):
+    study = study_of(finished_study)
+    run = finished_study / "out" / "conditions" / "some"
+    circuit = annotated(run)
+    monkeypatch.setattr("scircuit.study.outside.published_circuit", lambda _: circuit)
+    found = concordance(study, run)
+    measures, pairs = found.measures.set_index("measure"), found.table
+    assert len(pairs) == measures.loc["direction", "n"] > 0
+    assert (pairs["log2_fold_change"].abs() >= 0.01).all()
+    agree = (pairs["mean_d"] < 0) == (pairs["log2_fold_change"] < 0)
+    assert measures.loc["direction", "estimate"] == pytest.approx(agree.mean())
+    assert measures.loc["direction", "null"] == pytest.approx((pairs["log2_fold_change"] < 0).mean())
+    connected = {(x, y) for x, y, _ in paired(circuit)}
+    assert set(zip(pairs["source_gene"], pairs["target_gene"], strict=True)) <= connected
+
+
+def test_gene_pairs_are_counted_over_all_conditions_together(finished_study: Path):
+    circuits = [annotated(finished_study / "out" / "conditions" / name) for name in ("all", "some", "gpt")]
+    found = gene_pair_numbers([SimpleNamespace(circuit=circuit) for circuit in circuits])
+    numbers = found.measures.set_index("measure")["estimate"]
+    kept: dict[tuple[str, str], list[float]] = {}
+    for x, y, d in [row for circuit in circuits for row in paired(circuit)]:
+        kept.setdefault((x, y), []).append(abs(d))
+    assert numbers["kept"] == sum(x != y and (len(d) > 1 or max(d) > 2) for (x, y), d in kept.items()) > 0
+    ends = [(genes_of(c), c.edges[ENDS].itertuples(index=False)) for c in circuits]
+    n_edges = sum((a, b) in genes and (c, e) in genes for genes, edges in ends for a, b, c, e in edges)
+    assert numbers["edges_with_genes"] == n_edges > 0
+
+
+def test_co_activation_is_compared_layer_pair_by_layer_pair(finished_study: Path, tmp_path: Path):
+    run, by = finished_study / "out" / "conditions" / "all", ["source_layer", "target_layer"]
+    pairs = pd.read_parquet(run / "features" / "coactivation_across.parquet")
+    pairs["n_both"] *= 100  # as many joint firings as the published rule asks for
+    (tmp_path / "features").mkdir()
+    pairs.to_parquet(tmp_path / "features" / "coactivation_across.parquet")
+    circuit = published_circuit(run)
+    found = {number.id: number.estimate for number in _coactive(tmp_path, circuit)}
+    saved = dict(list(paper.saved_pmi_edges(pairs).groupby(by)))
+    asked = [(pair, edges) for pair, edges in circuit.edges.groupby(by) if pair in saved]
+    assert asked
+    for (a, b), edges in asked:
+        known, causal = set(saved[a, b]["target_feature"]), set(edges["target_feature"])
+        assert found[f"pmi_target_overlap_L{a}_L{b}"] == pytest.approx(len(causal & known) / len(causal))
+        both = edges.merge(saved[a, b], on=ENDS)
+        assert found[f"pmi_exact_pairs_L{a}_L{b}"] == len(both)
+    assert len(found) == 2 * len(asked)
+
+
+def test_disease_categories_join_labels_and_their_pairs(tmp_path: Path):
+    (tmp_path / "paper").mkdir()
+    ill = {"label": ["x", "y", "z"], "categories": ["apoptosis; metastasis", "apoptosis", ""]}
+    pd.DataFrame(ill).to_parquet(tmp_path / "paper" / "disease_paper.parquet")
+    rows = [("x", "y", "one", 2, 1.0), ("x", "y", "two", 1, 4.0), ("y", "y", "one", 3, 2.0), ("x", "z", "one", 9, 9.0)]
+    table = pd.DataFrame(rows, columns=["source_label", "target_label", "model", "n_edges", "mean_abs_d"])
+    found = disease_categories(tmp_path, SimpleNamespace(table=table)).table.set_index("category")
+    assert found.loc["apoptosis"].tolist() == [2, 6, 3, pytest.approx((2 + 4 + 6) / 6)]
+    assert found.loc["metastasis"].tolist()[:3] == [1, 0, 0]
+    with pytest.raises(ScircuitError, match="no published disease labels"):
+        disease_categories(tmp_path / "paper", SimpleNamespace(table=table))

@@ -18,6 +18,7 @@ from scircuit.errors import ScircuitError
 from scircuit.pipeline import comparing
 from scircuit.pipeline.conditions import open_conditions
 from scircuit.study.config import StudyConfig
+from scircuit.study.pooled import disease_categories, gene_pair_numbers
 
 log = logging.getLogger(__name__)
 ANSWERS = "answers.parquet"
@@ -71,7 +72,14 @@ def compare(study: StudyConfig) -> None:
     for inside, rule in (("", None), ("paper", PAPER)):
         conditions = open_conditions(runs, names, rule, n_cells, study.seed, models)
         tally.ask("labels", partial(label_numbers, conditions), inside)
+        if inside == "paper":
+            tally.ask("gene_pairs", partial(gene_pair_numbers, conditions), inside)
+            tally.ask("disease_categories", partial(_disease_categories, out, conditions), inside)
     tally.write()
+
+
+def _disease_categories(compared: Path, conditions: Sequence[Condition]) -> Result:
+    return disease_categories(compared, label_numbers(conditions))
 
 
 def fewest_cells(runs: Sequence[Path]) -> int | None:

@@ -54,7 +54,7 @@ def condition_numbers(run: Path) -> pd.DataFrame:
     )
     found = [*_work(circuit, tests, read_json(run / "trace" / "trace.json"))]
     found += [*_of_edges(capped, uncapped, "paper"), *_of_edges(circuit, circuit, "default")]
-    found += [*_coherent(run, capped)]
+    found += [*_coherent(run, capped), *_coactive(run, capped)]
     return pd.DataFrame(found, columns=list(Number._fields))
 
 
@@ -138,3 +138,18 @@ def _coherent(run: Path, capped: Circuit) -> Iterator[Number]:
             shared += bool(first & second)
     yield Number("both_annotated", "paper", both, n=len(capped.edges))
     yield Number("sharing_a_set", "paper", shared, n=both)
+
+
+def _coactive(run: Path, capped: Circuit) -> Iterator[Number]:
+    """Edges against the co-activation pairs that the published study saved, for each pair of layers that has both."""
+    file = run / "features" / "coactivation_across.parquet"
+    if not file.is_file():
+        return
+    by = ["source_layer", "target_layer"]
+    saved = dict(list(paper.saved_pmi_edges(pd.read_parquet(file)).groupby(by)))
+    for pair, edges in capped.edges.groupby(by):
+        if pair in saved:
+            found, where = paper.pmi_overlap(edges, saved[pair]), f"L{pair[0]}_L{pair[1]}"
+            n_targets = len(edges[TARGET].drop_duplicates())
+            yield Number(f"pmi_target_overlap_{where}", "paper", found.target_overlap, n=n_targets, unit_of_n="targets")
+            yield Number(f"pmi_exact_pairs_{where}", "paper", found.exact_pairs, n=len(edges))

@@ -57,6 +57,8 @@ class PublishedNumber:
     def of_study(self) -> bool:
         """Whether it is one number of the study as a whole."""
         places = [place for place in (self.paper, self.default) if place]
+        if not places:
+            return set(self.published) == {"all"}
         return all(":" in place and "CONDITION" not in place for place in places)
 
 

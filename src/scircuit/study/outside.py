@@ -24,6 +24,7 @@ from scircuit.pipeline.screening import ScreenOptions
 from scircuit.pipeline.screening import validate as judge
 from scircuit.study.between import Answers
 from scircuit.study.config import StudyCondition, StudyConfig
+from scircuit.study.pooled import with_genes
 
 PUBLISHED_CELLS = 5
 """Fewest cells of a perturbation in the published study."""
@@ -103,12 +104,13 @@ def _of_folder(out: Path) -> Result:
 def concordance(study: StudyConfig, run: Path) -> Result:
     """The published comparison with a screen: share of gene pairs whose signs agree.
 
-    Predictions: top 10 x top 10 genes of every edge of the published rule. Truth: log2(mean + 1) against all controls,
-    all cell lines pooled, pairs with |log fold change| >= 0.01. Measures `direction` (null: the share that always
-    saying down gets) and `spearman` of the sizes.
+    Predictions: top 10 x top 10 genes of every edge of the published rule between latents that a gene set names (the
+    published gene lists are of annotated latents only). Truth: log2(mean + 1) against all controls, all cell lines
+    pooled, pairs with |log fold change| >= 0.01. Measures `direction` (null: the share that always saying down gets)
+    and `spearman` of the sizes.
     """
     p, published = study.perturbation, published_circuit(run)
-    pairs = paper_gene_pairs(published.edges, published.nodes)
+    pairs = paper_gene_pairs(published.edges, with_genes(published))
     lines = "all" if p.lines else None  # a screen of one line needs no choice
     columns_of = {"perturbation": p.perturbation, "control": p.control}
     screen = open_screen(p.screen, lines=lines, min_cells=PUBLISHED_CELLS, **columns_of)  # type: ignore[arg-type]

@@ -6,14 +6,14 @@ from typing import Any
 
 import pandas as pd
 
-from scircuit._io import atomic
+from scircuit._io import atomic, read_json
 from scircuit.report import numbers
 from scircuit.report.blocks import Block, Column, Section, Table
 from scircuit.report.page import write_report
 from scircuit.report.runs import run_of_folder
 from scircuit.report.tables import records
 from scircuit.study.config import StudyConfig
-from scircuit.study.numbers import WHOLE, compare_numbers
+from scircuit.study.numbers import WHOLE, compare_numbers, published_numbers
 from scircuit.study.run import status
 
 _TIMES = ("planned_seconds", "seconds", "cpu_seconds")
@@ -26,7 +26,7 @@ def write_study_report(study: StudyConfig) -> Path:
     folder = study.out / "report"
     with atomic(folder / NUMBERS) as path:
         table.to_parquet(path, index=False)
-    first = [numbers_section(table, study), stages_section(status(study))]
+    first = [numbers_section(table, study), stages_section(status(study), study)]
     runs = [run_of_folder(c.run.out, c.name) for c in study.conditions]
     return write_report(folder, runs, comparison=study.out / "compare", first=first)
 
@@ -97,7 +97,7 @@ def _written(value: Any, unit: str) -> str:
     return numbers.decimal(value, 2)
 
 
-def stages_section(table: pd.DataFrame) -> Section:
+def stages_section(table: pd.DataFrame, study: StudyConfig) -> Section:
     """What each stage took beside what `scircuit study plan` had said."""
     columns = [
         Column("stage", numeric=False),
@@ -117,9 +117,37 @@ def stages_section(table: pd.DataFrame) -> Section:
         for row in records(table)
         if row["stage"] != "report"
     ]
-    block = Block("stages", "stages", caption=planned_against_measured(table), tables=[Table(columns, rows, len(rows))])
+    tables = [Table(columns, rows, len(rows)), cost_table(study)]
+    block = Block("stages", "stages", caption=planned_against_measured(table), tables=tables)
     lead = "Every stage of the study, in order; a stage that was done before is not done again."
     return Section("stages", "What it took", lead, [block])
+
+
+def cost_table(study: StudyConfig) -> Table:
+    """Hours and passes of each trace beside the published ones; hours differ from call to call, so they are no row."""
+    published = {number.id: number.published for number in published_numbers()}
+    columns = [
+        Column("condition", numeric=False),
+        Column("published hours", "on one M2 Max"),
+        Column("published passes"),
+        Column("our hours", "of the trace, over all calls, on this device; random directions included"),
+        Column("our passes", "random directions included"),
+    ]
+    rows = []
+    for condition in study.conditions:
+        run, known = Path(condition.run.out), condition.published or ""
+        spent = read_json(run / "seconds.json").get("trace") if (run / "seconds.json").is_file() else None
+        made = read_json(run / "trace" / "trace.json")
+        rows.append(
+            [
+                condition.name,
+                _written(published["hours"].get(known), "number"),
+                _written(published["passes"].get(known), "count"),
+                numbers.decimal(None if spent is None else spent / 3600, 4),
+                numbers.count(made["n_clean_forwards"] + made["n_ablated_forwards"]),
+            ]
+        )
+    return Table(columns, rows, len(rows), "Hours and forward passes of the traces")
 
 
 def planned_against_measured(table: pd.DataFrame) -> str:
