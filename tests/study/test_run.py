@@ -182,11 +182,7 @@ def test_a_study_that_is_moved_stays_itself(finished_study: Path, tmp_path: Path
     text = (moved / "study.toml").read_text().replace('sets = ["sets.gmt"]', 'sets = ["diseases.gmt"]')
     (moved / "other.toml").write_text(text)
     assert status(load_study("other.toml")).set_index("stage").loc["tokens:all", "state"] == "waiting"
-<<<<<<< HEAD
-    with pytest.raises(ScircuitError, match=r"holds a different run .features.gene_sets"):
-=======
     with pytest.raises(ScircuitError, match=r"holds a different run \(features.gene_sets"):
->>>>>>> i7-study
         run_study(load_study("other.toml"))
 
 

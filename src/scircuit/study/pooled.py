@@ -19,12 +19,12 @@ _APART = 10_000
 
 
 def with_genes(circuit: Circuit) -> pd.DataFrame:
-    """Nodes that a gene set names: the published study kept gene lists of annotated latents only (METHOD 1.9)."""
+    """Nodes that a gene set names: the published study kept gene lists of annotated latents only."""
     return circuit.nodes[circuit.nodes["n_terms"] > 0]
 
 
 def gene_pair_numbers(conditions: Sequence[Condition]) -> Result:
-    """Edges whose two ends have genes, and gene pairs kept (METHOD 1.10), over the edges of all conditions together.
+    """Edges whose two ends have genes, and gene pairs kept (arXiv 2603.01752, predictions), over the edges of all conditions together.
 
     Measures `edges_with_genes` and `kept` (pairs of two edges or more, or of one with |d| above 2). Table: the kept
     pairs.
