@@ -24,7 +24,9 @@ def with_genes(circuit: Circuit) -> pd.DataFrame:
 
 
 def gene_pair_numbers(conditions: Sequence[Condition]) -> Result:
-    """Edges whose two ends have genes, and gene pairs kept (arXiv 2603.01752, predictions), over the edges of all conditions together.
+    """Edges whose two ends have genes, and gene pairs kept, over the edges of all conditions together.
+
+    As in arXiv 2603.01752, predictions.
 
     Measures `edges_with_genes` and `kept` (pairs of two edges or more, or of one with |d| above 2). Table: the kept
     pairs.
