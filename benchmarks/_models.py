@@ -18,7 +18,7 @@ from scircuit.models.stack import BlockStack
 from scircuit.sae import LinearSAE
 from scircuit.sae.base import SaeConfig
 from scircuit.sae.topk import TopKSAE
-from scircuit.tracing.clean import CleanBatch
+from scircuit.tracing.engines.clean import CleanBatch
 
 V2_316M = {
     "vocab_size": 20275, "hidden_size": 1152, "num_hidden_layers": 18, "num_attention_heads": 18,
@@ -81,9 +81,9 @@ def centred_saes(model: BlockStack, batch: TokenBatch, k: int) -> dict[int, TopK
 
 def trained(model: str, folder: Path) -> tuple[FoundationModel, dict[int, LinearSAE], TokenStore]:
     """A packaged model, the dictionaries that the demonstration trains for it, and cells it did not train on."""
-    from scircuit.pipeline.opening import open_model, open_saes
-    from scircuit.pipeline.runs import demo_config, run
-    from scircuit.pipeline.stages import traced_cells
+    from scircuit.runs.inputs import open_model, open_saes
+    from scircuit.runs.stages import demo_config, run
+    from scircuit.runs.trace import traced_cells
 
     config = demo_config(model, folder)
     config = replace(config, trace=replace(config.trace, n_cells=None))

@@ -30,13 +30,13 @@ from scircuit.cells.tokens import TokenStore
 from scircuit.models.base import FoundationModel
 from scircuit.models.stack import BlockStack
 from scircuit.sae.base import SparseAutoencoder
-from scircuit.tracing.clean import clean_batch, make_jobs
-from scircuit.tracing.costs import clean_madds, exact_madds, forward_madds, local_madds
+from scircuit.tracing.engines.clean import clean_batch, make_jobs
+from scircuit.tracing.engines.costs import clean_madds, exact_madds, forward_madds, local_madds
+from scircuit.tracing.engines.exact import suffix_responses
+from scircuit.tracing.engines.interventions import Intervention
+from scircuit.tracing.engines.local import local_responses
 from scircuit.tracing.fidelity import check_sample, compare, sample_moments
-from scircuit.tracing.interventions import Intervention
-from scircuit.tracing.local import local_responses
 from scircuit.tracing.settings import CONTEXT_LADDER, TraceSettings
-from scircuit.tracing.suffix import suffix_responses
 
 PARTS = ("v2_316m", "fidelity", "rows")
 

@@ -32,12 +32,12 @@ from torch import Tensor
 from scircuit.cells.batch import TokenBatch
 from scircuit.models.load import load_model
 from scircuit.models.stack import BlockStack
-from scircuit.tracing import naive
-from scircuit.tracing.clean import clean_batch, make_jobs
-from scircuit.tracing.interventions import Intervention
-from scircuit.tracing.naive import forward, naive_response
+from scircuit.tracing.engines import naive
+from scircuit.tracing.engines.clean import clean_batch, make_jobs
+from scircuit.tracing.engines.exact import suffix_responses
+from scircuit.tracing.engines.interventions import Intervention
+from scircuit.tracing.engines.naive import forward, naive_response
 from scircuit.tracing.settings import TraceSettings
-from scircuit.tracing.suffix import suffix_responses
 from scircuit.tracing.tracer import trace
 
 PARTS = ("demo", "mini", "v2_316m", "cells")
@@ -95,7 +95,7 @@ def bench_demo() -> list[Row]:
     """The demonstration as a user runs it, in a process of its own."""
     with tempfile.TemporaryDirectory() as folder:
         started = time.perf_counter()
-        subprocess.run([sys.executable, "-m", "scircuit.cli", "demo", "--out", f"{folder}/demo"], check=True)
+        subprocess.run([sys.executable, "-m", "scircuit.cli.app", "demo", "--out", f"{folder}/demo"], check=True)
         seconds = time.perf_counter() - started
     peak = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss / 2**20
     return [Row("demo_seconds", seconds, "s"), Row("demo_peak_gb", peak, "GiB")]

@@ -16,9 +16,9 @@ import torch
 from typer.main import get_command
 
 import scircuit
-from scircuit.cli import app
-from scircuit.config_reading import load_config, parse_config
-from scircuit.pipeline.runs import run
+from scircuit.cli.app import app
+from scircuit.config_file import load_config, parse_config
+from scircuit.runs.stages import run
 
 ROOT = Path(__file__).resolve().parents[1]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]

@@ -8,7 +8,7 @@ import pytest
 from typer.testing import CliRunner
 
 import scircuit
-from scircuit.cli import app
+from scircuit.cli.app import app
 
 NAMES = [
     "Circuit", "EdgeRule", "FoundationModel", "HookedModel", "Intervention", "Latents", "ReportRun", "RunConfig",

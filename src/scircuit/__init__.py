@@ -7,14 +7,14 @@ pandas.
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
-__version__ = "0.1.0"
+from scircuit._version import __version__
 
 _NAMES = {
     "Circuit": "circuits.circuit",
     "EdgeRule": "circuits.build",
     "FoundationModel": "models.base",
     "HookedModel": "models.hooked",
-    "Intervention": "tracing.interventions",
+    "Intervention": "tracing.engines.interventions",
     "Latents": "sae.latents",
     "ReportRun": "report.runs",
     "RunConfig": "config",
@@ -26,23 +26,23 @@ _NAMES = {
     "build_catalogue": "features.catalogue",
     "build_circuit": "circuits.build",
     "check_adapter": "models.parity",
-    "demo": "pipeline.runs",
-    "doctor": "pipeline.doctor",
+    "demo": "runs.stages",
+    "doctor": "doctor",
     "enrich": "features.enrichment",
     "gene_rows": "models.stream",
     "label_features": "features.labels",
     "list_checkpoints": "models.registry",
-    "load_config": "config_reading",
+    "load_config": "config_file",
     "load_model": "models.load",
     "load_saes": "sae.checkpoint",
     "load_study": "study.config",
     "measure_quality": "features.quality",
     "packaged_programs": "knowledge.gmt",
-    "parse_config": "config_reading",
+    "parse_config": "config_file",
     "plan_study": "study.plan",
     "read_gmt": "knowledge.gmt",
     "residuals": "models.stream",
-    "run": "pipeline.runs",
+    "run": "runs.stages",
     "run_study": "study.run",
     "save_saes": "sae.checkpoint",
     "select_sources": "features.sources",
@@ -60,7 +60,8 @@ if TYPE_CHECKING:
     from scircuit.circuits.build import EdgeRule, build_circuit
     from scircuit.circuits.circuit import Circuit
     from scircuit.config import RunConfig
-    from scircuit.config_reading import load_config, parse_config
+    from scircuit.config_file import load_config, parse_config
+    from scircuit.doctor import doctor
     from scircuit.errors import ScircuitError
     from scircuit.features.catalogue import build_catalogue
     from scircuit.features.enrichment import enrich
@@ -74,10 +75,9 @@ if TYPE_CHECKING:
     from scircuit.models.parity import check_adapter
     from scircuit.models.registry import list_checkpoints
     from scircuit.models.stream import gene_rows, residuals
-    from scircuit.pipeline.doctor import doctor
-    from scircuit.pipeline.runs import demo, run
     from scircuit.report.page import write_report
     from scircuit.report.runs import ReportRun
+    from scircuit.runs.stages import demo, run
     from scircuit.sae.checkpoint import load_saes, save_saes
     from scircuit.sae.latents import Latents
     from scircuit.sae.settings import SaeTraining
@@ -85,7 +85,7 @@ if TYPE_CHECKING:
     from scircuit.study.config import load_study
     from scircuit.study.plan import plan_study
     from scircuit.study.run import run_study
-    from scircuit.tracing.interventions import Intervention
+    from scircuit.tracing.engines.interventions import Intervention
     from scircuit.tracing.settings import TraceSettings
     from scircuit.tracing.tracer import trace
 

@@ -8,9 +8,9 @@ from labelled import LABELS, random_targets, two
 from scipy import stats
 
 from scircuit.analysis.disease import Associations, associate, disease_centrality, disease_conservation
-from scircuit.analysis.disease_paper import KEYWORDS, disease_paper, keyword_sets
 from scircuit.analysis.regression import odds_ratio, rate_ratio, raw_odds_ratio
 from scircuit.errors import ScircuitError
+from scircuit.published.disease import KEYWORDS, disease_paper, keyword_sets
 
 SHARED = Path(__file__).resolve().parents[2].parent / "shared" / "data"
 

@@ -7,14 +7,15 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from scircuit.analysis import paper, published
-from scircuit.analysis.profiles import PROFILES, compare_profiles, profile
-from scircuit.analysis.published import Traced
 from scircuit.analysis.sign_balance import sign_balance
 from scircuit.circuits.build import DEFAULT, PAPER, build_circuit
 from scircuit.circuits.schema import ENDS
 from scircuit.circuits.synthetic import planted_circuit
 from scircuit.errors import ScircuitError
+from scircuit.published import definitions as paper
+from scircuit.published import questions as published
+from scircuit.published.profiles import PROFILES, compare_profiles, profile
+from scircuit.published.questions import Traced
 
 
 def edges(*rows):

@@ -5,10 +5,10 @@ from scipy.stats import fisher_exact
 from statsmodels.stats.multitest import multipletests
 
 from scircuit.errors import ScircuitError
-from scircuit.features.paper import annotate_as_published, label_as_published
-from scircuit.features.published import PublishedRule, label_ends, ontology
 from scircuit.knowledge.gmt import GeneSets
 from scircuit.knowledge.networks import Network
+from scircuit.published.annotation import annotate_as_published, label_as_published
+from scircuit.published.label_rules import PublishedRule, label_ends, ontology
 
 
 def network(name, pairs, directed):

@@ -5,7 +5,7 @@ import torch
 
 from scircuit import ScircuitError, load_model, parse_config
 from scircuit.models.stack import BlockStack
-from scircuit.pipeline.opening import open_model
+from scircuit.runs.inputs import open_model
 
 
 @torch.inference_mode()

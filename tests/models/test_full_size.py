@@ -50,7 +50,7 @@ def trace_one(model, cells, options, layer, tmp_path):
     """One latent that fires in the first cell, through the whole tracer; returns the tests table."""
     store = tokenize(cells, model.tokenizer, rows=np.arange(2), **options)
     saes = {i: random_sae(i, model.d_model, 4 * model.d_model) for i in range(layer, model.n_layers)}
-    from scircuit.tracing.clean import clean_batch
+    from scircuit.tracing.engines.clean import clean_batch
 
     clean = clean_batch(model, saes[layer], store.batch(np.array([0])), layer)
     latent = int(clean.latents[0].indices[5, 0])

@@ -30,11 +30,11 @@ from scircuit.analysis.thresholds import threshold_sweep
 from scircuit.circuits.circuit import Circuit
 from scircuit.circuits.schema import ENDS
 from scircuit.circuits.synthetic import Planted, planted_circuit
-from scircuit.pipeline.knowledge_questions import ASKS
 from scircuit.report import figures
 from scircuit.report.answers import PRESENTATIONS
 from scircuit.report.canvas import COLUMN_INCHES, inline_svg
 from scircuit.report.picture import strongest
+from scircuit.runs.knowledge_questions import ASKS
 
 matplotlib.use("Agg")
 

@@ -14,7 +14,7 @@ pytestmark = pytest.mark.slow
 
 def traced(folder: Path, *options: str) -> dict[str, str]:
     """sha256 of every table of the traces, after a run in a process of its own."""
-    command = [sys.executable, "-m", "scircuit.cli", "-q", "study", "run", str(folder / "study.toml"), *options]
+    command = [sys.executable, "-m", "scircuit.cli.app", "-q", "study", "run", str(folder / "study.toml"), *options]
     done = subprocess.run(
         [*command, "--until", "trace"],
         capture_output=True,

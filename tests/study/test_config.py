@@ -11,12 +11,12 @@ from typer.testing import CliRunner
 from scircuit._io import write_json
 from scircuit.circuits.build import build_circuit
 from scircuit.circuits.synthetic import planted_circuit
-from scircuit.cli import app
+from scircuit.cli.app import app
 from scircuit.config import PROFILES, RunConfig
 from scircuit.errors import ScircuitError
-from scircuit.study.condition_numbers import condition_numbers
+from scircuit.published.condition_numbers import condition_numbers
+from scircuit.published.numbers import published_numbers
 from scircuit.study.config import CompareSection, DiseaseSection, PerturbationSection, load_study, parse_study
-from scircuit.study.numbers import published_numbers
 from scircuit.study.plan import plan_study
 from scircuit.study.template import NAMES, template
 

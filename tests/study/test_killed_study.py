@@ -20,7 +20,7 @@ TABLES = (
 
 
 def start(folder: Path) -> subprocess.Popen:
-    command = [sys.executable, "-m", "scircuit.cli", "-q", "study", "run", str(folder / "study.toml")]
+    command = [sys.executable, "-m", "scircuit.cli.app", "-q", "study", "run", str(folder / "study.toml")]
     with open(folder / "errors.txt", "a") as errors:
         return subprocess.Popen(command, stderr=errors, stdout=subprocess.DEVNULL)
 

@@ -6,7 +6,7 @@ import pandas as pd
 import pytest
 from typer.testing import CliRunner
 
-from scircuit.cli import app
+from scircuit.cli.app import app
 from scircuit.study.config import load_study
 from scircuit.study.run import status
 

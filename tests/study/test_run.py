@@ -14,18 +14,18 @@ from typer.testing import CliRunner
 
 from scircuit._io import read_json
 from scircuit._lock import locked
-from scircuit.analysis import paper
 from scircuit.circuits.circuit import Circuit
 from scircuit.circuits.schema import ENDS, SOURCE
-from scircuit.cli import app
+from scircuit.cli.app import app
 from scircuit.errors import ScircuitError
-from scircuit.pipeline.runs import run
-from scircuit.study.condition_numbers import _coactive
+from scircuit.published import definitions as paper
+from scircuit.published.condition_numbers import _coactive
+from scircuit.published.numbers import published_numbers
+from scircuit.published.pooled import disease_categories, gene_pair_numbers
+from scircuit.runs.stages import run
 from scircuit.study.config import load_study
-from scircuit.study.numbers import published_numbers
 from scircuit.study.outside import concordance, published_circuit
 from scircuit.study.page import cost_table, stages_section
-from scircuit.study.pooled import disease_categories, gene_pair_numbers
 from scircuit.study.run import run_study, status
 from scircuit.study.stages import keys, stages
 
@@ -160,7 +160,7 @@ def test_a_stage_that_was_interrupted_is_partial(finished_study: Path, tmp_path:
     shutil.copytree(finished_study, tmp_path / "copy")
     shutil.rmtree(tmp_path / "copy" / "out")
     study = load_study(tmp_path / "copy" / "study.toml")
-    monkeypatch.setattr("scircuit.pipeline.runs.run_saes", lambda *_: 1 / 0)
+    monkeypatch.setattr("scircuit.runs.stages.run_saes", lambda *_: 1 / 0)
     with pytest.raises(ZeroDivisionError):
         run_study(study)
     assert status(study)["state"].tolist()[0] == "partial"

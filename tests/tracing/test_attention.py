@@ -5,7 +5,7 @@ import math
 import pytest
 import torch
 
-from scircuit.tracing import attention
+from scircuit.tracing.engines import attention
 
 
 def problem(sizes, length=12, heads=3, width=8, scale=1.0, dtype=torch.float32):

@@ -8,13 +8,13 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from scircuit.cells.tokens import tokenize
 from scircuit.models.geneformer import load_geneformer
-from scircuit.tracing import attention
-from scircuit.tracing.clean import clean_batch, make_jobs
-from scircuit.tracing.costs import clean_madds, exact_madds, forward_madds, local_madds
-from scircuit.tracing.interventions import Intervention
-from scircuit.tracing.local import local_responses
-from scircuit.tracing.naive import forward
-from scircuit.tracing.suffix import suffix_responses
+from scircuit.tracing.engines import attention
+from scircuit.tracing.engines.clean import clean_batch, make_jobs
+from scircuit.tracing.engines.costs import clean_madds, exact_madds, forward_madds, local_madds
+from scircuit.tracing.engines.exact import suffix_responses
+from scircuit.tracing.engines.interventions import Intervention
+from scircuit.tracing.engines.local import local_responses
+from scircuit.tracing.engines.naive import forward
 
 
 @pytest.fixture(scope="module")

@@ -14,10 +14,10 @@ from scircuit.models.scgpt import load_scgpt
 from scircuit.models.stream import gene_rows
 from scircuit.sae.settings import SaeTraining
 from scircuit.sae.training import train_saes
-from scircuit.tracing.clean import Job, clean_batch, make_jobs
-from scircuit.tracing.interventions import Edit, Firings, Intervention
-from scircuit.tracing.naive import forward, naive_response
-from scircuit.tracing.suffix import pack, suffix_responses
+from scircuit.tracing.engines.clean import Job, clean_batch, make_jobs
+from scircuit.tracing.engines.exact import pack, suffix_responses
+from scircuit.tracing.engines.interventions import Edit, Firings, Intervention
+from scircuit.tracing.engines.naive import forward, naive_response
 
 
 @pytest.fixture(scope="module")

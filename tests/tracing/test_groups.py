@@ -14,10 +14,10 @@ from scircuit.errors import ScircuitError
 from scircuit.models.geneformer import load_geneformer
 from scircuit.stats.signflip import signflip_p
 from scircuit.tracing import tracer
-from scircuit.tracing.clean import clean_batch
 from scircuit.tracing.controls import resample
+from scircuit.tracing.engines.clean import clean_batch
+from scircuit.tracing.engines.interventions import Intervention
 from scircuit.tracing.groups import Grouping, group_table
-from scircuit.tracing.interventions import Intervention
 from scircuit.tracing.moments import Moments
 from scircuit.tracing.parts import CellEffects
 from scircuit.tracing.settings import TraceSettings

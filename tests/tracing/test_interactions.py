@@ -10,7 +10,7 @@ from scircuit.analysis.interactions import interactions
 from scircuit.cells.tokens import tokenize
 from scircuit.errors import ScircuitError
 from scircuit.models.geneformer import load_geneformer
-from scircuit.tracing.interactions import trace_interactions
+from scircuit.tracing.probes.interactions import trace_interactions
 
 ADDITIVE = {((0, 0), (1, 2)): 0.8, ((0, 1), (1, 2)): -0.5, ((0, 0), (2, 1)): -0.6, ((0, 3), (2, 1)): 0.7}
 # Either source alone holds latent (1, 2) down to zero, so ablating one does nothing where both fire.

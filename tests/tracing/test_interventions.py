@@ -7,10 +7,10 @@ import torch
 from planted import WIDTH, planted_cells, planted_model
 
 from scircuit.errors import ScircuitError
-from scircuit.tracing.clean import clean_batch, make_jobs
 from scircuit.tracing.controls import find_donors, matched_controls, matched_latents, resample
-from scircuit.tracing.interventions import KINDS, Donor, Firings, Intervention
-from scircuit.tracing.naive import naive_response
+from scircuit.tracing.engines.clean import clean_batch, make_jobs
+from scircuit.tracing.engines.interventions import KINDS, Donor, Firings, Intervention
+from scircuit.tracing.engines.naive import naive_response
 
 
 @pytest.fixture(scope="module")

@@ -15,13 +15,13 @@ from scircuit.models.stream import gene_rows
 from scircuit.sae.settings import SaeTraining
 from scircuit.sae.training import train_saes
 from scircuit.tracing.assemble import Tables
-from scircuit.tracing.clean import clean_batch, make_jobs
 from scircuit.tracing.confirm import borderline, replace_rows
+from scircuit.tracing.engines.clean import clean_batch, make_jobs
+from scircuit.tracing.engines.exact import suffix_responses
+from scircuit.tracing.engines.interventions import Intervention
+from scircuit.tracing.engines.local import local_responses
 from scircuit.tracing.fidelity import Fidelity, choose_context
-from scircuit.tracing.interventions import Intervention
-from scircuit.tracing.local import local_responses
 from scircuit.tracing.settings import TraceSettings
-from scircuit.tracing.suffix import suffix_responses
 from scircuit.tracing.tracer import choose_engine, trace
 
 

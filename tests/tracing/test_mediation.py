@@ -11,7 +11,7 @@ from scircuit.cells.tokens import tokenize
 from scircuit.circuits.build import EdgeRule, build_circuit
 from scircuit.errors import ScircuitError
 from scircuit.models.geneformer import load_geneformer
-from scircuit.tracing.mediation import trace_mediation
+from scircuit.tracing.probes.mediation import trace_mediation
 from scircuit.tracing.settings import TraceSettings
 from scircuit.tracing.tracer import trace
 

@@ -11,7 +11,13 @@ from scircuit.models.stream import residuals, resume
 from scircuit.sae import LinearSAE
 from scircuit.sae.settings import SaeTraining
 from scircuit.sae.training import train_saes
-from scircuit.tracing.outputs import OutputChange, ablation_outputs, delete_gene, deletion_outputs, require_outputs
+from scircuit.tracing.probes.outputs import (
+    OutputChange,
+    ablation_outputs,
+    delete_gene,
+    deletion_outputs,
+    require_outputs,
+)
 
 
 @pytest.fixture(scope="module")

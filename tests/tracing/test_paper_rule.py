@@ -11,9 +11,9 @@ from scircuit.cells.tokens import tokenize
 from scircuit.circuits.build import PAPER, build_circuit
 from scircuit.circuits.schema import TERMS
 from scircuit.models.geneformer import load_geneformer
-from scircuit.tracing.clean import clean_batch, make_jobs
-from scircuit.tracing.interventions import Intervention
-from scircuit.tracing.naive import naive_response
+from scircuit.tracing.engines.clean import clean_batch, make_jobs
+from scircuit.tracing.engines.interventions import Intervention
+from scircuit.tracing.engines.naive import naive_response
 from scircuit.tracing.settings import TraceSettings
 from scircuit.tracing.tracer import trace
 

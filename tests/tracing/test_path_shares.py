@@ -9,11 +9,11 @@ from planted import planted_cells, planted_model, random_saes
 from scircuit.cells.tokens import tokenize
 from scircuit.errors import ScircuitError
 from scircuit.models.geneformer import load_geneformer
-from scircuit.tracing.clean import clean_batch, make_jobs
-from scircuit.tracing.interventions import Intervention
-from scircuit.tracing.local import local_responses
-from scircuit.tracing.naive import naive_response
-from scircuit.tracing.path_shares import path_shares
+from scircuit.tracing.engines.clean import clean_batch, make_jobs
+from scircuit.tracing.engines.interventions import Intervention
+from scircuit.tracing.engines.local import local_responses
+from scircuit.tracing.engines.naive import naive_response
+from scircuit.tracing.probes.path_shares import path_shares
 
 ENDS = ["source_layer", "source_feature", "target_layer", "target_feature"]
 

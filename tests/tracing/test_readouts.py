@@ -9,11 +9,11 @@ from scircuit.cells.tokens import tokenize
 from scircuit.errors import ScircuitError
 from scircuit.models.geneformer import load_geneformer
 from scircuit.models.scgpt import load_scgpt
-from scircuit.tracing.clean import Job, clean_batch, make_jobs
-from scircuit.tracing.interventions import Edit, Intervention
-from scircuit.tracing.naive import forward
-from scircuit.tracing.readouts import readout
-from scircuit.tracing.suffix import suffix_responses
+from scircuit.tracing.engines.clean import Job, clean_batch, make_jobs
+from scircuit.tracing.engines.exact import suffix_responses
+from scircuit.tracing.engines.interventions import Edit, Intervention
+from scircuit.tracing.engines.naive import forward
+from scircuit.tracing.probes.readouts import readout
 
 
 @pytest.fixture(scope="module")

@@ -14,13 +14,13 @@ from scircuit.cells.tokens import tokenize
 from scircuit.models.geneformer import load_geneformer
 from scircuit.models.scgpt import load_scgpt
 from scircuit.sae.topk import TopKSAE
-from scircuit.tracing.clean import Job, clean_batch, make_jobs
-from scircuit.tracing.interactions import trace_interactions
-from scircuit.tracing.interventions import Edit, Intervention
-from scircuit.tracing.local import local_responses
-from scircuit.tracing.mediation import trace_mediation
-from scircuit.tracing.readouts import readout
-from scircuit.tracing.suffix import suffix_responses
+from scircuit.tracing.engines.clean import Job, clean_batch, make_jobs
+from scircuit.tracing.engines.exact import suffix_responses
+from scircuit.tracing.engines.interventions import Edit, Intervention
+from scircuit.tracing.engines.local import local_responses
+from scircuit.tracing.probes.interactions import trace_interactions
+from scircuit.tracing.probes.mediation import trace_mediation
+from scircuit.tracing.probes.readouts import readout
 
 NOISE = 1e-5
 

@@ -20,10 +20,10 @@ from scircuit.sae import TopKSAE
 from scircuit.sae.settings import SaeTraining
 from scircuit.sae.training import train_saes
 from scircuit.tracing import tracer
-from scircuit.tracing.clean import clean_batch, make_jobs
-from scircuit.tracing.interventions import Intervention
+from scircuit.tracing.engines.clean import clean_batch, make_jobs
+from scircuit.tracing.engines.interventions import Intervention
+from scircuit.tracing.engines.naive import naive_response
 from scircuit.tracing.moments import Moments, merge
-from scircuit.tracing.naive import naive_response
 from scircuit.tracing.settings import TraceSettings
 
 ENDS = ["source_layer", "source_feature", "target_layer", "target_feature"]

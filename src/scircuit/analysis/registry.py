@@ -9,7 +9,6 @@ from typing import Any
 import pandas as pd
 
 from scircuit._io import read_json
-from scircuit.analysis import published
 from scircuit.analysis.attenuation import attenuation
 from scircuit.analysis.coactivation import coactivation
 from scircuit.analysis.coexpression import coexpression
@@ -22,7 +21,6 @@ from scircuit.analysis.group_stability import group_stability
 from scircuit.analysis.hubs import hubs
 from scircuit.analysis.interactions import interactions
 from scircuit.analysis.mediation import mediation
-from scircuit.analysis.profiles import profile as named_profile
 from scircuit.analysis.replication import replication
 from scircuit.analysis.result import Result
 from scircuit.analysis.seed_stability import seed_stability
@@ -35,6 +33,8 @@ from scircuit.circuits.build import EdgeRule
 from scircuit.circuits.circuit import Circuit
 from scircuit.circuits.schema import ENDS
 from scircuit.errors import ScircuitError
+from scircuit.published import questions as published
+from scircuit.published.profiles import profile as named_profile
 
 TABLES: Mapping[str, tuple[str, str]] = {
     "effects": ("trace/effects.parquet", "run `scircuit trace`"),
@@ -78,7 +78,7 @@ class Question:
     table_columns : mapping
         The same for tables of `needs` that are long; of others every column is loaded.
     published : callable or None
-        The published definition, a function of `scircuit.analysis.published`; it takes the trace under the published
+        The published definition, a function of `scircuit.published.questions`; it takes the trace under the published
         rule (unless `published_of_trace` is false), then the tables of `published_needs`.
     second : str or None
         Keyword under which the function takes the circuit of a second run, where it compares two.

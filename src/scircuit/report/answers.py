@@ -4,6 +4,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, NamedTuple
 
+from scircuit._tables import iterate, records
 from scircuit.analysis.effect_comparison import compare_effect_sizes
 from scircuit.analysis.registry import QUESTIONS
 from scircuit.analysis.result import Result
@@ -13,7 +14,6 @@ from scircuit.report.blocks import Block, Column, Section, Table
 from scircuit.report.canvas import inline_svg
 from scircuit.report.picture import described
 from scircuit.report.runs import RunTables
-from scircuit.report.tables import iterate, records
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import pandas as pd
 
+from scircuit._tables import records
 from scircuit.analysis.result import Result
 from scircuit.errors import ScircuitError
 from scircuit.report import figures, numbers
@@ -14,7 +15,6 @@ from scircuit.report.answers import measure_table
 from scircuit.report.blocks import Block, Column, Section, Table
 from scircuit.report.canvas import inline_svg
 from scircuit.report.runs import read_result
-from scircuit.report.tables import records
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

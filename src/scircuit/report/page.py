@@ -5,8 +5,8 @@ from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
-from scircuit import __version__
 from scircuit._io import atomic
+from scircuit._version import __version__
 from scircuit.report import provenance, sections
 from scircuit.report.answers import answers, between
 from scircuit.report.blocks import Section
@@ -34,7 +34,7 @@ def write_report(
     runs
         The runs, in the order in which they stand on the page.
     comparison
-        Folder of a comparison of these runs (`pipeline.comparing.compare`), which gets its own sections.
+        Folder of a comparison of these runs (`runs.compare.compare`), which gets its own sections.
     first
         Sections of the caller's, ahead of those of the runs.
 

@@ -5,7 +5,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import pandas as pd
 
-from scircuit.report.tables import iterate, records
+from scircuit._tables import iterate, records
 
 LAYER_GAP = 1.0
 """Distance between the columns of two layers, in units of the picture's height."""

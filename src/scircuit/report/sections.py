@@ -5,6 +5,7 @@ from collections.abc import Sequence
 import numpy as np
 import pandas as pd
 
+from scircuit._tables import iterate, records
 from scircuit.analysis.nodes import NodeIndex
 from scircuit.analysis.summary import layer_pairs as count_pairs
 from scircuit.circuits.sources import source_counts
@@ -13,7 +14,6 @@ from scircuit.report.blocks import Block, Column, Section, Table
 from scircuit.report.canvas import inline_svg
 from scircuit.report.picture import SHOWN_EDGES, described, has_label
 from scircuit.report.runs import RunTables
-from scircuit.report.tables import iterate, records
 
 TOP_EDGES = 25
 """Rows of the table of strongest edges."""

@@ -4,12 +4,12 @@ from collections.abc import Sequence
 
 import pandas as pd
 
+from scircuit._tables import records
 from scircuit.report import figures, numbers
 from scircuit.report.blocks import Block, Column, Section, Table
 from scircuit.report.canvas import inline_svg
 from scircuit.report.runs import RunTables
 from scircuit.report.screens import ScreenTables
-from scircuit.report.tables import records
 
 METRICS = {
     "direction": "direction",

@@ -12,13 +12,13 @@ import numpy as np
 import torch
 
 from scircuit.config import DataSection, RunConfig
-from scircuit.pipeline.opening import sae_training, trace_settings
+from scircuit.runs.inputs import sae_training, trace_settings
 from scircuit.sae.base import LinearSAE
 from scircuit.study.calibration import Pace, layer_madds, quality_layers
 from scircuit.study.shapes import RandomModel, Shape
-from scircuit.tracing.clean import CleanBatch, Job
-from scircuit.tracing.costs import exact_madds, local_madds
-from scircuit.tracing.interventions import Edit
+from scircuit.tracing.engines.clean import CleanBatch, Job
+from scircuit.tracing.engines.costs import exact_madds, local_madds
+from scircuit.tracing.engines.interventions import Edit
 from scircuit.tracing.memory import plan_memory
 
 _ADAM = 4

@@ -8,12 +8,12 @@ from typing import Any
 from scircuit._io import write_json
 from scircuit.circuits.circuit import Circuit
 from scircuit.circuits.synthetic import planted_circuit
-from scircuit.pipeline.comparing import compare
-from scircuit.pipeline.questions import ask, ask_run, questions_of
+from scircuit.published.condition_numbers import write_numbers
 from scircuit.report import write_report
 from scircuit.report.runs import run_of_folder
+from scircuit.runs.ask import ask, ask_run, questions_of
+from scircuit.runs.compare import compare
 from scircuit.study.calibration import clock
-from scircuit.study.condition_numbers import write_numbers
 from scircuit.study.config import StudyConfig
 from scircuit.study.outside import published_circuit
 

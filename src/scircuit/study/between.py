@@ -15,10 +15,10 @@ from scircuit.analysis.result import Measure, Result
 from scircuit.circuits.build import PAPER
 from scircuit.circuits.circuit import Circuit
 from scircuit.errors import ScircuitError
-from scircuit.pipeline import comparing
-from scircuit.pipeline.conditions import open_conditions
+from scircuit.published.pooled import disease_categories, gene_pair_numbers
+from scircuit.runs import compare as comparing
+from scircuit.runs.conditions import open_conditions
 from scircuit.study.config import StudyConfig
-from scircuit.study.pooled import disease_categories, gene_pair_numbers
 
 log = logging.getLogger(__name__)
 ANSWERS = "answers.parquet"
@@ -27,7 +27,7 @@ STRONG = 1.0
 
 
 class Answers:
-    """Answers as they come in, summarised in one table as `pipeline.comparing` does."""
+    """Answers as they come in, summarised in one table as `runs.compare` does."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder

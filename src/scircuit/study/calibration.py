@@ -23,12 +23,12 @@ from scircuit.features.labels import label_features
 from scircuit.features.quality import measure_quality
 from scircuit.knowledge.gmt import packaged_programs
 from scircuit.models.stream import residuals
-from scircuit.pipeline.opening import sae_training, trace_settings
+from scircuit.runs.inputs import sae_training, trace_settings
 from scircuit.sae.base import LinearSAE
 from scircuit.sae.stack import Stack
 from scircuit.study.shapes import RandomModel, Shape, random_cells, random_model, random_saes
-from scircuit.tracing.clean import clean_batch, make_jobs
-from scircuit.tracing.interventions import Intervention
+from scircuit.tracing.engines.clean import clean_batch, make_jobs
+from scircuit.tracing.engines.interventions import Intervention
 from scircuit.tracing.plan import work_of
 from scircuit.tracing.tracer import trace
 from scircuit.tracing.units import respond

@@ -12,7 +12,7 @@ from typing import Any
 
 from scircuit._wording import did_you_mean
 from scircuit.config import PROFILES, RunConfig
-from scircuit.config_reading import build_section, check_keys, parse_config, read_toml, relative_to
+from scircuit.config_file import build_section, check_keys, parse_config, read_toml, relative_to
 from scircuit.errors import ScircuitError
 
 _TOP = (

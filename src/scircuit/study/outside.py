@@ -20,11 +20,11 @@ from scircuit.knowledge.registry import load_gene_sets
 from scircuit.perturbation import differential_expression, open_screen
 from scircuit.perturbation.concordance import pooled_concordance
 from scircuit.perturbation.predictions import paper_gene_pairs
-from scircuit.pipeline.screening import ScreenOptions
-from scircuit.pipeline.screening import validate as judge
+from scircuit.published.pooled import with_genes
+from scircuit.runs.screen import ScreenOptions
+from scircuit.runs.screen import validate as judge
 from scircuit.study.between import Answers
 from scircuit.study.config import StudyCondition, StudyConfig
-from scircuit.study.pooled import with_genes
 
 PUBLISHED_CELLS = 5
 """Fewest cells of a perturbation in the published study."""

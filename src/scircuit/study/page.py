@@ -7,13 +7,13 @@ from typing import Any
 import pandas as pd
 
 from scircuit._io import atomic, read_json
+from scircuit._tables import records
+from scircuit.published.numbers import WHOLE, compare_numbers, published_numbers
 from scircuit.report import numbers
 from scircuit.report.blocks import Block, Column, Section, Table
 from scircuit.report.page import write_report
 from scircuit.report.runs import run_of_folder
-from scircuit.report.tables import records
 from scircuit.study.config import StudyConfig
-from scircuit.study.numbers import WHOLE, compare_numbers, published_numbers
 from scircuit.study.run import status
 
 _TIMES = ("planned_seconds", "seconds", "cpu_seconds")

@@ -13,6 +13,7 @@ import numpy as np
 import pandas as pd
 
 from scircuit._io import write_json
+from scircuit._tables import records
 from scircuit._wording import amount, duration
 from scircuit.cells.sampling import draw_sample
 from scircuit.cells.tokens import tokenize
@@ -21,9 +22,8 @@ from scircuit.errors import ScircuitError
 from scircuit.models.base import FoundationModel
 from scircuit.models.load import load_model
 from scircuit.models.stack import choose_device
-from scircuit.pipeline.cells import open_data, rule_of
-from scircuit.pipeline.facts import hardware
-from scircuit.report.tables import records
+from scircuit.runs.facts import hardware
+from scircuit.runs.tokens import open_data, rule_of
 from scircuit.study import amounts
 from scircuit.study.amounts import Load, Sizes
 from scircuit.study.asking import asking

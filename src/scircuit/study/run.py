@@ -11,7 +11,7 @@ import pandas as pd
 from scircuit._io import read_json
 from scircuit._lock import locked
 from scircuit.errors import ScircuitError
-from scircuit.pipeline.folder import settings
+from scircuit.runs.run import settings
 from scircuit.study.config import StudyConfig
 from scircuit.study.folder import StudyFolder
 from scircuit.study.needs import check_needs
@@ -43,7 +43,7 @@ def run_study(study: StudyConfig, *, until: str | None = None, cluster: str | No
     last = _last(todo, until)
     folder = StudyFolder.open(study.out)
     check_needs(study)
-    import scircuit.pipeline.runs  # noqa: F401  what it imports is no part of the first stage
+    import scircuit.runs.stages  # noqa: F401  what it imports is no part of the first stage
 
     with locked(folder.root):
         folder.record(description(study))

@@ -8,7 +8,7 @@ from typing import Any
 
 from scircuit._io import sha256_of
 from scircuit.config import RunConfig
-from scircuit.pipeline.folder import places, settings, without_places
+from scircuit.runs.run import places, settings, without_places
 from scircuit.study.config import Dictionaries, StudyCondition, StudyConfig
 
 
@@ -115,7 +115,7 @@ def _of_study(study: StudyConfig) -> list[Stage]:
 
 def _until(config: RunConfig, stage: str) -> Callable[[str | None], None]:
     def run(cluster: str | None) -> None:
-        from scircuit.pipeline.runs import run as run_until
+        from scircuit.runs.stages import run as run_until
 
         run_until(config, until=stage, cluster=cluster)
 
@@ -123,14 +123,14 @@ def _until(config: RunConfig, stage: str) -> Callable[[str | None], None]:
 
 
 def _analyse(run: Path) -> None:
-    from scircuit.pipeline.questions import ask_run
+    from scircuit.runs.ask import ask_run
 
     ask_run(run)
 
 
 def _analyse_as_published(run: Path) -> None:
-    from scircuit.pipeline.questions import ask, questions_of
-    from scircuit.study.condition_numbers import write_numbers
+    from scircuit.published.condition_numbers import write_numbers
+    from scircuit.runs.ask import ask, questions_of
 
     ask(run, questions_of(run, "all", "paper"), "paper")
     write_numbers(run)

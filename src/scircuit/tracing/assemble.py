@@ -13,8 +13,8 @@ import pyarrow.parquet as pq
 from scircuit._io import atomic
 from scircuit.sae.base import SparseAutoencoder
 from scircuit.stats.multiple import benjamini_hochberg
+from scircuit.tracing.engines.interventions import Intervention
 from scircuit.tracing.groups import Grouping, group_table, unit_p
-from scircuit.tracing.interventions import Intervention
 from scircuit.tracing.moments import merge
 from scircuit.tracing.parts import CellEffects, Part, Unit
 from scircuit.tracing.settings import TraceSettings

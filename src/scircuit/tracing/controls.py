@@ -10,8 +10,8 @@ from scircuit.cells.tokens import TokenStore
 from scircuit.errors import ScircuitError
 from scircuit.models.base import FoundationModel
 from scircuit.sae.base import SparseAutoencoder
-from scircuit.tracing.clean import clean_batch
-from scircuit.tracing.interventions import Donor, Firings, Intervention
+from scircuit.tracing.engines.clean import clean_batch
+from scircuit.tracing.engines.interventions import Donor, Firings, Intervention
 
 
 def matched_latents(

@@ -15,8 +15,8 @@ from scircuit.errors import ScircuitError
 from scircuit.models.base import FoundationModel
 from scircuit.sae.base import SparseAutoencoder
 from scircuit.stats.signflip import screen_p
-from scircuit.tracing.clean import clean_batch, make_jobs
-from scircuit.tracing.interventions import Intervention
+from scircuit.tracing.engines.clean import clean_batch, make_jobs
+from scircuit.tracing.engines.interventions import Intervention
 from scircuit.tracing.moments import Moments
 from scircuit.tracing.settings import CONTEXT_LADDER, TraceSettings
 from scircuit.tracing.units import respond

@@ -9,7 +9,7 @@ import pandas as pd
 from scircuit.cells.tokens import TokenStore
 from scircuit.errors import ScircuitError
 from scircuit.stats.signflip import screen_p, signflip_p
-from scircuit.tracing.interventions import Intervention
+from scircuit.tracing.engines.interventions import Intervention
 from scircuit.tracing.moments import Moments
 from scircuit.tracing.parts import CellEffects
 from scircuit.tracing.tables import REFINE, cell_p, effect_rows

@@ -10,7 +10,7 @@ from scircuit.errors import ScircuitError
 from scircuit.models.base import FoundationModel
 from scircuit.sae.base import SparseAutoencoder
 from scircuit.tracing.controls import matched_controls, resample
-from scircuit.tracing.interventions import Intervention
+from scircuit.tracing.engines.interventions import Intervention
 
 WORDS = ("zero", "mean", "scale:ALPHA", "set:VALUE", "activate:VALUE", "resample", "matched:N", "random:N")
 """What may be done to a latent: a word, with a number where one is needed (N counts latents or directions, default 1).

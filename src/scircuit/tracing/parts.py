@@ -9,7 +9,7 @@ import numpy as np
 import torch
 
 from scircuit._io import atomic
-from scircuit.tracing.interventions import Intervention
+from scircuit.tracing.engines.interventions import Intervention
 from scircuit.tracing.moments import Moments
 
 V = TypeVar("V")

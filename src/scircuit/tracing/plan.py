@@ -14,9 +14,9 @@ from scircuit.models.base import FoundationModel
 from scircuit.models.stack import BlockStack
 from scircuit.models.stream import residuals
 from scircuit.sae.base import SparseAutoencoder
-from scircuit.tracing.clean import CleanBatch, clean_batch, make_jobs
-from scircuit.tracing.costs import clean_madds, exact_madds, local_madds
-from scircuit.tracing.interventions import Intervention
+from scircuit.tracing.engines.clean import CleanBatch, clean_batch, make_jobs
+from scircuit.tracing.engines.costs import clean_madds, exact_madds, local_madds
+from scircuit.tracing.engines.interventions import Intervention
 from scircuit.tracing.memory import MemoryPlan, fit, plan_memory
 from scircuit.tracing.settings import TraceSettings
 from scircuit.tracing.tracer import block_size, check_targets, choose_engine, interventions

@@ -20,8 +20,8 @@ from scircuit.errors import ScircuitError
 from scircuit.models.base import FoundationModel
 from scircuit.sae.base import SparseAutoencoder
 from scircuit.stats.multiple import benjamini_hochberg
+from scircuit.tracing.engines.interventions import Intervention
 from scircuit.tracing.groups import Grouping, groupings, unit_p
-from scircuit.tracing.interventions import Intervention
 from scircuit.tracing.memory import BatchSize, fit
 from scircuit.tracing.moments import merge
 from scircuit.tracing.parts import CellEffects, Part, Unit

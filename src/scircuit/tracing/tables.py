@@ -9,7 +9,7 @@ from scipy.special import stdtrit
 from scircuit.sae.base import SparseAutoencoder
 from scircuit.stats.effect import hedges
 from scircuit.stats.signflip import screen_p, signflip_p
-from scircuit.tracing.interventions import KINDS, Intervention
+from scircuit.tracing.engines.interventions import KINDS, Intervention
 from scircuit.tracing.moments import Moments
 from scircuit.tracing.parts import CellEffects
 

@@ -20,9 +20,9 @@ from scircuit.sae.base import SparseAutoencoder, require_traceable
 from scircuit.tracing.assemble import Assembly, Tables
 from scircuit.tracing.confirm import borderline, replace_rows
 from scircuit.tracing.distributed import run_units
+from scircuit.tracing.engines.interventions import Intervention
 from scircuit.tracing.fidelity import choose_context
 from scircuit.tracing.groups import Grouping, groupings
-from scircuit.tracing.interventions import Intervention
 from scircuit.tracing.memory import BatchSize, fit
 from scircuit.tracing.parts import Part, Unit, plan_units
 from scircuit.tracing.precision import is_reduced, precision_report, uses_tf32

@@ -7,12 +7,12 @@ import numpy as np
 from scircuit.cells.tokens import TokenStore
 from scircuit.models.base import FoundationModel
 from scircuit.sae.base import SparseAutoencoder
-from scircuit.tracing.clean import CleanBatch, Job, clean_batch, make_jobs
+from scircuit.tracing.engines.clean import CleanBatch, Job, clean_batch, make_jobs
+from scircuit.tracing.engines.exact import Responses, accumulator, suffix_responses
+from scircuit.tracing.engines.local import local_responses
 from scircuit.tracing.groups import Grouping
-from scircuit.tracing.local import local_responses
 from scircuit.tracing.moments import Moments
 from scircuit.tracing.parts import CellEffects, Part, Unit
-from scircuit.tracing.suffix import Responses, accumulator, suffix_responses
 
 
 def respond(

@@ -2,7 +2,7 @@
 
 from scircuit.circuits.export.graphs import decoupler_net, to_networkx, write_cytoscape, write_graphml
 from scircuit.circuits.export.neuronpedia import read_neuronpedia, write_neuronpedia
-from scircuit.circuits.export.published import read_published
+from scircuit.published.graph import read_published
 
 __all__ = [
     "decoupler_net",

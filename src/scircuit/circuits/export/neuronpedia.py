@@ -11,8 +11,8 @@ from typing import Any
 
 import pandas as pd
 
-from scircuit import __version__
 from scircuit._io import read_json, write_json
+from scircuit._version import __version__
 from scircuit.circuits.circuit import Circuit
 from scircuit.circuits.export.parts import (
     Graph,

@@ -5,9 +5,9 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pandas as pd
 
+from scircuit._tables import iterate
 from scircuit.report.canvas import INK, SERIES, SUPPORTING, SUPPRESSING, Save, canvas, sparse_ticks
 from scircuit.report.picture import LAYER_GAP, strongest
-from scircuit.report.tables import iterate
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

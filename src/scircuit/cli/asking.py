@@ -1,0 +1,254 @@
+"""Commands that question finished runs: `analyze` one, `compare` several, `validate` one against a screen."""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from scircuit.errors import ScircuitError
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+    from scircuit.runs.knowledge_questions import Sources
+
+RunPaths = Annotated[list[Path], typer.Argument(metavar="RUN...", help="Folders of two or more finished runs.")]
+RunPath = Annotated[Path, typer.Argument(metavar="RUN", help="Folder of a finished run.")]
+Profile = Annotated[str, typer.Option(help="default, or paper to put the published definitions beside them.")]
+Seed = Annotated[int, typer.Option(help="Seeds every draw.")]
+
+
+def analyze(
+    question: Annotated[
+        str, typer.Argument(metavar="QUESTION", help="A question's name, `all`, or `list` to see the questions.")
+    ],
+    run: Annotated[Path | None, typer.Argument(metavar="RUN", help="Folder of a finished run.")] = None,
+    profile: Annotated[str, typer.Option(help="default, or paper for the published definitions.")] = "default",
+    second: Annotated[
+        Path | None, typer.Option("--with", metavar="RUN", help="Another run, for the questions that compare two.")
+    ] = None,
+    option: Annotated[
+        list[str] | None,
+        typer.Option("--option", metavar="NAME=VALUE", help="A setting of one question, such as draws=5000."),
+    ] = None,
+    sets: Annotated[
+        list[str] | None,
+        typer.Option(metavar="NAME", help="disease, novelty: sources of `knowledge list`, or GMT files."),
+    ] = None,
+    network: Annotated[
+        str | None, typer.Option(metavar="NAME", help="novelty: links between genes, as string, or a file.")
+    ] = None,
+    group: Annotated[str | None, typer.Option(metavar="COLUMN", help="tissue: the obs column traced by.")] = None,
+    ontology: Annotated[
+        str | None, typer.Option(metavar="OBO", help="tissue: an ontology such as cl-basic.obo.")
+    ] = None,
+    term: Annotated[
+        list[str] | None, typer.Option(metavar="TERM", help="tissue: a term of it, as CL:0000084 or 'T cell'.")
+    ] = None,
+) -> None:
+    """Put a question to a traced run.
+
+    Answers go to RUN/analysis/ and into the next report. `scircuit analyze list` shows the questions.
+    """
+    from scircuit.analysis.registry import QUESTIONS, answerable
+    from scircuit.runs.ask import questions_of
+    from scircuit.runs.knowledge_questions import ASKS, Sources, answerable_with_knowledge
+
+    if question == "list":
+        asks = {name: known.asks for name, known in QUESTIONS.items()} | dict(ASKS)
+        known = list(asks) if run is None else answerable(run) + answerable_with_knowledge(run)
+        typer.echo("\n".join(f"{name:20} {asks[name]}" for name in known))
+        return
+    if run is None:
+        raise ScircuitError("RUN is missing; give the folder of a finished run after the question.")
+    if question == "all" and (option or second):
+        raise ScircuitError("`all` takes no --option and no --with; ask one question at a time with them.")
+    sources = Sources(tuple(sets or ()), network, group, ontology, tuple(term or ()))
+    if question not in ASKS:
+        asked = questions_of(run, question, profile)
+        print_answers(run, *asked, profile=profile, second=second, options=_settings(option or []))
+    if question in ASKS or (question == "all" and profile == "default"):
+        _print_knowledge(run, question, profile, sources, bool(option or second))
+
+
+def print_answers(
+    run: Path,
+    *names: str,
+    profile: str = "default",
+    second: Path | None = None,
+    options: Mapping[str, object] | None = None,
+) -> None:
+    """Ask, and print the headline of every answer with the words it needs."""
+    from scircuit.runs.ask import ask
+
+    _print(ask(run, names, profile, {name: dict(options or {}) for name in names}, second), names)
+
+
+def _print_knowledge(run: Path, question: str, profile: str, sources: "Sources", extra: bool) -> None:
+    """The same for questions that need more than the run's own tables."""
+    from scircuit.runs.knowledge_questions import answerable_with_knowledge, ask_with_knowledge
+
+    if profile != "default" or extra:
+        raise ScircuitError(f"{question} has no published definition for one run and takes no --option and no --with.")
+    names = answerable_with_knowledge(run) if question == "all" else [question]
+    _print(ask_with_knowledge(run, names, sources), names)
+
+
+def _print(summary: "pd.DataFrame", names: Sequence[str]) -> None:
+    from scircuit.runs.ask import glossary, sentences
+
+    mine = summary[summary["question"].isin(list(names))]
+    typer.echo("\n".join([*sentences(mine), "", *glossary(mine)]))
+
+
+def _settings(given: list[str]) -> dict[str, object]:
+    """`NAME=VALUE` as keywords; numbers and lists as JSON writes them, anything else as text."""
+    import json
+
+    found: dict[str, object] = {}
+    for text in given:
+        name, separator, value = text.partition("=")
+        if not separator:
+            raise ScircuitError(f"--option {text!r} is not NAME=VALUE; write for example draws=5000.")
+        try:
+            found[name] = json.loads(value)
+        except json.JSONDecodeError:
+            found[name] = value
+    return found
+
+
+def compare(
+    runs: RunPaths,
+    out: Annotated[Path, typer.Option("--out", metavar="DIR", help="Folder of tables and report.")] = Path(
+        "comparison"
+    ),
+    names: Annotated[
+        str | None, typer.Option(metavar="A,B", help="Names of the runs, where theirs are not to be used.")
+    ] = None,
+    profile: Profile = "default",
+    rule: Annotated[
+        str | None, typer.Option(help="Build all circuits from their traces by one rule first: default or paper.")
+    ] = None,
+    cells: Annotated[
+        int | None, typer.Option(help="Subsample all traces to so many cells first, without running a model.", min=2)
+    ] = None,
+    disease: Annotated[
+        list[str] | None,
+        typer.Option(metavar="NAME", help="Disease genes: clingen, intogen, open_targets, gwas_2019, or a GMT file."),
+    ] = None,
+    gene_sets: Annotated[
+        list[str] | None,
+        typer.Option(metavar="NAME", help="Sets with the published disease keywords (paper profile)."),
+    ] = None,
+    report: Annotated[bool, typer.Option("--report/--no-report", help="Write the page.")] = True,
+    draws: Annotated[int, typer.Option(help="Draws of every null.", min=1)] = 1000,
+    seed: Seed = 0,
+) -> None:
+    """Compare the circuits of several runs.
+
+    What they share: pairs of labels, latents matched by genes, effect sizes, disease; one report.
+    """
+    from scircuit.runs import compare as comparing
+
+    if rule is not None and rule not in comparing.RULES:
+        raise ScircuitError(f"there is no rule {rule!r}; choose one of {', '.join(comparing.RULES)}.")
+    folder = comparing.compare(
+        runs, out, names=None if names is None else names.split(","), profile=profile,
+        rule=None if rule is None else comparing.RULES[rule], n_cells=cells, disease=disease or (),
+        gene_sets=gene_sets or (), draws=draws, report=report, seed=seed,
+    )  # fmt: skip
+    typer.echo("\n".join([*comparing.sentences(folder), str(folder / "index.html" if report else folder)]))
+
+
+def validate(
+    run: RunPath,
+    screen: Annotated[
+        Path | None, typer.Option(metavar="H5AD", help="A knock-down screen of any size; it is streamed.")
+    ] = None,
+    truth: Annotated[
+        Path | None,
+        typer.Option(metavar="FILE", help="A table of truths (target, gene, sign or score), or a GMT of rising genes."),
+    ] = None,
+    out: Annotated[
+        Path | None, typer.Option("--out", metavar="DIR", help="Folder; by default RUN/validation/NAME.")
+    ] = None,
+    perturbation: Annotated[
+        str | None, typer.Option(metavar="COLUMN", help="obs column of perturbations; by default detected.")
+    ] = None,
+    control: Annotated[
+        list[str] | None, typer.Option(metavar="LABEL", help="Label of unperturbed cells; by default detected.")
+    ] = None,
+    targets: Annotated[
+        Path | None,
+        typer.Option(metavar="TABLE", help="CSV with label, gene, where labels are not gene symbols."),
+    ] = None,
+    line_column: Annotated[
+        str | None, typer.Option(metavar="COLUMN", help="obs column of cell lines; by default detected.")
+    ] = None,
+    line: Annotated[
+        list[str] | None, typer.Option(metavar="NAME", help="Cell line to keep, or all to pool on purpose.")
+    ] = None,
+    batch_column: Annotated[
+        str | None, typer.Option(metavar="COLUMN", help="obs column of batches, or none; by default detected.")
+    ] = None,
+    batch: Annotated[list[str] | None, typer.Option(metavar="NAME", help="Batch to keep; by default all.")] = None,
+    genes: Annotated[
+        str | None, typer.Option(metavar="COLUMN", help="var column of gene symbols; by default detected.")
+    ] = None,
+    layer: Annotated[str | None, typer.Option(metavar="NAME", help="Layer to read instead of X.")] = None,
+    scale: Annotated[str | None, typer.Option(help="counts, normalised or log1p; by default detected.")] = None,
+    min_cells: Annotated[int, typer.Option(help="Leave out perturbations with fewer cells.", min=1)] = 30,
+    max_fall: Annotated[
+        float | None,
+        typer.Option(metavar="LFC", help="Keep perturbations whose own gene falls to this log2 fold change, as -0.5."),
+    ] = None,
+    method: Annotated[str, typer.Option(help="wilcoxon or pseudobulk (DESeq2).")] = "wilcoxon",
+    alpha: Annotated[float, typer.Option(help="A gene responds below this q.")] = 0.05,
+    network: Annotated[
+        list[str] | None,
+        typer.Option(metavar="NAME", help="Direct regulation: collectri, encode_chipseq, or a file of yours."),
+    ] = None,
+    logits: Annotated[
+        bool, typer.Option("--logits", help="Measure what every source does to the model's own outputs first.")
+    ] = False,
+    deletion: Annotated[
+        bool, typer.Option("--deletion/--no-deletion", help="In-silico deletion by the same model as a baseline.")
+    ] = True,
+    model_cells: Annotated[int, typer.Option(help="Cells for these two.", min=1)] = 50,
+    profile: Profile = "default",
+    draws: Annotated[int, typer.Option(help="Bootstrap draws over knock-downs.", min=1)] = 2000,
+    seed: Seed = 0,
+) -> None:
+    """Hold a circuit to a knock-down screen.
+
+    Whether it predicts the screen better than every baseline; goes into the next report of RUN.
+    """
+    from scircuit.runs import screen as screening
+
+    options = screening.ScreenOptions(
+        perturbation=perturbation, control=tuple(control or ()), targets=_targets(targets),
+        line=line_column or "detect", lines=tuple(line or ()),
+        batch=None if batch_column == "none" else batch_column or "detect", batches=tuple(batch or ()),
+        genes=genes, layer=layer, scale=scale, min_cells=min_cells, max_fall=max_fall, method=method, alpha=alpha,
+    )  # fmt: skip
+    folder = screening.validate(
+        run, screen, out, truth=truth, options=options, profile=profile, network=network or (), deletion=deletion,
+        logits=logits, model_cells=model_cells, draws=draws, seed=seed,
+    )  # fmt: skip
+    typer.echo(screening.score_table(folder).to_string(index=False))
+    typer.echo("\n".join([*screening.sentences(folder), str(folder)]))
+
+
+def _targets(path: Path | None) -> Mapping[str, str] | None:
+    """Label -> gene from a table."""
+    if path is None:
+        return None
+    import pandas as pd
+
+    if not path.is_file():
+        raise ScircuitError(f"{path} does not exist; give a CSV with the columns label and gene.")
+    table = pd.read_csv(path, dtype=str)
+    if not {"label", "gene"} <= set(table):
+        raise ScircuitError(f"{path} has the columns {', '.join(map(str, table.columns))}; it needs label and gene.")
+    return dict(zip(table["label"], table["gene"], strict=True))

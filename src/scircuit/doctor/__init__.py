@@ -1,0 +1,33 @@
+"""`scircuit doctor`: whether this machine is fit, and everything that a config names is there and right."""
+
+from pathlib import Path
+
+from scircuit.doctor.finding import Finding, lines
+from scircuit.doctor.machine import check_machine
+from scircuit.doctor.numerics import check_numerics
+
+__all__ = ["Finding", "doctor", "lines"]
+
+
+def doctor(config: str | Path | None = None) -> list[Finding]:
+    """Check the installation, the devices and their arithmetic, and with `config` every path that the file names.
+
+    Nothing is written or downloaded. A model that the config names is loaded on the CPU, so that its files are really
+    read.
+
+    Parameters
+    ----------
+    config
+        A TOML file of a run, or of anything built of a run's sections at any depth.
+
+    Returns
+    -------
+    list of Finding
+        In the order of the checks; `state` is `ok`, `warn` (works, but read it) or `FAIL`.
+    """
+    findings = [*check_machine(Path.cwd()), *check_numerics()]
+    if config is not None:
+        from scircuit.doctor.configured import check_config
+
+        findings += check_config(Path(config))
+    return findings

@@ -1,0 +1,155 @@
+"""The published numbers of one condition, from its trace, under the published rule and under the run's own. No torch.
+
+Each number has an identifier; `published.toml` says what the published study found for it and what it means.
+"""
+
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import pandas as pd
+
+from scircuit._io import atomic, read_json
+from scircuit._tables import records
+from scircuit.analysis.nodes import sizes
+from scircuit.circuits.build import PAPER, build_circuit
+from scircuit.circuits.circuit import Circuit
+from scircuit.circuits.schema import SOURCE, TARGET
+from scircuit.published import definitions as paper
+
+FILE = "analysis/published_numbers.parquet"
+
+
+class Number(NamedTuple):
+    """One number: what it counts (`id`), under which rule (`paper` or `default`), its value, null and n."""
+
+    id: str
+    profile: str
+    estimate: float
+    null: float = np.nan
+    n: int = 0
+    unit_of_n: str = "edges"
+
+
+def write_numbers(run: Path) -> None:
+    """Write `analysis/published_numbers.parquet` of a traced run."""
+    table = condition_numbers(run)
+    with atomic(run / FILE) as path:
+        table.to_parquet(path, index=False)
+
+
+def condition_numbers(run: Path) -> pd.DataFrame:
+    """Every number of one traced run: `id, profile, estimate, null, n, unit_of_n`.
+
+    `profile` is `default` for the run's own rule, with the edges of one random direction per source as null where a
+    count has one, and `paper` for the published rule on the same trace, which has none.
+    """
+    circuit = Circuit.read(run / "circuit")
+    effects, tests = (pd.read_parquet(run / "trace" / f"{name}.parquet") for name in ("effects", "tests"))
+    capped, uncapped = (
+        build_circuit(effects, tests, circuit.nodes, circuit.terms, rule, circuit.provenance)
+        for rule in (PAPER, replace(PAPER, top_k=None))
+    )
+    found = [*_work(circuit, tests, read_json(run / "trace" / "trace.json"))]
+    found += [*_of_edges(capped, uncapped, "paper"), *_of_edges(circuit, circuit, "default")]
+    found += [*_coherent(run, capped), *_coactive(run, capped)]
+    return pd.DataFrame(found, columns=list(Number._fields))
+
+
+def _work(circuit: Circuit, tests: pd.DataFrame, trace: dict) -> Iterator[Number]:
+    """Forward passes: one clean pass per cell and source layer, one per source in each cell where it fires."""
+    own = tests[tests["kind"] == "latent"].drop_duplicates(SOURCE)
+    clean = int(circuit.provenance["n_cells"]) * own["source_layer"].nunique()
+    yield Number("passes", "paper", clean + int(own["n_cells"].sum()), n=len(own), unit_of_n="sources")
+    made = trace["n_clean_forwards"] + trace["n_ablated_forwards"]
+    yield Number("passes", "default", made, n=len(own), unit_of_n="sources")
+    yield Number("sources", "paper", len(own), n=len(own), unit_of_n="sources")
+    yield Number("sources", "default", len(own), n=len(own), unit_of_n="sources")
+
+
+def _of_edges(capped: Circuit, uncapped: Circuit, profile: str) -> Iterator[Number]:
+    """Counts and sizes of edges; both circuits are the same where the rule caps nothing."""
+    edges, controls, tests = capped.edges, capped.controls, capped.tests
+    n = len(edges)
+    # Random directions per source: the null of a count is what one of them finds.
+    draws = max(1, tests.loc[tests["kind"] == "random", "draw"].nunique())
+    has_null = profile == "default" and bool((tests["kind"] == "random").any())
+    null = len(controls) / draws if has_null else np.nan
+    yield Number("edges", profile, n, null, n)
+    yield Number("edges_uncapped", profile, len(uncapped.edges), null, len(uncapped.edges))
+    targets = edges[TARGET].drop_duplicates()
+    yield Number("targets", profile, len(targets), n=n)
+    yield Number(
+        "coverage", profile, len(targets) / max(len(capped.nodes), 1), n=len(capped.nodes), unit_of_n="latents"
+    )
+    # |d| is not a number where the responses do not vary at all.
+    size, other = (pd.Series(sizes(table), dtype=float).dropna() for table in (edges, controls))
+    for name, take in (("mean_abs_d", "mean"), ("median_abs_d", "median"), ("max_abs_d", "max")):
+        chance = float(getattr(other, take)()) if has_null and len(other) else np.nan
+        yield Number(name, profile, float(getattr(size, take)()) if n else np.nan, chance, n)
+    for limit in (1, 2, 3, 5):
+        chance = float((other > limit).mean()) if has_null and len(other) else np.nan
+        yield Number(f"abs_d_above_{limit}", profile, float((size > limit).mean()) if n else np.nan, chance, n)
+    chance = float((controls["cohens_d"] < 0).mean()) if has_null and len(controls) else np.nan
+    yield Number("supporting_share", profile, paper.inhibitory_share(edges) if n else np.nan, chance, n)
+    labelled = set(
+        capped.nodes.loc[capped.nodes["n_terms"] > 0, ["layer", "feature"]].itertuples(index=False, name=None)
+    )
+    share = np.mean([end in labelled for end in targets.itertuples(index=False, name=None)]) if len(targets) else np.nan
+    yield Number("labelled_targets", profile, float(share), n=len(targets), unit_of_n="targets")
+    yield from _degrees(capped, uncapped, profile)
+    yield from _by_layer(uncapped, profile)
+
+
+def _degrees(capped: Circuit, uncapped: Circuit, profile: str) -> Iterator[Number]:
+    """Largest degrees: published out-degrees are uncapped, in-degrees capped."""
+    for name, table, ends in (("out_degree", uncapped.edges, SOURCE), ("in_degree", capped.edges, TARGET)):
+        counts = table.groupby(ends).size()
+        yield Number(f"largest_{name}", profile, int(counts.max()) if len(counts) else 0, n=len(table))
+
+
+def _by_layer(circuit: Circuit, profile: str) -> Iterator[Number]:
+    """Edges per source: by source layer, by layer pair, and by distance (attenuation, sources with any edge)."""
+    edges, tests = circuit.edges, circuit.tests[circuit.tests["kind"] == "latent"]
+    n_sources = tests.drop_duplicates(SOURCE).groupby("source_layer").size()
+    n_edges = edges.groupby("source_layer").size().reindex(n_sources.index, fill_value=0)
+    for layer, count, n in zip(n_sources.index, n_edges, n_sources, strict=True):
+        yield Number(f"edges_from_L{layer}", profile, int(count), n=int(n), unit_of_n="sources")
+        yield Number(f"edges_per_source_L{layer}", profile, count / n, n=int(n), unit_of_n="sources")
+    for a, b, mean in paper.density(edges, tests).itertuples(index=False):
+        yield Number(f"density_L{a}_L{b}", profile, mean, n=int(n_sources[a]), unit_of_n="sources")
+    for row in records(paper.attenuation(edges)):
+        name = f"attenuation_L{row['source_layer']}_{row['distance']}"
+        yield Number(name, profile, row["mean_edges"], n=len(edges))
+
+
+def _coherent(run: Path, capped: Circuit) -> Iterator[Number]:
+    """Edges with an annotation at both ends, and those that share one; annotated as published where that was done."""
+    file = run / "features" / "published_annotations.parquet"
+    annotations = pd.read_parquet(file) if file.is_file() else capped.terms
+    terms = {key: set(group) for key, group in annotations.groupby(["layer", "feature"])["term"]}
+    both = shared = 0
+    for a, b, c, d in capped.edges[SOURCE + TARGET].itertuples(index=False):
+        first, second = terms.get((a, b)), terms.get((c, d))
+        if first and second:
+            both += 1
+            shared += bool(first & second)
+    yield Number("both_annotated", "paper", both, n=len(capped.edges))
+    yield Number("sharing_a_set", "paper", shared, n=both)
+
+
+def _coactive(run: Path, capped: Circuit) -> Iterator[Number]:
+    """Edges against the co-activation pairs that the published study saved, for each pair of layers that has both."""
+    file = run / "features" / "coactivation_across.parquet"
+    if not file.is_file():
+        return
+    by = ["source_layer", "target_layer"]
+    saved = dict(list(paper.saved_pmi_edges(pd.read_parquet(file)).groupby(by)))
+    for pair, edges in capped.edges.groupby(by):
+        if pair in saved:
+            found, where = paper.pmi_overlap(edges, saved[pair]), f"L{pair[0]}_L{pair[1]}"
+            n_targets = len(edges[TARGET].drop_duplicates())
+            yield Number(f"pmi_target_overlap_{where}", "paper", found.target_overlap, n=n_targets, unit_of_n="targets")
+            yield Number(f"pmi_exact_pairs_{where}", "paper", found.exact_pairs, n=len(edges))

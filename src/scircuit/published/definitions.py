@@ -1,0 +1,222 @@
+"""The published definitions (arXiv 2603.01752), as they were computed, for comparison with ours.
+
+Section numbers are those of the published pipeline's stages; `scircuit.published.profiles` puts both side
+by side and says what differs. Edges are those of the rule `scircuit.circuits.build.PAPER`.
+"""
+
+from collections.abc import Iterable, Mapping, Sequence
+from typing import NamedTuple
+
+import numpy as np
+import pandas as pd
+
+from scircuit.circuits.schema import SOURCE
+
+LABEL_ONTOLOGIES = ("GO_BP", "KEGG", "Reactome")
+
+
+def cohens_d(deltas: np.ndarray) -> float:
+    """Mean over max(sd, 1e-10), sd with ddof 1: the standardised effect on one target over cells."""
+    return float(np.mean(deltas) / max(np.std(deltas, ddof=1), 1e-10))
+
+
+def consistency(deltas: np.ndarray) -> float:
+    """max(pos, n - pos) / n, pos counting deltas > 0: a silent cell agrees with a fall."""
+    positive, n = int((deltas > 0).sum()), len(deltas)
+    return max(positive, n - positive) / n
+
+
+def inhibitory_share(edges: pd.DataFrame) -> float:
+    """Share of the (truncated) edges with d < 0; the published word for what we call supporting."""
+    return float((edges["cohens_d"] < 0).mean())
+
+
+def source_label(annotations: pd.DataFrame) -> str:
+    """Term of the first annotation in file order of an allowed ontology, else `unknown`.
+
+    `annotations` has `ontology, term`, in file order, of one latent.
+    """
+    allowed = annotations.loc[annotations["ontology"].isin(LABEL_ONTOLOGIES), "term"]
+    return str(allowed.iloc[0]) if len(allowed) else "unknown"
+
+
+def target_label(annotations: pd.DataFrame) -> str:
+    """GO BP term with the smallest adjusted p, first in file order among equals, else `unannotated`."""
+    go = annotations.loc[annotations["ontology"] == "GO_BP"]
+    return str(go["term"].iloc[int(np.argmin(go["p_adjusted"].to_numpy()))]) if len(go) else "unannotated"
+
+
+def labels(annotations: pd.DataFrame) -> pd.DataFrame:
+    """`source_label` and `target_label` of every latent, NaN where a rule finds none; indexed by (layer, feature).
+
+    `annotations` has `layer, feature, library, term, q_value` of all latents, in file order.
+    """
+    key = ["layer", "feature"]
+    source = annotations[annotations["library"].isin(LABEL_ONTOLOGIES)].groupby(key, sort=False)["term"].first()
+    go = annotations[annotations["library"] == "GO_BP"].sort_values("q_value", kind="stable")
+    target = go.groupby(key, sort=False)["term"].first()
+    return pd.DataFrame({"source_label": source, "target_label": target})
+
+
+def coherence(edges: pd.DataFrame, annotations: pd.DataFrame) -> float:
+    """Edges whose ends share any term over edges with at least one term at both ends; NaN without any.
+
+    `annotations` has `layer, feature, term` and holds every ontology, pseudo-terms (`pairwise_enrichment`,
+    `transcription_factors`) included, as the published rule does.
+    """
+    terms = {key: set(group) for key, group in annotations.groupby(["layer", "feature"])["term"]}
+    ends = edges[["source_layer", "source_feature", "target_layer", "target_feature"]]
+    both = shared = 0
+    for source_layer, source, target_layer, target in ends.itertuples(index=False):
+        first, second = terms.get((source_layer, source)), terms.get((target_layer, target))
+        if first and second:
+            both += 1
+            shared += bool(first & second)
+    return shared / both if both else np.nan
+
+
+def attenuation(edges: pd.DataFrame) -> pd.DataFrame:
+    """Mean number of significant targets by depth distance, over the sources with any edge at all.
+
+    `edges` is the untruncated set. Returns `source_layer, distance, mean_edges, normalised` (over the
+    largest mean of the source layer); a source without edges at a distance counts as 0 there.
+    """
+    table = edges.assign(distance=edges["target_layer"].astype(int) - edges["source_layer"].astype(int))
+    n_sources = table.groupby("source_layer")["source_feature"].nunique()
+    counts = table.groupby(["source_layer", "distance"]).size().rename("n").reset_index()
+    counts["mean_edges"] = counts["n"] / counts["source_layer"].map(n_sources)
+    largest = counts.groupby("source_layer")["mean_edges"].transform("max")
+    return counts.assign(normalised=counts["mean_edges"] / largest).drop(columns="n")
+
+
+def density(edges: pd.DataFrame, tests: pd.DataFrame) -> pd.DataFrame:
+    """Mean number of untruncated edges per traced source, for each layer pair: `..., edges_per_source`."""
+    keys = ["source_layer", "target_layer"]
+    own = tests.loc[tests["kind"] == "latent"]
+    n_sources = own.drop_duplicates([*SOURCE, "target_layer"]).groupby(keys).size()
+    n_edges = edges.groupby(keys).size().reindex(n_sources.index, fill_value=0)
+    return (n_edges / n_sources).rename("edges_per_source").reset_index()
+
+
+class Overlap(NamedTuple):
+    """Causal edges against saved PMI edges: pairs in common, and causal targets that are any PMI target."""
+
+    exact_pairs: int
+    target_overlap: float
+
+
+def pmi_overlap(edges: pd.DataFrame, pmi_edges: pd.DataFrame) -> Overlap:
+    """Number of shared (source, target) pairs, and |causal targets in PMI targets| / |causal targets|."""
+    source, target = ["source_layer", "source_feature"], ["target_layer", "target_feature"]
+
+    def keys(table: pd.DataFrame, columns: list[str]) -> set[tuple[int, ...]]:
+        return set(table[columns].itertuples(index=False, name=None))
+
+    causal = keys(edges, target)
+    known = causal & keys(pmi_edges, target)
+    both = keys(edges, source + target) & keys(pmi_edges, source + target)
+    return Overlap(len(both), len(known) / len(causal) if causal else np.nan)
+
+
+def saved_pmi_edges(
+    pairs: pd.DataFrame, min_count: int = 100, per_source: int = 50, n_sources: int = 500
+) -> pd.DataFrame:
+    """The pairs that the published co-activation graph kept, layer pair by layer pair.
+
+    Pairs that fire together at least `min_count` times; of every source the `per_source` of largest PMI; of these the
+    `n_sources` sources with the largest PMI. `pairs` has the ends, `n_both` and `pmi`.
+    """
+    by = ["source_layer", "target_layer"]
+    often = pairs[pairs["n_both"] >= min_count].sort_values("pmi", ascending=False, kind="stable")
+    kept = often[often.groupby([*by, "source_feature"]).cumcount() < per_source]
+    # Sorted by PMI, so a source's first row holds its largest.
+    best = kept.drop_duplicates([*by, "source_feature"])
+    chosen = best.loc[best.groupby(by).cumcount() < n_sources, [*by, "source_feature"]]
+    return kept.merge(chosen, on=[*by, "source_feature"])
+
+
+def d_ratios(effects: pd.DataFrame, sets: pd.DataFrame) -> pd.DataFrame:
+    """|d_S| / sum of the members' |d_i| for every subset of two or more and every target (arXiv 2603.11940).
+
+    d over all cells in which any member fires, silent ones as 0; only where the denominator exceeds 0.01, and where
+    any subset of the set responds. Columns `set_id, subset, order, target_layer, target_feature, ratio`.
+    """
+    key = ["set_id", "target_layer", "target_feature"]
+    n = effects["set_id"].map(sets.groupby("set_id")["n_cells"].first()).to_numpy(np.float64)
+    delta = effects["delta"].to_numpy(np.float64)
+    sums = effects[[*key, "subset"]].assign(n=n, total=delta, square=delta**2)
+    sums = sums.groupby([*key, "subset"]).agg({"n": "first", "total": "sum", "square": "sum"}).reset_index()
+    mean = sums["total"] / sums["n"]
+    spread = np.sqrt(np.maximum(sums["square"] - sums["n"] * mean**2, 0) / np.maximum(sums["n"] - 1, 1))
+    sums["d"] = np.abs(mean) / np.maximum(spread, 1e-10)
+    wide = sums.pivot(index=key, columns="subset", values="d").fillna(0.0)
+    rows = []
+    members = sets.groupby("set_id").size().reindex(wide.index.get_level_values("set_id")).to_numpy()
+    for subset in [int(s) for s in wide.columns if int(s).bit_count() > 1]:
+        parts = [1 << i for i in range(subset.bit_length()) if subset >> i & 1]
+        own = wide.loc[subset < (1 << members)]
+        bottom = own.reindex(columns=parts, fill_value=0.0).sum(axis=1)
+        ratio = (own[subset] / bottom)[bottom > 0.01]
+        rows.append(ratio.rename("ratio").reset_index().assign(subset=subset, order=subset.bit_count()))
+    columns = ["set_id", "subset", "order", *key[1:], "ratio"]
+    return pd.concat(rows, ignore_index=True)[columns] if rows else pd.DataFrame(columns=columns)
+
+
+class Consensus(NamedTuple):
+    """Label pairs found in both models, and the published null for their number."""
+
+    observed: int
+    expected: float
+    enrichment: float
+    p_value: float
+
+
+def consensus(
+    first: Iterable[tuple[str, str]],
+    second: Iterable[tuple[str, str]],
+    permutations: Iterable[Sequence[int]],
+) -> Consensus:
+    """Shared label pairs against random bijections of the second model's labels, applied to both ends.
+
+    Labels are sorted before they are permuted (the published order depended on Python's hash seed). p is
+    mean(permuted >= observed), without the + 1; enrichment is observed / max(mean permuted, 1). Pairs of
+    a label with itself count.
+
+    Parameters
+    ----------
+    first, second : pairs of (source label, target label)
+    permutations : iterable of int sequences
+        Each a permutation of range(number of the second model's labels).
+    """
+    own, other = set(first), set(second)
+    labels = sorted({label for pair in other for label in pair})
+    number = {label: i for i, label in enumerate(labels)}
+    observed = len(own & other)
+    counts = [len(own & {(labels[p[number[a]]], labels[p[number[b]]]) for a, b in other}) for p in permutations]
+    mean = float(np.mean(counts))
+    return Consensus(observed, mean, observed / max(mean, 1.0), float(np.mean(np.array(counts) >= observed)))
+
+
+def gene_pairs(edges: pd.DataFrame, genes: Mapping[tuple[int, int], Sequence[str]], n_genes: int = 10) -> pd.DataFrame:
+    """Gene-level predictions: top genes of the source x top genes of the target, weighted by rank.
+
+    w = 1 / ((i + 1)(j + 1)) for ranks i, j from 0; `mean_d` = sum(d w) / number of edges (not of weights),
+    `mean_abs_d` likewise, `max_abs_d` unweighted. Identical genes are skipped. Kept: two edges or more, or
+    max |d| > 2. Sorted by `mean_abs_d`.
+
+    `genes` gives each (layer, feature) its genes, best first.
+    """
+    rows = []
+    columns = ["source_layer", "source_feature", "target_layer", "target_feature", "cohens_d"]
+    for source_layer, source, target_layer, target, d in edges[columns].itertuples(index=False):
+        for i, a in enumerate(genes.get((source_layer, source), ())[:n_genes]):
+            for j, b in enumerate(genes.get((target_layer, target), ())[:n_genes]):
+                if a != b:
+                    weight = 1 / ((i + 1) * (j + 1))
+                    rows.append((a, b, d * weight, abs(d) * weight, abs(d)))
+    table = pd.DataFrame(rows, columns=["source_gene", "target_gene", "d", "abs_d", "largest"])
+    pairs = table.groupby(["source_gene", "target_gene"]).agg(
+        n_edges=("d", "size"), mean_d=("d", "mean"), mean_abs_d=("abs_d", "mean"), max_abs_d=("largest", "max")
+    )
+    kept = pairs[(pairs["n_edges"] >= 2) | (pairs["max_abs_d"] > 2)]
+    return kept.sort_values("mean_abs_d", ascending=False, kind="stable").reset_index()

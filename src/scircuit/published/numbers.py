@@ -1,0 +1,171 @@
+"""Our numbers beside the published ones: one row per number and condition, with both definitions. No torch."""
+
+import tomllib
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from functools import lru_cache
+from importlib.resources import files
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+from scircuit.published.condition_numbers import FILE
+from scircuit.study.config import StudyConfig
+
+WHOLE = "study"
+"""The scope of a number that belongs to no single condition."""
+COLUMNS = (
+    "number", "title", "scope", "published_as", "published", "paper", "paper_null", "paper_p", "default", "low", "high",
+    "null", "p_value", "n", "unit_of_n", "unit", "definition", "corrected", "source",
+)  # fmt: skip
+
+
+@dataclass(frozen=True)
+class PublishedNumber:
+    """One number of the published study.
+
+    Attributes
+    ----------
+    id, title : str
+    published : mapping
+        Value by condition (A, B, T, G) or, under `all`, of the whole study.
+    source : str
+        Where the values come from.
+    definition, corrected : str
+        What the published number is, and what ours is.
+    unit : str
+        `count`, `number`, `share`, `fold`, `d` or `p`: how it is written.
+    adds_up : bool
+        Whether the conditions' values sum to that of the study.
+    paper, default : str
+        Where ours is found under either definition; empty where there is none.
+    """
+
+    id: str
+    title: str
+    source: str
+    definition: str
+    corrected: str
+    unit: str
+    published: Mapping[str, float] = field(default_factory=dict)
+    paper: str = ""
+    default: str = ""
+    adds_up: bool = False
+
+    @property
+    def of_study(self) -> bool:
+        """Whether it is one number of the study as a whole."""
+        places = [place for place in (self.paper, self.default) if place]
+        if not places:
+            return set(self.published) == {"all"}
+        return all(":" in place and "CONDITION" not in place for place in places)
+
+
+@lru_cache(maxsize=1)
+def published_numbers() -> tuple[PublishedNumber, ...]:
+    """Every number of the packaged table."""
+    text = (files("scircuit.study") / "data" / "published.toml").read_text(encoding="utf-8")
+    return tuple(PublishedNumber(**row) for row in tomllib.loads(text)["numbers"])
+
+
+def compare_numbers(study: StudyConfig) -> pd.DataFrame:
+    """One row per number and scope (a condition, or the whole study); rows of which nothing is known are left out.
+
+    Columns: `number, title, scope, published_as` (A, B, T, G or `all`), `published`; `paper, paper_null, paper_p` (ours
+    under the published definition); `default, low, high, null, p_value, n, unit_of_n` (ours under the corrected one);
+    `unit, definition, corrected, source`.
+    """
+    rows = []
+    reader = _Reader(study.out)
+    for number in published_numbers():
+        if number.of_study:
+            rows.append(_row(number, WHOLE, "all", reader, ""))
+            continue
+        rows += [_row(number, c.name, c.published or "", reader, f"conditions/{c.name}") for c in study.conditions]
+        if "all" in number.published:
+            rows.append(_total(number, rows, study))
+    table = pd.DataFrame(rows, columns=list(COLUMNS))
+    known = table[["published", "paper", "default"]].notna().any(axis=1)
+    return table[known].reset_index(drop=True)
+
+
+class _Reader:
+    """Finds a number by its place; every table is read once."""
+
+    def __init__(self, root: Path) -> None:
+        self.root = root
+        self.tables: dict[Path, pd.DataFrame | None] = {}
+
+    def table(self, file: Path) -> pd.DataFrame | None:
+        if file not in self.tables:
+            self.tables[file] = pd.read_parquet(file) if file.is_file() else None
+        return self.tables[file]
+
+    def find(self, place: str, profile: str, run: str) -> Mapping[str, object]:
+        """The row of a number; empty where it was not computed."""
+        if not place:
+            return {}
+        folder, _, name = place.rpartition(":")
+        if not folder and "." not in name:
+            return self._identified(name, profile, run)
+        condition = run.rsplit("/", 1)[-1]
+        folder = folder.replace("CONDITION", condition) or f"{run}/analysis{'/paper' if profile == 'paper' else ''}"
+        name, _, column = name.partition("@")
+        question, _, measure = name.partition(".")
+        rows = self._answers(folder)
+        if rows is None:
+            return {}
+        rows = rows[(rows["question"] == question) & (rows["measure"] == measure)]
+        if rows.empty:
+            return {}
+        found = {str(key): value for key, value in rows.iloc[0].items()}
+        return found if not column else {"estimate": found[column], "n": found["n"], "unit_of_n": found["unit_of_n"]}
+
+    def _answers(self, folder: str) -> pd.DataFrame | None:
+        """Answers of a folder: of its own table, or the rows that the table above it keeps for it."""
+        own = self.table(self.root / folder / "answers.parquet")
+        if own is not None:
+            return own[own["folder"] == ""] if "folder" in own else own
+        above, _, inside = folder.rpartition("/")
+        table = self.table(self.root / above / "answers.parquet")
+        return None if table is None or "folder" not in table else table[table["folder"] == inside]
+
+    def _identified(self, name: str, profile: str, run: str) -> Mapping[str, object]:
+        table = self.table(self.root / run / FILE)
+        if table is None:
+            return {}
+        rows = table[(table["id"] == name) & (table["profile"] == profile)]
+        return {} if rows.empty else {str(key): value for key, value in rows.iloc[0].items()}
+
+
+def _row(number: PublishedNumber, scope: str, known_as: str, reader: _Reader, run: str) -> dict[str, object]:
+    paper, default = reader.find(number.paper, "paper", run), reader.find(number.default, "default", run)
+    about = default or paper
+    return {
+        "number": number.id,
+        "title": number.title,
+        "scope": scope,
+        "published_as": known_as,
+        "published": float(number.published.get(known_as, np.nan)),
+        "paper": paper.get("estimate", np.nan),
+        "paper_null": paper.get("null", np.nan),
+        "paper_p": paper.get("p_value", np.nan),
+        "default": default.get("estimate", np.nan),
+        **{key: default.get(key, np.nan) for key in ("low", "high", "null", "p_value")},
+        "n": about.get("n", 0),
+        "unit_of_n": about.get("unit_of_n", ""),
+        **{key: getattr(number, key) for key in ("unit", "definition", "corrected", "source")},
+    }
+
+
+def _total(number: PublishedNumber, rows: list[dict[str, object]], study: StudyConfig) -> dict[str, object]:
+    """What the published study says of itself as a whole, beside the sum over our conditions where it is one."""
+    own = [row for row in rows if row["number"] == number.id]
+    total: dict[str, object] = {**own[0], "scope": WHOLE, "published_as": "all", "published": number.published["all"]}
+    total |= dict.fromkeys(("low", "high", "p_value", "paper_null", "paper_p"), np.nan)
+    summed = number.adds_up and len(own) == len(study.conditions)
+    for key in ("paper", "default", "null"):
+        total[key] = float(np.sum([row[key] for row in own])) if summed else np.nan
+    total["n"] = int(np.sum([row["n"] for row in own])) if summed else 0
+    return total

@@ -1,0 +1,187 @@
+"""The questions under their published definitions (arXiv 2603.01752): one function per question, from one trace.
+
+None has an interval or a null, as published; `scircuit.published.profiles` puts them beside ours.
+"""
+
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import Any, NamedTuple
+
+import numpy as np
+import pandas as pd
+
+from scircuit.analysis.nodes import sizes
+from scircuit.analysis.result import Measure, Result
+from scircuit.circuits.build import PAPER, build_circuit
+from scircuit.circuits.circuit import Circuit
+from scircuit.circuits.schema import ENDS, SOURCE, TARGET
+from scircuit.published import definitions as paper
+
+DEFINITION = "paper/arXiv:2603.01752"
+NO_NULL = "none was published"
+TOP_HUBS, TOP_CIRCUITS = 20, 50
+
+
+class Traced(NamedTuple):
+    """The circuit of a trace under the published rule, cut at 50 targets per source and layer, and uncut."""
+
+    truncated: Circuit
+    untruncated: Circuit
+
+    @classmethod
+    def of(
+        cls,
+        effects: pd.DataFrame,
+        tests: pd.DataFrame,
+        features: pd.DataFrame,
+        terms: pd.DataFrame,
+        provenance: Mapping[str, Any] | None = None,
+    ) -> "Traced":
+        """Both circuits of a trace; arguments as for `scircuit.circuits.build.build_circuit`."""
+        rules = (PAPER, replace(PAPER, top_k=None))
+        return cls(*(build_circuit(effects, tests, features, terms, rule, provenance) for rule in rules))
+
+
+def sign_balance(traced: Traced) -> Result:
+    """Measures `inhibitory_share` (d < 0), `n_edges` (after the cut), `n_edges_untruncated`; table per layer pair."""
+    edges = traced.truncated.edges
+    by = ["source_layer", "target_layer"]
+    table = edges[by].assign(inhibitory=edges["cohens_d"] < 0).groupby(by)["inhibitory"].agg(["size", "mean"])
+    table = table.rename(columns={"size": "n_edges", "mean": "inhibitory_share"}).reset_index()
+    share = paper.inhibitory_share(edges) if len(edges) else np.nan
+    values = {
+        "inhibitory_share": share,
+        "n_edges": len(edges),
+        "n_edges_untruncated": len(traced.untruncated.edges),
+    }
+    return _result("sign_balance", values, len(edges), table, ["supporting", "d"])
+
+
+def effect_sizes(traced: Traced) -> Result:
+    """Measures `mean_abs_d, median_abs_d, share_abs_d_above_1` of the edges after the cut; table per layer pair."""
+    edges = traced.truncated.edges
+    size = pd.Series(sizes(edges))
+    groups = size.groupby([edges["source_layer"].to_numpy(), edges["target_layer"].to_numpy()])
+    table = groups.agg(["size", "mean", "median"]).rename_axis(["source_layer", "target_layer"]).reset_index()
+    values = {
+        "mean_abs_d": size.mean(),
+        "median_abs_d": size.dropna().median(),
+        "share_abs_d_above_1": (size > 1).mean() if len(size) else np.nan,
+    }
+    return _result("effect_sizes", values, len(edges), table.rename(columns={"size": "n_edges"}), ["d"])
+
+
+def coherence(traced: Traced, annotations: pd.DataFrame | None = None) -> Result:
+    """Share of edges whose ends share any term, pseudo-terms included, and how many edges carry the two labels.
+
+    Parameters
+    ----------
+    annotations : DataFrame, optional
+        `layer, feature, library, term, q_value` in file order, as the published rules annotate
+        (`features/published_annotations.parquet`); the circuit's own significant sets where there are none, and then
+        no labels.
+
+    Returns
+    -------
+    Result
+        Measures `coherence`, and with annotations `annotation_rate` (edges with a source label and a target label by
+        the two published rules). Table: the 50 edges with most shared terms, then largest |d|.
+    """
+    edges = traced.truncated.edges
+    terms = traced.truncated.terms if annotations is None else annotations
+    values = {"coherence": paper.coherence(edges, terms)}
+    table = edges[[*ENDS, "cohens_d"]].assign(n_shared=_n_shared(edges, terms))
+    if annotations is not None:
+        labels = paper.labels(annotations)
+        source = _lookup(labels["source_label"], edges[SOURCE], "unknown")
+        target = _lookup(labels["target_label"], edges[TARGET], "unannotated")
+        both = (source != "unknown") & (target != "unannotated")
+        values["annotation_rate"] = float(both.mean()) if len(edges) else np.nan
+        table = table.assign(source_label=source, target_label=target)
+    table = table.assign(size=sizes(edges)).sort_values(["n_shared", "size"], ascending=False, kind="stable")
+    top = table.drop(columns="size").head(TOP_CIRCUITS).reset_index(drop=True)
+    return _result("coherence", values, len(edges), top, ["coherence", "d"])
+
+
+def attenuation(traced: Traced) -> Result:
+    """Measure `mean_edges_per_source` (uncut, sources with any edge); table: the curve and the density by layer pair.
+
+    `mean_edges` counts the sources with any edge, `edges_per_source` (the published density) every traced one.
+    """
+    edges = traced.untruncated.edges
+    per_source = edges.groupby(SOURCE).size()
+    curve = paper.attenuation(edges)
+    curve = curve.assign(target_layer=curve["source_layer"].astype(int) + curve["distance"])
+    table = paper.density(edges, traced.untruncated.tests).merge(curve, on=["source_layer", "target_layer"], how="left")
+    values = {"mean_edges_per_source": per_source.mean() if len(per_source) else np.nan}
+    return _result("attenuation", values, len(edges), table, ["depth", "degree"])
+
+
+def hubs(traced: Traced) -> Result:
+    """Degrees in the graph after the cut: `largest_out_degree, largest_in_degree, n_sources, n_targets`.
+
+    Also `largest_n_significant`, the uncut edges of one source. Table: the 20 latents with most edges, each way.
+    """
+    edges = traced.truncated.edges
+    uncut = traced.untruncated.edges.groupby(SOURCE).size()
+    out, into = (edges.groupby(end).size() for end in (SOURCE, TARGET))
+    tables = []
+    for role, degree in (("source", out), ("target", into)):
+        top = degree.sort_values(ascending=False, kind="stable").head(TOP_HUBS).rename("degree").reset_index()
+        tables.append(top.set_axis(["layer", "feature", "degree"], axis=1).assign(role=role))
+    values = {
+        "largest_out_degree": int(out.max()) if len(out) else 0,
+        "largest_in_degree": int(into.max()) if len(into) else 0,
+        "n_sources": len(out),
+        "n_targets": len(into),
+        "largest_n_significant": int(uncut.max()) if len(uncut) else 0,
+    }
+    return _result("hubs", values, len(edges), pd.concat(tables, ignore_index=True), ["degree"])
+
+
+def coactivation(traced: Traced, pairs: pd.DataFrame) -> Result:
+    """Edges after the cut that are saved PMI edges (`exact_pairs`), and causal targets that are any PMI target.
+
+    `pairs` is `features/coactivation_across.parquet`; see `paper.saved_pmi_edges` for what of it was saved. Table: the
+    saved edges per layer pair.
+    """
+    saved = paper.saved_pmi_edges(pairs)
+    overlap = paper.pmi_overlap(traced.truncated.edges, saved)
+    table = saved.groupby(["source_layer", "target_layer"]).size().rename("n_pmi_edges").reset_index()
+    values = {"exact_pairs": overlap.exact_pairs, "target_overlap": overlap.target_overlap}
+    return _result("coactivation", values, len(traced.truncated.edges), table, ["pmi"])
+
+
+def interactions(effects: pd.DataFrame, sets: pd.DataFrame) -> Result:
+    """Ratios of d, |d_S| / sum |d_i|: `ratio_2`, `ratio_3` (medians) and the `super_additive_share_...` (above 1.2).
+
+    For independent effects they are 0.71 and 0.58 by construction. Table: one row per (set, subset, target).
+    """
+    table = paper.d_ratios(effects, sets)
+    values = {}
+    for order, rows in table.groupby("order"):
+        values[f"ratio_{order}"] = rows["ratio"].median()
+        values[f"super_additive_share_{order}"] = (rows["ratio"] > 1.2).mean()
+    return _result("interactions", values, len(table), table, ["interaction", "d"], "targets")
+
+
+def _result(
+    question: str, values: Mapping[str, float], n: int, table: pd.DataFrame, terms: list[str], unit: str = "edges"
+) -> Result:
+    measures = [Measure(name, float(value), n=n, unit_of_n=unit) for name, value in values.items()]
+    return Result.of(question, DEFINITION, measures, table, NO_NULL, terms)
+
+
+def _n_shared(edges: pd.DataFrame, terms: pd.DataFrame) -> np.ndarray:
+    """Terms that both ends of each edge carry, int64 `[edge]`."""
+    known = terms[["layer", "feature", "term"]].drop_duplicates()
+    first = known.set_axis([*SOURCE, "term"], axis=1)
+    second = known.set_axis([*TARGET, "term"], axis=1)
+    numbered = edges[ENDS].reset_index(drop=True).rename_axis("edge").reset_index()
+    shared = numbered.merge(first, on=SOURCE).merge(second, on=[*TARGET, "term"])
+    return np.bincount(shared["edge"], minlength=len(edges))
+
+
+def _lookup(labels: pd.Series, ends: pd.DataFrame, missing: str) -> np.ndarray:
+    found = labels.reindex(pd.MultiIndex.from_frame(ends)).fillna(missing)
+    return found.to_numpy(dtype=object)

@@ -1,0 +1,189 @@
+"""Forward passes that single questions ask for on top of a trace: mediators held, sources ablated together."""
+
+import logging
+import re
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+from scircuit._io import write_json
+from scircuit.analysis.mediation import candidate_mediators
+from scircuit.cells.tokens import TokenStore
+from scircuit.circuits.circuit import Circuit
+from scircuit.circuits.schema import ENDS
+from scircuit.config import RunConfig
+from scircuit.errors import ScircuitError
+from scircuit.models.base import FoundationModel
+from scircuit.runs.inputs import open_model, open_saes
+from scircuit.runs.run import RunFolder
+from scircuit.runs.tokens import split_cells, traced_cells
+from scircuit.sae import LinearSAE
+from scircuit.tracing.probes.interactions import Source, trace_interactions
+from scircuit.tracing.probes.mediation import trace_mediation
+
+log = logging.getLogger(__name__)
+SPARE = 50
+"""Edges looked at for each that is wanted: some have no latent on a path between their ends."""
+_LATENT = re.compile(r"(\d+):(\d+)")
+
+
+def mediate(
+    config: RunConfig,
+    edges: Sequence[str] = (),
+    *,
+    n_edges: int = 20,
+    top: int = 5,
+    n_cells: int = 50,
+) -> Path:
+    """Measure which latents carry some edges of a finished run; writes `trace/mediation.parquet`, returns it.
+
+    Parameters
+    ----------
+    edges : list of str
+        Edges such as `0:12-3:45` (layer:latent - layer:latent); without any, `n_edges` are drawn with the run's seed
+        among those over several layers that have a candidate (`analysis.mediation.candidate_mediators`).
+    top : int
+        Mediators held per edge, and as many random latents.
+    n_cells : int
+        Cells: those of the `trace` split that were not traced, so that the edges were not chosen in them, and then
+        traced ones.
+
+    Raises
+    ------
+    ScircuitError
+        An edge that the circuit has not, or none with a latent between its ends that lies on two edges.
+    """
+    run, circuit = _finished(config)
+    far = _named_edges(edges, circuit) if edges else _far_edges(circuit, SPARE * n_edges, config.seed)
+    candidates = candidate_mediators(circuit, far, top, config.seed)
+    if candidates.empty:
+        raise ScircuitError(
+            "no latent lies on an edge from a source and on one to its target; trace more source layers, so that "
+            "latents between the ends of an edge are sources too."
+        )
+    chosen = candidates[ENDS].drop_duplicates()
+    if not edges and len(chosen) > n_edges:
+        chosen = chosen.iloc[np.sort(np.random.default_rng([config.seed, 5]).choice(len(chosen), n_edges, False))]
+    model, saes, store = _inputs(run)
+    cells, n_new = _fresh_cells(store, config, n_cells)
+    log.info("%s edges, %s cells, %s of them not traced before", len(chosen), len(cells), n_new)
+    folder = run.stage("trace")
+    trace_mediation(
+        model, saes, cells, candidates.merge(chosen, on=ENDS), out=folder, tokens=config.trace.tokens
+    )  # fmt: skip
+    facts = {"edges": len(chosen), "top": top, "n_cells": len(cells), "n_new_cells": n_new}
+    write_json(folder / "mediation.json", {"chosen": "named" if edges else "at random", "seed": config.seed, **facts})
+    return folder / "mediation.parquet"
+
+
+def combine(config: RunConfig, sets: Sequence[str] = (), *, n_sets: int = 10, size: int = 3, n_cells: int = 50) -> Path:
+    """Ablate sets of sources together and apart; writes `trace/interactions.parquet` and `interaction_sets.parquet`.
+
+    Parameters
+    ----------
+    sets : list of str
+        Sets such as `0:12+0:33+1:7` (layer:latent); without any, `n_sets` sets of `size` sources are drawn with the
+        run's seed, each among the sources of one target: sources without a target in common cannot interact on it.
+    n_cells : int
+        As for `mediate`.
+
+    Raises
+    ------
+    ScircuitError
+        A set that cannot be read, or no target with so many sources.
+    """
+    run, circuit = _finished(config)
+    members = [[_latent(text) for text in entry.split("+")] for entry in sets]
+    if not sets:
+        members = sets_with_a_common_target(circuit, n_sets, size, config.seed)
+    model, saes, store = _inputs(run)
+    cells, n_new = _fresh_cells(store, config, n_cells)
+    log.info("%s sets, %s cells, %s of them not traced before", len(members), len(cells), n_new)
+    folder = run.stage("trace")
+    trace_interactions(model, saes, cells, members, tokens=config.trace.tokens).write(folder)
+    facts = {"sets": len(members), "n_cells": len(cells), "n_new_cells": n_new}
+    write_json(
+        folder / "interactions.json",
+        {"chosen": "named" if sets else "at random among sources of one target", "seed": config.seed, **facts},
+    )
+    return folder / "interactions.parquet"
+
+
+def sets_with_a_common_target(circuit: Circuit, n_sets: int, size: int, seed: int) -> list[list[Source]]:
+    """Different sets of `size` sources, each drawn among the sources of a target drawn at random."""
+    rng = np.random.default_rng([seed, 6])
+    groups = [rows for _, rows in circuit.edges.groupby(ENDS[2:]) if len(rows) >= size]
+    if not groups:
+        raise ScircuitError(
+            f"no target has {size} sources, so no set of {size} is worth ablating together; "
+            "ask for smaller sets (--size 2), name sets (--set 0:12+0:33), or trace more sources."
+        )
+    found: list[list[Source]] = []
+    for _ in range(20 * n_sets):
+        rows = groups[rng.integers(len(groups))][ENDS[:2]].to_numpy(np.int64)
+        members = sorted((int(a), int(b)) for a, b in rows[rng.choice(len(rows), size, replace=False)])
+        if members not in found:
+            found.append(members)
+        if len(found) == n_sets:
+            break
+    return found
+
+
+def _finished(config: RunConfig) -> tuple[RunFolder, Circuit]:
+    run = RunFolder.open(config)
+    return run, Circuit.read(run.need("circuit"))
+
+
+def _inputs(run: RunFolder) -> tuple[FoundationModel, dict[int, LinearSAE], TokenStore]:
+    model = open_model(run.config)
+    return model, open_saes(run.need("saes"), model), TokenStore.read(run.need("tokens"))
+
+
+def _fresh_cells(store: TokenStore, config: RunConfig, n: int) -> tuple[TokenStore, int]:
+    """`n` discovery or confirmation cells, those that the trace left out first; and how many of those there are."""
+    mine = np.concatenate([split_cells(store, split) for split in ("discovery", "confirmation")])
+    traced = np.isin(mine, _rows(store, traced_cells(store, config)))
+    rng = np.random.default_rng([config.seed, 7])
+    order = np.concatenate([rng.permutation(mine[~traced]), rng.permutation(mine[traced])])[:n]
+    return store.subset(np.sort(order)), int(min(n, (~traced).sum()))
+
+
+def _rows(store: TokenStore, part: TokenStore) -> np.ndarray:
+    """Rows of the store that a subset of it was taken from."""
+    return np.flatnonzero(np.isin(store.cells["_row"], part.cells["_row"]))
+
+
+def _latent(text: str) -> Source:
+    found = _LATENT.fullmatch(text.strip())
+    if found is None:
+        raise ScircuitError(f"{text!r} is no latent; write layer:latent, for example 0:12.")
+    return int(found[1]), int(found[2])
+
+
+def _named_edges(edges: Sequence[str], circuit: Circuit) -> pd.DataFrame:
+    rows = []
+    for text in edges:
+        ends = text.split("-")
+        if len(ends) != 2:
+            raise ScircuitError(f"{text!r} is no edge; write layer:latent-layer:latent, for example 0:12-3:45.")
+        rows.append((*_latent(ends[0]), *_latent(ends[1])))
+    asked = pd.DataFrame(rows, columns=ENDS)
+    known = pd.MultiIndex.from_frame(asked).isin(pd.MultiIndex.from_frame(circuit.edges[ENDS]))
+    if not known.all():
+        raise ScircuitError(
+            f"the circuit has no edge {edges[int(np.argmin(known))]}; name edges of circuit/edges.parquet."
+        )
+    return asked
+
+
+def _far_edges(circuit: Circuit, n: int, seed: int) -> pd.DataFrame:
+    """At most `n` of the edges with a layer between their ends, drawn at random."""
+    far = circuit.edges["target_layer"].astype(int) - circuit.edges["source_layer"].astype(int) > 1
+    if not far.any():
+        raise ScircuitError("no edge spans several layers, so there is nothing to mediate; trace more layers.")
+    rows = np.flatnonzero(far)
+    if len(rows) > n:
+        rows = np.sort(np.random.default_rng([seed, 8]).choice(rows, n, replace=False))
+    return circuit.edges[ENDS].iloc[rows]

@@ -1,0 +1,270 @@
+"""Several runs against each other: what their circuits share, with and without labels. No torch."""
+
+import logging
+from collections.abc import Callable, Mapping, Sequence
+from itertools import combinations
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from scircuit._io import atomic, read_json, sha256_of, write_json
+from scircuit._tables import records
+from scircuit.analysis.conditions import Condition, check_conditions
+from scircuit.analysis.consensus import consensus
+from scircuit.analysis.disease import associate, disease_conservation
+from scircuit.analysis.effect_comparison import compare_effect_sizes
+from scircuit.analysis.feature_matching import feature_consensus
+from scircuit.analysis.result import Measure, Result
+from scircuit.circuits.build import DEFAULT, PAPER, EdgeRule
+from scircuit.errors import ScircuitError
+from scircuit.knowledge.choosing import disease_sets
+from scircuit.knowledge.registry import load_gene_sets
+from scircuit.published.disease import disease_paper
+from scircuit.published.profiles import profile as named_profile
+from scircuit.report.page import write_report
+from scircuit.report.runs import run_of_folder
+from scircuit.runs.conditions import identity, open_conditions
+
+log = logging.getLogger(__name__)
+RECORD = "compare.json"
+ANSWERS = "answers.parquet"
+_FORMAT = 1
+
+
+def compare(
+    runs: Sequence[str | Path],
+    out: str | Path,
+    *,
+    names: Sequence[str] | None = None,
+    profile: str = "default",
+    rule: EdgeRule | None = None,
+    n_cells: int | None = None,
+    disease: Sequence[str | Path] = (),
+    gene_sets: Sequence[str | Path] = (),
+    draws: int = 1000,
+    report: bool = True,
+    seed: int = 0,
+    models: Sequence[str] | None = None,
+    min_models: int = 2,
+) -> Path:
+    """Compare finished runs and write tables and a report into a folder.
+
+    Label pairs conserved between models (`consensus`, with the published null beside it), and for every pair of runs
+    latents matched by their genes (`feature_consensus`) and effect sizes at equal cells, depth and firing rate
+    (`compare_effect_sizes`); with disease sets, whether disease pairs are conserved (`disease_conservation`).
+
+    Parameters
+    ----------
+    runs : folders
+        At least two runs, of one model or several: runs of one model are conditions of it, models are compared.
+    out : folder
+        `answers.parquet` (one row per number), `QUESTION.{json, parquet}`, `pairs/A--B/`, `paper/`, `index.html`, and
+        `compare.json` last. A folder that holds this very comparison is left as it is.
+    names : list of str, optional
+        One per run; by default the names they gave themselves.
+    profile : str
+        `paper` adds, under `paper/`, the published definitions on circuits built by the published rule.
+    rule : EdgeRule, optional
+        Build all circuits from their traces under this rule first.
+    n_cells : int, optional
+        Subsample all traces to so many cells first, from their stored per-cell responses.
+    disease : sources or files, optional
+        Curated disease genes: names in the knowledge cache, or GMT files.
+    gene_sets : sources or files, optional
+        Sets in whose names the published disease categories are looked for (paper profile); by default those that the
+        runs were annotated with.
+    draws : int
+        Draws of every null, at least 1,000 for a publishable p.
+    report : bool
+        Write the page.
+    seed : int
+    models : list of str, optional
+        One per run: runs of one name are conditions of one model; by default the model that a run was traced in.
+    min_models : int
+        Models that must share a label pair.
+
+    Returns
+    -------
+    Path
+        `out`.
+
+    Raises
+    ------
+    ScircuitError
+        Fewer than two runs, runs that cannot be compared (other thresholds, other numbers of cells), missing tables,
+        or a folder that holds something else. A single question that has no answer is recorded with the reason.
+    """
+    out, paper = Path(out), named_profile(profile).name == "paper"
+    if len(runs) < 2:
+        raise ScircuitError(f"{len(runs)} run was given; a comparison needs at least two run folders.")
+    conditions = open_conditions(runs, names, rule, n_cells, seed, models)
+    check_conditions(conditions, 1)
+    sets = disease_sets(disease) if disease else {}
+    asked = {
+        "profile": profile,
+        "disease": [str(name) for name in disease],
+        "gene_sets": [str(name) for name in gene_sets],
+        "draws": draws,
+        "report": report,
+        "seed": seed,
+        "min_models": min_models,
+    }
+    key = sha256_of(identity(conditions), asked, _FORMAT)
+    if _done(out, key):
+        return out
+    tally = _Tally(out)
+    _ask_all(tally, conditions, sets, draws, seed, min_models)
+    if paper:
+        published = open_conditions(runs, names, PAPER, n_cells, seed, models)
+        _ask_published(tally, published, gene_sets or _libraries(published), draws, seed, min_models)
+    tally.write()
+    if report:
+        reported = [run_of_folder(run, c.name) for run, c in zip(runs, conditions, strict=True)]
+        write_report(out, reported, comparison=out)
+    record = {
+        "format_version": _FORMAT,
+        "key": key,
+        "runs": [
+            {"name": c.name, "model": c.model, "run_id": c.circuit.run_id, "n_edges": len(c.circuit.edges)}
+            for c in conditions
+        ],
+        "thresholds": conditions[0].circuit.provenance.get("thresholds"),
+        "n_cells": conditions[0].circuit.provenance.get("n_cells"),
+        **asked,
+    }
+    write_json(out / RECORD, record)
+    return out
+
+
+class _Tally:
+    """Answers as they come in: each written at once, all of them summarised at the end."""
+
+    def __init__(self, out: Path) -> None:
+        self.out = out
+        self.rows: list[pd.DataFrame] = []
+
+    def ask(self, question: str, answer: Callable[[], Result], folder: str = "", names: Sequence[str] = ()) -> None:
+        """Ask and write; a refusal is recorded with its reason."""
+        log.info("%s%s", question, f" of {' and '.join(names)}" if names else "")
+        where = {"question": question, "folder": folder, "names": " | ".join(names)}
+        try:
+            result = answer()
+        except ScircuitError as error:
+            log.info("%s: no answer; %s", question, error)
+            self.rows.append(pd.DataFrame([Measure("", float("nan"))]).assign(refused=str(error), **where))
+            return
+        result.write(self.out / folder)
+        self.rows.append(result.measures.assign(refused=None, **where))
+
+    def write(self) -> None:
+        table = pd.concat(self.rows, ignore_index=True)
+        first = ["question", "names", *Measure._fields]
+        with atomic(self.out / ANSWERS) as path:
+            table[[*first, "refused", "folder"]].to_parquet(path, index=False)
+
+
+def _ask_all(
+    tally: _Tally,
+    conditions: list[Condition],
+    sets: Mapping[str, Sequence[str]],
+    draws: int,
+    seed: int,
+    min_models: int,
+) -> None:
+    tally.ask("consensus", lambda: consensus(conditions, draws, draws, min_models, seed))
+    for a, b in combinations(conditions, 2):
+        _ask_pair(tally, a, b, draws, seed)
+    if sets:
+        tally.ask(
+            "disease_conservation",
+            lambda: disease_conservation(conditions, _associations(conditions, sets), min_models),
+        )
+
+
+def _ask_pair(tally: _Tally, a: Condition, b: Condition, draws: int, seed: int) -> None:
+    names, folder = (a.name, b.name), f"pairs/{_slug(a.name)}--{_slug(b.name)}"
+    tally.ask("feature_consensus", lambda: feature_consensus(a, b, draws=draws, seed=seed), folder, names)
+    tally.ask(
+        "compare_effect_sizes",
+        lambda: compare_effect_sizes(a.circuit, b.circuit, draws=draws, seed=seed),
+        folder,
+        names,
+    )
+
+
+def _ask_published(
+    tally: _Tally,
+    conditions: list[Condition],
+    gene_sets: Sequence[str | Path],
+    draws: int,
+    seed: int,
+    min_models: int,
+) -> None:
+    """The published definitions, on circuits built by the published rule."""
+    tally.ask("consensus", lambda: consensus(conditions, draws, draws, min_models, seed), "paper")
+    sets: dict[str, Sequence[str]] = {}
+    for name in gene_sets:
+        sets |= load_gene_sets(name).genes
+    tally.ask("disease_paper", lambda: disease_paper(conditions, sets), "paper")
+
+
+def _associations(conditions: list[Condition], sets: Mapping[str, Sequence[str]]) -> dict[str, Any]:
+    found = {}
+    for condition in conditions:
+        if condition.genes is None:
+            raise ScircuitError(f"{condition.name} has no features/genes.parquet; run `scircuit features` for it.")
+        found[condition.name] = associate(condition.genes, sets)
+    return found
+
+
+def _libraries(conditions: list[Condition]) -> list[str]:
+    """The gene sets that the runs were annotated with."""
+    names = [c.circuit.provenance.get("config", {}).get("features", {}).get("gene_sets", []) for c in conditions]
+    return list(dict.fromkeys(str(name) for listed in names for name in listed))
+
+
+def _done(out: Path, key: str) -> bool:
+    record = out / RECORD
+    if record.is_file():
+        if read_json(record).get("key") == key:
+            log.info("%s holds this comparison already", out)
+            return True
+        raise ScircuitError(f"{out} holds another comparison; choose another folder or delete this one.")
+    if (out / "config.json").exists() or (out / "circuit").exists():
+        raise ScircuitError(f"{out} holds a run; choose another folder for the comparison.")
+    return False
+
+
+def _slug(name: str) -> str:
+    return "".join(c if c.isalnum() or c in "-_." else "-" for c in name)
+
+
+def answers_of(out: str | Path) -> pd.DataFrame:
+    """The numbers of a comparison, one row each; see `compare`."""
+    path = Path(out) / ANSWERS
+    if not path.is_file():
+        raise ScircuitError(f"{path} does not exist; give a folder that `scircuit compare` wrote.")
+    return pd.read_parquet(path)
+
+
+def sentences(out: str | Path) -> list[str]:
+    """One line per number: estimate, interval, null and p; or why a question has no answer."""
+    return [_sentence(row) for row in records(answers_of(out))]
+
+
+def _sentence(row: Mapping[str, Any]) -> str:
+    of = f" [{row['names']}]" if row["names"] else ""
+    asked = f"{row['question']}{of}{' (published rule)' if row['folder'] == 'paper' else ''}"
+    if isinstance(row["refused"], str):
+        return f"{asked}: not answered; {row['refused']}"
+    around = [f"{row['low']:.3g} to {row['high']:.3g}"] if pd.notna(row["low"]) else []
+    around += [f"null {row['null']:.3g}"] if pd.notna(row["null"]) else []
+    around += [f"p {row['p_value']:.2g}"] if pd.notna(row["p_value"]) else []
+    beside = f" ({', '.join(around)})" if around else ""
+    estimate = f"{row['estimate']:.3g}" if pd.notna(row["estimate"]) else "undefined"
+    return f"{asked}: {row['measure']} {estimate}{beside}, n = {row['n']:,} {row['unit_of_n']}"
+
+
+RULES: Mapping[str, EdgeRule] = {"default": DEFAULT, "paper": PAPER}
+"""Rules that circuits can be built by again, by name."""

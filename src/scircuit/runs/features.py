@@ -1,0 +1,91 @@
+"""The feature atlas of a run: catalogue, annotation, labels."""
+
+import logging
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import pandas as pd
+
+from scircuit._io import atomic, write_json
+from scircuit.cells.tokens import TokenStore
+from scircuit.config import RunConfig
+from scircuit.features.catalogue import Catalogue, build_catalogue
+from scircuit.features.coactivation import Limits, find_modules, match_layers
+from scircuit.features.control import random_gene_control
+from scircuit.features.enrichment import Enrichment, enrich
+from scircuit.features.labels import label_features
+from scircuit.features.ranked import rank_enrich
+from scircuit.features.support import network_support
+from scircuit.knowledge.gmt import GeneSets
+from scircuit.knowledge.networks import Network
+from scircuit.models.base import FoundationModel
+from scircuit.runs.inputs import gene_set_libraries, networks, published_rule
+from scircuit.runs.run import RunFolder
+from scircuit.runs.tokens import batch_size, categories, split_cells
+from scircuit.sae import LinearSAE
+
+log = logging.getLogger(__name__)
+
+
+def run_features(
+    run: RunFolder, model: FoundationModel, store: TokenStore, saes: Mapping[int, LinearSAE]
+) -> tuple[Catalogue, pd.DataFrame]:
+    """Stage `features`: catalogue on the `catalogue` cells, enrichment, labels. Returns catalogue and terms."""
+    folder = run.stage("features")
+    if run.done("features"):
+        return Catalogue.read(folder), pd.read_parquet(folder / "terms.parquet")
+    f = run.config.features
+    libraries = gene_set_libraries(run.config)
+    linked = networks(run.config)
+    cells = split_cells(store, "catalogue")
+    catalogue = build_catalogue(
+        model, store.batches(batch_size(store), cells=cells), saes, min_firings=f.min_firings,
+        n_top_genes=f.n_top_genes, obs=categories(store, run.config.cells.obs),
+        coactivation=Limits() if f.coactivation else None,
+    )  # fmt: skip
+    features, found, control = annotate(run.config, catalogue, libraries, linked)
+    catalogue = catalogue.with_features(features)
+    catalogue.write(folder)
+    tables = {"terms": found.terms}
+    if f.ranked:
+        ranked = rank_enrich(features, catalogue.genes, libraries, catalogue.background, alpha=f.alpha)
+        tables["ranked_terms"] = ranked.terms
+    if linked:
+        tested = [network_support(features, n, catalogue.background, seed=run.config.seed) for n in linked]
+        tables["support"] = pd.concat(tested, ignore_index=True)
+    if catalogue.coactivation is not None:
+        tables["modules"] = find_modules(catalogue.coactivation, method=f.modules, seed=run.config.seed)
+    if f.min_cosine is not None and len(saes) > 1:
+        tables["layer_matches"] = match_layers({i: sae.W_dec for i, sae in saes.items()}, min_cosine=f.min_cosine)
+    for name, table in tables.items():
+        with atomic(folder / f"{name}.parquet") as path:
+            table.to_parquet(path, index=False)
+    write_json(folder / "labels.json", {"format_version": 1, **found.meta, "random_genes": control})
+    return catalogue, found.terms
+
+
+def annotate(
+    config: RunConfig, catalogue: Catalogue, libraries: Sequence[GeneSets], linked: Sequence[Network]
+) -> tuple[pd.DataFrame, Enrichment, dict[str, float] | None]:
+    """Labelled features, terms, and the chance of an annotation, by the run's rule of annotation."""
+    f, features, control = config.features, catalogue.features, None
+    anything = bool(f.control_draws and features["top_genes"].map(len).any())
+    if f.annotation == "published":
+        rule = published_rule(config, libraries, linked)
+        if anything:
+            control = rule.control(features, draws=f.control_draws, seed=config.seed).as_dict()
+        labelled, found = rule.annotate(features)
+    else:
+        options: dict[str, Any] = {"alpha": f.alpha, "min_overlap": f.min_overlap}
+        found = enrich(features, libraries, catalogue.background, **options)
+        labelled = label_features(features, found.terms)
+        if anything:
+            control = random_gene_control(
+                features, libraries, catalogue.background, draws=f.control_draws, seed=config.seed, **options
+            ).as_dict()
+    if control is not None:
+        log.info(
+            "%.1f %% of latents are annotated, %.1f %% with random genes",
+            100 * control["annotated"], 100 * control["control"],
+        )  # fmt: skip
+    return labelled, found, control

@@ -1,0 +1,163 @@
+"""What a run reads from outside: model, cells, dictionaries, gene sets; all looked at before anything is written."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import fields
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from scircuit.cells.files import open_cells
+from scircuit.config import RunConfig
+from scircuit.errors import ScircuitError
+from scircuit.knowledge.gmt import GeneSets
+from scircuit.knowledge.networks import Network
+from scircuit.knowledge.registry import load_gene_sets, load_network
+from scircuit.models.base import FoundationModel
+from scircuit.models.load import load_model
+from scircuit.models.stack import BlockStack
+from scircuit.published.label_rules import PublishedRule
+from scircuit.sae import LinearSAE, SaeTraining, load_saes, read_saes, require_traceable
+from scircuit.sae.checkpoint import MANIFEST
+from scircuit.tracing.settings import TraceSettings
+
+
+def open_model(config: RunConfig) -> FoundationModel:
+    """The run's model.
+
+    Raises
+    ------
+    ScircuitError
+        As `load_model`; or when TF32 is asked for without CUDA, or compiled blocks of a model that has none.
+    """
+    m = config.model
+    dtype = "float32" if m.dtype == "tf32" else m.dtype
+    model = load_model(
+        m.source, protocol=m.protocol, dictionaries=m.dictionaries, device=m.device, dtype=dtype, options=m.options
+    )
+    if m.dtype == "tf32":
+        if model.device.type != "cuda":
+            raise ScircuitError(
+                f"model.dtype = 'tf32' is arithmetic of NVIDIA GPUs, the model is on {model.device.type}; use float32."
+            )
+        torch.backends.cuda.matmul.allow_tf32 = True
+    if m.compile:
+        if not isinstance(model, BlockStack):
+            raise ScircuitError(f"model.compile compiles blocks of ours, which {model.name} has not; leave it out.")
+        model.compile_blocks()
+    return model
+
+
+def read_cells(path: str) -> Any:
+    """The cells of an .h5ad file, read by rows when asked for, or of one that scanpy ships (`scanpy:NAME`)."""
+    if path.startswith("scanpy:"):
+        return _shipped(path.removeprefix("scanpy:"))
+    if not path:
+        raise ScircuitError("cells.path is empty; name an .h5ad file.")
+    return open_cells(path)
+
+
+def _shipped(name: str) -> Any:
+    import warnings
+
+    allowed = ("pbmc68k_reduced",)
+    if name not in allowed:
+        raise ScircuitError(f"scanpy:{name} is unknown; allowed without network is scanpy:{allowed[0]}.")
+    try:
+        import scanpy
+    except ModuleNotFoundError:
+        raise ScircuitError(
+            "These cells ship with scanpy, which is not installed: pip install 'scircuit[scanpy]'."
+        ) from None
+    with warnings.catch_warnings():
+        # The file was written by an old AnnData; its reader says so on every load.
+        warnings.simplefilter("ignore", (FutureWarning, UserWarning))
+        return getattr(scanpy.datasets, name)()
+
+
+def open_saes(folder: str | Path, model: FoundationModel, layers: Sequence[int] | None = None) -> dict[int, LinearSAE]:
+    """Dictionaries of a folder, refused unless they were trained on this model under this protocol.
+
+    Folders of other projects (without our manifest) do not say what they were trained on; of these only the width is
+    checked here, and `check_belonging` what they explain.
+    """
+    if not is_ours(folder):
+        return _open_foreign(Path(folder), model, layers)
+    return load_saes(
+        folder, layers=layers, model_fingerprint=model.fingerprint, d_model=model.d_model, protocol=model.protocol,
+        device=model.device,
+    )  # fmt: skip
+
+
+def is_ours(folder: str | Path) -> bool:
+    """Whether a folder of dictionaries has our manifest; a missing folder is left to `load_saes` to refuse."""
+    return (Path(folder) / MANIFEST).is_file() or not Path(folder).is_dir()
+
+
+def _open_foreign(folder: Path, model: FoundationModel, layers: Sequence[int] | None) -> dict[int, LinearSAE]:
+    saes = read_saes(folder, device=model.device)
+    wanted = sorted(saes) if layers is None else layers
+    missing = [layer for layer in wanted if layer not in saes]
+    if missing:
+        raise ScircuitError(
+            f"{folder} holds no SAE for layer {missing[0]}; it has layers {listed(list(saes))}: set sae.layers."
+        )
+    for layer in wanted:
+        require_traceable(saes[layer])
+        if saes[layer].d_in != model.d_model:
+            raise ScircuitError(
+                f"the SAE of layer {layer} in {folder} reads residuals of width {saes[layer].d_in}, {model.name}'s are "
+                f"{model.d_model} wide; load SAEs that were trained on this model."
+            )
+    return {layer: saes[layer] for layer in wanted}
+
+
+def check_belonging(folder: str | Path, metrics: Mapping[int, Mapping[str, float]]) -> None:
+    """Refuse dictionaries without our manifest that explain less of a layer than its mean does: they are another's."""
+    for layer, values in metrics.items():
+        if not is_ours(folder) and values["explained_variance"] <= 0:
+            raise ScircuitError(
+                f"the SAE of layer {layer} in {folder} explains nothing of this model's residuals (explained variance "
+                f"{values['explained_variance']:.3g}); it was trained on another model, layer or tokenisation."
+            )
+
+
+def gene_set_libraries(config: RunConfig) -> list[GeneSets]:
+    """The run's gene sets: GMT files, the packaged programs, and sources of the knowledge cache by name."""
+    return [load_gene_sets(name) for name in config.features.gene_sets]
+
+
+def networks(config: RunConfig) -> list[Network]:
+    """The run's networks, from the knowledge cache."""
+    return [load_network(name) for name in config.features.networks]
+
+
+def published_rule(config: RunConfig, libraries: Sequence[GeneSets], linked: Sequence[Network]) -> PublishedRule:
+    """The published rules of annotation with the run's gene sets and networks."""
+    f = config.features
+    return PublishedRule.of(libraries, linked, alpha=f.alpha, link_score=f.link_score)
+
+
+def sae_training(config: RunConfig, seed: int) -> SaeTraining:
+    """How the run trains its dictionaries."""
+    names = {f.name for f in fields(SaeTraining)} & {f.name for f in fields(config.sae)}
+    return SaeTraining(**{name: getattr(config.sae, name) for name in names}, seed=seed)
+
+
+def listed(values: Sequence[int]) -> str:
+    """Numbers for a sentence."""
+    return ", ".join(map(str, values))
+
+
+PIPELINE_ONLY = ("n_cells", "interventions", "path_shares")
+"""Fields of the trace's section that are no settings of the tracer: they choose what it is given and what follows."""
+
+
+def trace_settings(config: RunConfig) -> TraceSettings:
+    """The trace's settings, with the thresholds near which an edge is confirmed and up to which tests are kept."""
+    e = config.edges
+    retention = max(TraceSettings.retention, min(e.max_q or 0.0, 1.0))
+    return TraceSettings(
+        **{k: v for k, v in vars(config.trace).items() if k not in PIPELINE_ONLY}, seed=config.seed,
+        min_abs_d=e.min_abs_d, min_consistency=e.min_consistency, max_q=e.max_q, retention=retention,
+    )  # fmt: skip

@@ -1,0 +1,145 @@
+"""What a run's model says of genes: without a source, and without a gene's token. Needs the model."""
+
+import logging
+from collections.abc import Iterable, Iterator, Sequence
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+from scircuit._io import atomic, read_json
+from scircuit._progress import progress
+from scircuit.cells.batch import TokenBatch
+from scircuit.cells.tokens import TokenStore
+from scircuit.circuits.circuit import Circuit
+from scircuit.config import RunConfig
+from scircuit.config_file import parse_config
+from scircuit.errors import ScircuitError
+from scircuit.models.base import FoundationModel
+from scircuit.runs.inputs import open_model, open_saes
+from scircuit.runs.run import RunFolder
+from scircuit.runs.tokens import batch_size, traced_cells
+from scircuit.tracing.probes.outputs import OutputChange, ablation_outputs, deletion_outputs, require_outputs
+
+log = logging.getLogger(__name__)
+LOGITS = "logits.parquet"
+
+
+def config_of(run: str | Path) -> RunConfig:
+    """The config that a run folder records."""
+    recorded = read_json(Path(run) / "config.json")["config"]
+    return parse_config({**recorded, "out": str(run)}, where=str(Path(run) / "config.json"))
+
+
+def run_logits(run: str | Path, n_cells: int = 50, seed: int = 0) -> Path:
+    """Ablate every source of a run in traced cells and keep what it does to the output for each gene.
+
+    Writes `trace/logits.parquet`: `source_layer, source_feature, gene, mean_delta, n_cells`, one row per source and
+    gene that any of the cells holds; `mean_delta` in units of the output (logit, or expression bin). A table that is
+    there is kept.
+
+    Raises
+    ------
+    ScircuitError
+        The run's tokens or dictionaries are missing, or its model shows no masked-token head.
+    """
+    folder, model, store = _open(run, n_cells, seed)
+    path = folder.stage("trace") / LOGITS
+    if path.is_file():
+        log.info("%s is there already", path)
+        return path
+    saes = open_saes(folder.need("saes"), model)
+    tests = Circuit.read(folder.need("circuit")).tests
+    sources = tests.loc[tests["kind"] == "latent", ["source_layer", "source_feature"]].drop_duplicates()
+    parts = []
+    for layer, own in progress(list(sources.groupby("source_layer")), desc="outputs", unit="layer"):
+        features = [int(feature) for feature in own["source_feature"]]
+        found = ablation_outputs(
+            model, saes[int(str(layer))], int(str(layer)), features, store.batches(batch_size(store))
+        )
+        parts.append(_table(found, features, model).assign(source_layer=int(str(layer))))
+    table = pd.concat(parts, ignore_index=True).rename(columns={"row": "source_feature", "score": "mean_delta"})
+    with atomic(path) as temporary:
+        table[["source_layer", "source_feature", "gene", "mean_delta", "n_cells"]].to_parquet(temporary, index=False)
+    return path
+
+
+def run_deletion(run: str | Path, genes: Sequence[str], n_cells: int = 50, seed: int = 0) -> pd.DataFrame:
+    """Delete each gene's token from traced cells of a run and read what the model then says of the others.
+
+    Parameters
+    ----------
+    run : folder
+    genes : list of str
+        Symbols; those that the model does not read, or that no cell holds, are left out.
+    n_cells : int
+        Most cells per gene.
+    seed : int
+        Of the draw of cells.
+
+    Returns
+    -------
+    DataFrame
+        `target` (the deleted gene), `gene, score` (mean change of the output, negative: less of it), `n_cells`; what
+        `scircuit.perturbation.validate` takes as an extra baseline.
+    """
+    _, model, store = _open(run, None, seed)
+    symbols = pd.Index(_symbols(model))
+    wanted = {gene: int(row) for gene in genes for row in np.flatnonzero(symbols == gene)[:1]}
+    cell_of = np.repeat(np.arange(len(store)), store.lengths)
+    rng = np.random.default_rng([seed, 6])
+    held: list[tuple[str, np.ndarray]] = []
+    for gene, row in wanted.items():
+        cells = np.unique(cell_of[store.gene == row])
+        if len(cells):
+            held.append((gene, np.sort(rng.choice(cells, min(n_cells, len(cells)), replace=False))))
+    log.info("in-silico deletion of %d of %d genes that traced cells hold", len(held), len(genes))
+    if not held:
+        return pd.DataFrame({"target": [], "gene": [], "score": [], "n_cells": []})
+
+    def batches_of() -> Iterator[tuple[int, Iterable[TokenBatch]]]:
+        for row, (_, cells) in enumerate(progress(held, desc="deletion", unit="gene")):
+            yield row, store.batches(batch_size(store), cells=cells)
+
+    found = deletion_outputs(model, [wanted[gene] for gene, _ in held], batches_of())
+    table = _table(found, [gene for gene, _ in held], model).rename(columns={"row": "target"})
+    return table[["target", "gene", "score", "n_cells"]]
+
+
+def _open(run: str | Path, n_cells: int | None, seed: int) -> tuple[RunFolder, FoundationModel, TokenStore]:
+    config = config_of(run)
+    folder = RunFolder.open(config)
+    store = TokenStore.read(folder.need("tokens"))
+    try:
+        model = open_model(config)
+    except ScircuitError as error:
+        raise ScircuitError(f"{error} Its own outputs need the model; leave them out with --no-deletion.") from None
+    require_outputs(model)
+    traced = read_json(folder.need("circuit") / "run.json")["model"]
+    if traced["fingerprint"] != model.fingerprint:
+        raise ScircuitError(
+            f"{run} was traced in another {traced['name']} (fingerprint {traced['fingerprint'][:12]}, not "
+            f"{model.fingerprint[:12]}); its outputs would be another model's: trace again, or leave them out with "
+            "--no-deletion."
+        )
+    cells = traced_cells(store, config)
+    if n_cells is not None and n_cells < len(cells):
+        cells = cells.subset(np.sort(np.random.default_rng([seed, 5]).choice(len(cells), n_cells, replace=False)))
+    return folder, model, cells
+
+
+def _symbols(model: FoundationModel) -> np.ndarray:
+    genes = model.genes
+    return genes["symbol"].where(genes["symbol"] != "", genes["ensembl_id"]).to_numpy()
+
+
+def _table(found: OutputChange, names: Sequence[object], model: FoundationModel) -> pd.DataFrame:
+    row, gene = np.nonzero(found.n_cells)
+    return pd.DataFrame(
+        {
+            "row": np.array(names)[row],
+            "gene": _symbols(model)[gene],
+            "score": found.mean()[row, gene],
+            "n_cells": found.n_cells[row, gene],
+        }
+    )

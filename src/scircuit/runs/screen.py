@@ -1,0 +1,398 @@
+"""A run against a knock-down screen: open, filter, test, predict, judge beside baselines, write."""
+
+import logging
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from scircuit._io import atomic, read_json, sha256_file, sha256_of, write_json
+from scircuit._tables import records
+from scircuit.circuits.build import PAPER, build_circuit
+from scircuit.circuits.circuit import Circuit
+from scircuit.errors import ScircuitError
+from scircuit.knowledge.choosing import open_network
+from scircuit.knowledge.gmt import read_gmt
+from scircuit.knowledge.networks import Network
+from scircuit.perturbation import (
+    Concordance,
+    GenePredictions,
+    Screen,
+    Truth,
+    Validation,
+    differential_expression,
+    effective,
+    on_target,
+    open_screen,
+    paper_gene_pairs,
+    pooled_concordance,
+    predict_from_loadings,
+    predict_from_logits,
+    predict_paper,
+    truth_from_effects,
+    truth_from_gene_sets,
+    truth_from_table,
+)
+from scircuit.perturbation import validate as judge
+from scircuit.perturbation.skill import conclusion
+from scircuit.published.profiles import profile as named_profile
+from scircuit.report.screens import RECORD
+from scircuit.runs.conditions import need_circuit, read_table
+
+log = logging.getLogger(__name__)
+LOGITS = "trace/logits.parquet"
+DELETION = "in-silico deletion"
+POOLED = "pooled pairs"
+"""Stratum of the published sign accuracy in the table of scores."""
+_POOLED_TABLE = "pooled.parquet"
+_FORMAT = 2
+
+
+@dataclass(frozen=True)
+class ScreenOptions:
+    """How a screen is read and tested; names as in `scircuit.perturbation.open_screen`.
+
+    Attributes
+    ----------
+    perturbation, control, line, lines, batch, batches, genes, layer, scale, min_cells
+        Of `open_screen`: columns and labels, which cells are kept.
+    targets : mapping
+        Label -> gene, where labels are not gene symbols.
+    max_fall : float or None
+        Keep only perturbations whose own gene falls to this log2 fold change or below; None keeps all.
+    method : str
+        `wilcoxon` or `pseudobulk`.
+    alpha, min_abs_log2_fold_change : float
+        When a gene responds.
+    """
+
+    perturbation: str | None = None
+    control: tuple[str, ...] = ()
+    targets: Mapping[str, str] | None = None
+    line: str | None = "detect"
+    lines: tuple[str, ...] = ()
+    batch: str | None = "detect"
+    batches: tuple[str, ...] = ()
+    genes: str | None = None
+    layer: str | None = None
+    scale: str | None = None
+    min_cells: int = 30
+    max_fall: float | None = None
+    method: str = "wilcoxon"
+    alpha: float = 0.05
+    min_abs_log2_fold_change: float = 0.0
+
+    def open(self, path: str | Path) -> Screen:
+        """The screen with these columns, lines and batches; perturbations that do not work are left out last."""
+        lines: Any = None
+        if self.lines:
+            lines = "all" if self.lines == ("all",) else list(self.lines)
+        screen = open_screen(
+            path, perturbation=self.perturbation, control=list(self.control) or None, targets=self.targets,
+            line=self.line, lines=lines, batch=self.batch, batches=list(self.batches) or None, genes=self.genes,
+            layer=self.layer, scale=self.scale, min_cells=self.min_cells,
+        )  # fmt: skip
+        return screen if self.max_fall is None else effective(screen, self.max_fall)
+
+
+def validate(
+    run: str | Path,
+    screen: str | Path | None = None,
+    out: str | Path | None = None,
+    *,
+    truth: str | Path | None = None,
+    options: ScreenOptions | None = None,
+    profile: str = "default",
+    network: Sequence[str | Path] = (),
+    deletion: bool = True,
+    logits: bool = False,
+    model_cells: int = 50,
+    draws: int = 2000,
+    seed: int = 0,
+) -> Path:
+    """Judge what the circuit of a run predicts against measured knock-downs, beside every baseline.
+
+    Parameters
+    ----------
+    run : folder
+        A finished run.
+    screen : path, optional
+        h5ad of a screen, of any size: its effects are the truth, its control cells give the expression baselines.
+    out : folder, optional
+        By default `RUN/validation/NAME`, where the reports look. Holds `effects-*.parquet`, `on_target.parquet`,
+        `predictions`, `knockdowns`, `summary`, `comparison` `.parquet`, and `validation.json` last.
+    truth : path, optional
+        A table of one's own instead of the screen's effects: CSV, TSV or Parquet with `target, gene` and `sign` or
+        `score`, or a GMT of the genes that rise.
+    options : ScreenOptions, optional
+    profile : str
+        `paper` judges the published weighting beside the default one, on the circuit of the published rule, and with
+        a screen gives the published pooled sign accuracy beside its nulls (`pooled.parquet`).
+    network : sources or files, optional
+        Direct regulation (CollecTRI, ENCODE binding): its targets are judged apart.
+    deletion : bool
+        Delete each knocked-down gene's token from the traced cells in the same model, as a baseline; needs the model.
+    logits : bool
+        Measure the change of the model's own outputs under ablation of every source (kept in `trace/logits.parquet`);
+        where it has been measured, predictions through it are judged in any case.
+    model_cells : int
+        Cells for each of the two, per gene and in all.
+    draws, seed : int
+        Bootstrap draws over knock-downs.
+
+    Returns
+    -------
+    Path
+        `out`.
+
+    Raises
+    ------
+    ScircuitError
+        Neither screen nor truth, a screen that cannot judge (no controls, too few cells, scaled values, no gene in
+        common with the circuit), or tables of the run that are missing.
+    """
+    run, options = Path(run), options or ScreenOptions()
+    need_circuit(run)
+    named_profile(profile)
+    if screen is None and truth is None:
+        raise ScircuitError("there is nothing to judge by; give a screen (--screen) or a table of truths (--truth).")
+    out = run / "validation" / _stem(truth or screen) if out is None else Path(out)
+    opened = None if screen is None else options.open(screen)
+    network_read = _networks(network)
+    circuit = Circuit.read(run / "circuit")
+    if logits:
+        from scircuit.runs.outputs import run_logits
+
+        run_logits(run, model_cells, seed)
+    settings = {
+        "run_id": circuit.run_id,
+        "screen": None if opened is None else opened.key(),
+        "truth": None if truth is None else sha256_file(_there(truth)),
+        "options": asdict(options),
+        "profile": profile,
+        "network": [n.sha256 for n in network_read],
+        "deletion": deletion,
+        "logits": sha256_file(run / LOGITS) if (run / LOGITS).is_file() else None,
+        "model_cells": model_cells,
+        "draws": draws,
+        "seed": seed,
+    }
+    key = sha256_of(settings, _FORMAT)
+    if (out / RECORD).is_file() and read_json(out / RECORD)["key"] == key:
+        log.info("%s holds this validation already", out)
+        return out
+    listed = None if truth is None else _read_truth(_there(truth), opened)
+    # What the circuit cannot predict is refused before hours of differential expression, not after.
+    published = _published(run, circuit) if profile == "paper" else None
+    predictions = _predictions(run, circuit, published, _knocked(opened, listed))
+    measured = _effects(opened, options, out) if listed is None else listed
+    extra = _deletion(run, circuit, measured, out, model_cells, seed) if deletion else {}
+    links = pd.concat([n.edges for n in network_read]) if network_read else None
+    found, refused = {}, {}
+    for name, predicted in predictions.items():
+        try:
+            found[name] = judge(predicted, measured, opened, extra, links, draws=draws, seed=seed)
+        except ScircuitError as error:
+            if name == "loadings":
+                raise
+            refused[name] = str(error)  # few genes under one definition do not keep the others from being judged
+            log.warning("through %s: not judged: %s", name, error)
+    pooled = None if published is None or opened is None else _pooled(published, opened, out, draws, seed)
+    _write(out, {name: predictions[name] for name in found}, found, opened, pooled)
+    facts = _facts(opened, screen, truth, measured, options)
+    write_json(out / RECORD, {"format_version": _FORMAT, "key": key, **facts, "profile": profile,
+                              "network": [n.name for n in network_read],
+                              "refused": refused, "definitions": _definitions(found, pooled)})  # fmt: skip
+    return out
+
+
+def sentences(out: str | Path) -> list[str]:
+    """What may be said about skill, per definition: the conclusion, then one sentence per metric."""
+    record = read_json(Path(out) / RECORD)
+    lines = []
+    for name, said in record["definitions"].items():
+        lines += [f"Through {name}: {said['conclusion']}", *(f"  {sentence}" for sentence in said["sentences"])]
+    return lines + [f"Through {name}: not judged: {why}" for name, why in record["refused"].items()]
+
+
+def score_table(out: str | Path) -> pd.DataFrame:
+    """Mean and interval of every method on every metric, as text: `definition, stratum, method`, a column a metric.
+
+    The published sign accuracy, where it was asked for, is the direction of the stratum `pooled pairs`.
+    """
+    summary = pd.read_parquet(Path(out) / "summary.parquet")
+    if (path := Path(out) / _POOLED_TABLE).is_file():
+        pooled = pd.read_parquet(path).assign(definition="paper", stratum=POOLED, metric="direction")
+        summary = pd.concat([summary, pooled[summary.columns.intersection(pooled.columns)]], ignore_index=True)
+    text = [
+        "" if pd.isna(row["estimate"]) else f"{row['estimate']:.3f} [{row['low']:.3f}, {row['high']:.3f}]"
+        for row in records(summary)
+    ]
+    index = ["definition", "stratum", "method"]
+    wide = summary.assign(text=text).pivot_table(
+        index=index, columns="metric", values="text", aggfunc="first", sort=False
+    )
+    return wide.reset_index()
+
+
+def _knocked(screen: Screen | None, truth: Truth | None) -> pd.Index:
+    """The genes that were knocked down."""
+    table = truth.knockdowns if truth is not None else screen.labels if screen is not None else pd.DataFrame()
+    return pd.Index(table["gene"].unique())
+
+
+def _published(run: Path, circuit: Circuit) -> Circuit:
+    """The circuit of the same trace under the published rule."""
+    effects, tests = (read_table(run, f"trace/{n}.parquet", "run `scircuit trace`") for n in ("effects", "tests"))
+    return build_circuit(effects, tests, circuit.nodes, circuit.terms, PAPER, circuit.provenance)
+
+
+def _predictions(
+    run: Path, circuit: Circuit, published: Circuit | None, knocked: pd.Index
+) -> dict[str, GenePredictions]:
+    """Predictions by definition: loadings, logits where measured, the published one under its profile."""
+    loadings = read_table(run, "features/genes.parquet", "run `scircuit features`")
+    found = {"loadings": predict_from_loadings(circuit.edges, loadings, knocked)}
+    if (run / LOGITS).is_file():
+        found["logits"] = predict_from_logits(pd.read_parquet(run / LOGITS), loadings, knocked)
+    if published is not None:
+        found["paper"] = predict_paper(published.edges, published.nodes, knocked)
+    return found
+
+
+def _pooled(published: Circuit, screen: Screen, out: Path, draws: int, seed: int) -> Concordance:
+    """The published sign accuracy on the published fold change, over the cells that the screen keeps."""
+    effects = differential_expression(screen, "paper", cache=out)
+    return pooled_concordance(paper_gene_pairs(published.edges, published.nodes), effects, draws, seed)
+
+
+def _effects(screen: Screen | None, options: ScreenOptions, out: Path) -> Truth:
+    assert screen is not None
+    effects = differential_expression(screen, options.method, cache=out)
+    return truth_from_effects(effects, options.alpha, options.min_abs_log2_fold_change)
+
+
+def _read_truth(path: Path, screen: Screen | None) -> Truth:
+    name = path.name.removesuffix(".gz")
+    if name.endswith(".gmt"):
+        sets = read_gmt(path).genes
+        genes = {gene for members in sets.values() for gene in members} if screen is None else set(screen.genes)
+        return truth_from_gene_sets(sets, genes)
+    if name.endswith(".parquet"):
+        return truth_from_table(pd.read_parquet(path))
+    if name.endswith((".csv", ".tsv", ".txt")):
+        return truth_from_table(pd.read_csv(path, sep="," if name.endswith(".csv") else "\t"))
+    raise ScircuitError(
+        f"{path} is no table of truths; give .csv, .tsv, .parquet (target, gene, sign or score) or .gmt."
+    )
+
+
+def _there(path: str | Path) -> Path:
+    if not Path(path).is_file():
+        raise ScircuitError(f"{path} does not exist; give a table of truths.")
+    return Path(path)
+
+
+def _deletion(run: Path, circuit: Circuit, truth: Truth, out: Path, n_cells: int, seed: int) -> dict[str, pd.DataFrame]:
+    """The baseline of the same model without a circuit; torch is loaded here."""
+    from scircuit.runs.outputs import run_deletion
+
+    genes = sorted(set(truth.knockdowns["gene"]))
+    key = sha256_of(circuit.run_id, genes, n_cells, seed)
+    path = out / f"deletion-{key[:16]}.parquet"
+    if not path.is_file():
+        table = run_deletion(run, genes, n_cells, seed)
+        with atomic(path) as temporary:
+            table.to_parquet(temporary, index=False)
+    table = pd.read_parquet(path)
+    shared = table["target"].isin(truth.knockdowns["gene"]) & table["gene"].isin(truth.genes)
+    if not shared.any():
+        log.warning("no traced cell holds a knocked-down gene; there is no in-silico deletion to compare with")
+        return {}
+    return {DELETION: table}
+
+
+def _networks(names: Sequence[str | Path]) -> list[Network]:
+    found = [open_network(name) for name in names]
+    undirected = next((n.name for n in found if not n.directed), None)
+    if undirected:
+        raise ScircuitError(
+            f"{undirected} has no direction, so it names no direct targets; use CollecTRI or ENCODE binding."
+        )
+    return found
+
+
+def _write(
+    out: Path,
+    predictions: Mapping[str, GenePredictions],
+    found: Mapping[str, Validation],
+    screen: Screen | None,
+    pooled: Concordance | None,
+) -> None:
+    tables = {
+        "predictions": {name: predicted.table() for name, predicted in predictions.items()},
+        "knockdowns": {name: result.knockdowns for name, result in found.items()},
+        "summary": {name: result.summary for name, result in found.items()},
+        "comparison": {name: result.comparison for name, result in found.items()},
+    }
+    for name, parts in tables.items():
+        table = pd.concat([part.assign(definition=key) for key, part in parts.items()], ignore_index=True)
+        with atomic(out / f"{name}.parquet") as path:
+            table.to_parquet(path, index=False)
+    if screen is not None:
+        with atomic(out / "on_target.parquet") as path:
+            on_target(screen).to_parquet(path, index=False)
+    if pooled is None:
+        (out / _POOLED_TABLE).unlink(missing_ok=True)  # of an earlier validation under the other profile
+    else:
+        with atomic(out / _POOLED_TABLE) as path:
+            pooled.table().to_parquet(path, index=False)
+
+
+def _facts(
+    screen: Screen | None, path: str | Path | None, table: str | Path | None, truth: Truth, options: ScreenOptions
+) -> dict[str, Any]:
+    facts: dict[str, Any] = {
+        "screen": None if path is None else Path(path).name,
+        "truth": None if table is None else Path(table).name,
+        "n_knockdowns": len(truth.knockdowns),
+        "n_genes": len(truth.genes),
+        "n_responding": int((truth.sign != 0).sum()),
+        "share_falling": float((truth.sign < 0).sum() / max((truth.sign != 0).sum(), 1)),
+        "one_sided": truth.one_sided,
+        "options": asdict(options),
+    }
+    if screen is not None:
+        facts |= {
+            "line": screen.line,
+            "scale": screen.scale,
+            "n_cells": len(screen),
+            "n_controls": screen.n_controls,
+            "n_strata": len(screen.strata),
+        }
+    return facts
+
+
+def _definitions(found: Mapping[str, Validation], pooled: Concordance | None) -> dict[str, Any]:
+    """What is said per definition; the pooled sentence stands with the published one."""
+    said = {name: _said(result) for name, result in found.items()}
+    if pooled is not None and "paper" in said:
+        said["paper"]["sentences"].append(pooled.sentence())
+    return said
+
+
+def _said(result: Validation) -> dict[str, Any]:
+    everywhere = result.knockdowns[result.knockdowns["stratum"] == "all"]
+    return {
+        "conclusion": conclusion(result.comparison),
+        "sentences": list(result.sentences),
+        "n_knockdowns": int(everywhere["label"].nunique()),
+        "n_unpredicted": result.n_unpredicted,
+        "baselines": [m for m in dict.fromkeys(result.summary["method"]) if m != "circuit"],
+    }
+
+
+def _stem(path: str | Path | None) -> str:
+    return Path(str(path)).name.split(".")[0]

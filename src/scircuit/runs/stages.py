@@ -1,0 +1,172 @@
+"""Whole runs: every stage in order, and the demonstration on the models and cells that need no download."""
+
+import logging
+import time
+from collections.abc import Sequence
+from contextlib import nullcontext
+from pathlib import Path
+
+from scircuit._lock import locked
+from scircuit.config import RunConfig
+from scircuit.config_file import parse_config
+from scircuit.errors import ScircuitError
+from scircuit.report import ReportRun, write_report
+from scircuit.report.screens import screens_of
+from scircuit.runs.ask import ask_run
+from scircuit.runs.checks import check_inputs
+from scircuit.runs.confirmation import run_confirmation
+from scircuit.runs.features import run_features
+from scircuit.runs.inputs import open_model
+from scircuit.runs.pairs import run_pairs
+from scircuit.runs.probe import run_paths
+from scircuit.runs.run import RunFolder
+from scircuit.runs.saes import run_saes
+from scircuit.runs.tokens import check_cells, run_tokenize
+from scircuit.runs.trace import run_circuit, run_trace
+from scircuit.tracing.distributed import open_client
+
+log = logging.getLogger(__name__)
+STAGES = ("tokenize", "train-sae", "features", "trace", "report")
+
+
+def run(config: RunConfig, *, until: str = "report", cluster: str | None = None) -> RunFolder:
+    """Run the stages up to `until`, skipping those whose artefact is whole.
+
+    `cluster` names the Dask workers that trace (see `tracing.distributed.open_client`); None is this process.
+
+    Raises
+    ------
+    ScircuitError
+        On any wrong input, before or at the stage that meets it; earlier artefacts stay whole. While another process
+        writes the folder.
+    """
+    RunFolder.open(config)
+    with locked(config.out):
+        return _run(config, until, cluster)
+
+
+def _run(config: RunConfig, until: str, cluster: str | None) -> RunFolder:
+    folder = RunFolder.open(config)
+    if folder.done("tokens"):
+        folder.record()  # where its files lie now, if the folder was moved
+    check_cells(config)
+    model = open_model(config)
+    check_inputs(config, model)
+    with folder.timed("tokens"):
+        store = run_tokenize(folder, model)
+    if until == "tokenize":
+        return folder
+    with folder.timed("saes"):
+        saes = run_saes(folder, model, store)
+    if until == "train-sae":
+        return folder
+    with folder.timed("features"):
+        catalogue, terms = run_features(folder, model, store, saes)
+    if until == "features":
+        return folder
+    with nullcontext() if cluster is None else open_client(cluster) as client:
+        with folder.timed("trace"):
+            run_trace(folder, model, store, saes, catalogue, client)
+        circuit = run_circuit(folder, model, catalogue, terms)
+        with folder.timed("confirmation"):
+            run_confirmation(folder, model, store, saes, circuit, client)
+    if config.trace.path_shares:
+        run_paths(folder, model, store, saes, circuit)
+    run_pairs(folder, model, store, saes, circuit)
+    if until in ("analysis", "report"):
+        _analyse(folder)
+    if until == "report":
+        report([folder], folder.stage("report"))
+    return folder
+
+
+def _analyse(folder: RunFolder) -> None:
+    with folder.timed("analysis"):
+        ask_run(folder.root)
+
+
+def run_stage(config: RunConfig, stage: str, cluster: str | None = None) -> RunFolder:
+    """One stage alone; the stages before it must be there. `cluster` as in `run`.
+
+    Raises
+    ------
+    ScircuitError
+        When an earlier artefact is missing, naming the command that writes it.
+    """
+    folder = RunFolder.open(config)
+    before = {"tokenize": (), "train-sae": ("tokens",), "features": ("tokens", "saes"),
+              "trace": ("tokens", "saes", "features"), "report": ("circuit",)}[stage]  # fmt: skip
+    for name in before:
+        folder.need(name)
+    if stage == "report":
+        with locked(folder.root):
+            _analyse(folder)
+            report([folder], folder.stage("report"))
+        return folder
+    return run(config, until=stage, cluster=cluster)
+
+
+def report(folders: Sequence[RunFolder], out: Path) -> Path:
+    """One report of one or several runs, side by side."""
+    runs = [
+        ReportRun(
+            f.config.name,
+            f.need("circuit"),
+            f.need("saes") / "manifest.json",
+            f.need("features") / "features.parquet",
+            f.stage("analysis") if f.done("analysis") else None,
+            screens_of(f.root),
+        )
+        for f in folders
+    ]
+    return write_report(out, runs)
+
+
+def demo_config(model: str, out: Path, seed: int = 0) -> RunConfig:
+    """The demonstration's run of one packaged model."""
+    return parse_config(
+        {
+            "name": model,
+            "out": str(out / model),
+            "seed": seed,
+            "model": {"source": model, "device": "cpu"},
+            "cells": {
+                "path": "scanpy:pbmc68k_reduced",
+                "counts": "raw",
+                "scale": "log1p",
+                "n": 500,
+                "shares": {"train": 0.4, "catalogue": 0.4, "discovery": 0.1, "confirmation": 0.1},
+                "obs": ["bulk_labels"],
+            },
+            "sae": {"k": 16, "n_steps": 200, "batch_rows": 512, "buffer_rows": 100_000, "quality_cells": 32},
+            "features": {"control_draws": 4, "pair_cells": 40},
+            "sources": {"n": 5, "min_frequency": 0.005},
+            "trace": {"n_cells": 40, "cells_per_block": 20},
+            "confirmation": {"n_cells": 20},
+        }
+    )
+
+
+def demo(out: Path, *, seed: int = 0) -> Path:
+    """Both packaged models on cells that they never saw, from tokens to one report; returns its path.
+
+    Raises
+    ------
+    ScircuitError
+        When `out` holds anything but an earlier demonstration with the same seed.
+    """
+    out, models = Path(out), ("geneformer-mini", "scgpt-mini")
+    for model in models:
+        RunFolder.open(demo_config(model, out, seed))
+    foreign = sorted(p.name for p in out.iterdir() if p.name not in (*models, "report")) if out.is_dir() else []
+    if foreign or ((out / "report").exists() and not (out / models[0]).is_dir()):
+        raise ScircuitError(
+            f"{out} holds something else than a demonstration ({(foreign or ['report'])[0]}); choose an empty or new "
+            "folder with --out."
+        )
+    folders = []
+    for model in models:
+        started = time.monotonic()
+        folders.append(run(demo_config(model, out, seed), until="analysis"))
+        log.info("%s: traced and analysed in %.0f s", model, time.monotonic() - started)
+    return report(folders, out / "report")

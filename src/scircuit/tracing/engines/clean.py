@@ -1,0 +1,71 @@
+"""The clean side of a trace: a batch of cells at the source layer, computed once for all its edits."""
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from scircuit.cells.batch import TokenBatch
+from scircuit.models.base import FoundationModel
+from scircuit.models.stream import residuals
+from scircuit.sae.base import SparseAutoencoder
+from scircuit.sae.latents import Latents
+from scircuit.tracing.engines.interventions import Edit, Firings, Intervention
+
+
+class CleanBatch(NamedTuple):
+    """Cells at the source layer.
+
+    `h` is the residual `[cell, position, d_model]`; `positions[c]` are the gene positions of cell c and
+    `latents[c]` the source layer's latents there.
+    """
+
+    batch: TokenBatch
+    layer: int
+    h: Tensor
+    positions: list[Tensor]
+    latents: list[Latents]
+
+
+class Job(NamedTuple):
+    """One intervention in one cell: `row` of the table it counts for, `cell` of the batch, and the edit."""
+
+    row: int
+    cell: int
+    edit: Edit
+
+
+def touched(jobs: Sequence[Job]) -> Tensor:
+    """Which jobs change anything: bool `[job]`, False where every row of the edit is 0.
+
+    The response to such a null edit is 0 by definition. The engines say so by this mask and do not leave it to the
+    kernels, of which many give a row other last bits at another place in the batch.
+    """
+    nonzero = torch.cat([job.edit.rows for job in jobs]).any(dim=1)
+    counts = torch.tensor([len(job.edit.positions) for job in jobs], device=nonzero.device)
+    of_row = torch.repeat_interleave(torch.arange(len(jobs), device=nonzero.device), counts)
+    return torch.bincount(of_row[nonzero], minlength=len(jobs)) > 0
+
+
+@torch.inference_mode()
+def clean_batch(model: FoundationModel, sae: SparseAutoencoder, batch: TokenBatch, layer: int) -> CleanBatch:
+    """Run the batch up to `layer` and encode the gene positions."""
+    h = residuals(model, batch, [layer])[layer]
+    where = torch.from_numpy(batch.is_gene).to(h.device)
+    positions = [row.nonzero().squeeze(1) for row in where]
+    latents = [sae.encode(h[c, p]) for c, p in enumerate(positions)]
+    return CleanBatch(batch, layer, h, positions, latents)
+
+
+@torch.inference_mode()
+def make_jobs(clean: CleanBatch, sae: SparseAutoencoder, interventions: Sequence[Intervention]) -> list[Job]:
+    """Every (cell, intervention) pair in which a latent fires, cell by cell."""
+    jobs = []
+    for cell, (positions, latents) in enumerate(zip(clean.positions, clean.latents, strict=True)):
+        firings = Firings(latents, positions, int(clean.batch.cell[cell]))
+        for row, intervention in enumerate(interventions):
+            edit = intervention.edit(sae, firings)
+            if edit is not None:
+                jobs.append(Job(row, cell, edit))
+    return jobs

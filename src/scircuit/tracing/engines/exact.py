@@ -1,0 +1,163 @@
+"""The exact engine: start at the edited layer, many edits and cells in one batch, read only what is asked.
+
+Phases: (1) pack the jobs into chunks of sequences, each cell's clean sequence beside its edited copies, so
+that both sides meet the same kernels; (2) propagate a chunk from the source layer to the deepest target;
+(3) at each target layer gather the edited positions, encode the rows that changed, and subtract the clean
+activations, which are encoded once per cell. Rows of a null edit, and rows that are bit for bit the clean ones,
+are not encoded: their response is exactly 0. Of the deepest target only the rows that are read are computed.
+"""
+
+from collections.abc import Iterator, Mapping, Sequence
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from scircuit.cells.batch import TokenBatch
+from scircuit.models.base import FoundationModel
+from scircuit.models.stack import BlockStack
+from scircuit.sae.base import SparseAutoencoder
+from scircuit.sae.latents import Latents
+from scircuit.tracing.engines.clean import CleanBatch, Job, touched
+
+
+class Responses(NamedTuple):
+    """What some jobs did to one target layer.
+
+    `job` int64 `[n]` indexes the jobs; `delta` and `clean` are float64 `[n, latent]`: change and clean value
+    of each latent's activation, averaged over the job's edited positions.
+    """
+
+    layer: int
+    job: np.ndarray
+    delta: Tensor
+    clean: Tensor
+
+
+def accumulator(device: torch.device) -> tuple[torch.device, torch.dtype]:
+    """Where and in what precision sums are kept: float64 on the device, on the CPU where it has none (MPS)."""
+    return (torch.device("cpu") if device.type == "mps" else device), torch.float64
+
+
+def mean_over_jobs(latents: Latents, job_of_row: Tensor, counts: Tensor, n_latents: int) -> Tensor:
+    """Float64 `[job, latent]`: sum of the rows' activations per job over the job's number of positions."""
+    device, dtype = accumulator(latents.values.device)
+    out = torch.zeros(len(counts), n_latents, dtype=dtype, device=device)
+    # Device first: MPS knows no float64, not even on the way to the CPU.
+    values, indices = latents.values.to(device).to(dtype), latents.indices.to(device)
+    flat = job_of_row.to(device)[:, None] * n_latents + indices
+    out.view(-1).index_add_(0, flat.reshape(-1), values.reshape(-1))
+    return out / counts.to(device, dtype)[:, None]
+
+
+class _CleanReads:
+    """Clean latents at every position that any job reads, encoded once per cell and layer."""
+
+    def __init__(self, clean: CleanBatch, jobs: Sequence[Job]) -> None:
+        self.positions: dict[int, Tensor] = {}
+        for cell in {job.cell for job in jobs}:
+            read = torch.cat([job.edit.positions for job in jobs if job.cell == cell])
+            self.positions[cell] = read.unique()
+        self._latents: dict[tuple[int, int], Latents] = {}
+
+    def at(self, cell: int, layer: int, h: Tensor, sae: SparseAutoencoder, positions: Tensor) -> Latents:
+        """Latents of one cell at `positions`; `h` is its clean residual `[position, d_model]`."""
+        read = self.positions[cell]
+        if (cell, layer) not in self._latents:
+            self._latents[cell, layer] = sae.encode(h[read])
+        return self._latents[cell, layer].rows(torch.searchsorted(read, positions))
+
+
+def pack(jobs: Sequence[Job], size: int) -> Iterator[list[int]]:
+    """Split job numbers into chunks of at most `size` sequences, counting one clean sequence per cell."""
+    chunk: list[int] = []
+    cells: set[int] = set()
+    for number, job in enumerate(jobs):
+        if chunk and len(chunk) + len(cells | {job.cell}) + 1 > size:
+            yield chunk
+            chunk, cells = [], set()
+        chunk.append(number)
+        cells.add(job.cell)
+    if chunk:
+        yield chunk
+
+
+@torch.inference_mode()
+def suffix_responses(
+    model: FoundationModel,
+    saes: Mapping[int, SparseAutoencoder],
+    clean: CleanBatch,
+    jobs: Sequence[Job],
+    targets: Sequence[int],
+    *,
+    tokens: int = 16_384,
+) -> Iterator[Responses]:
+    """Responses of every latent of `targets` to each job, exactly; chunk by chunk, layer by layer.
+
+    `tokens` bounds the positions propagated at once.
+    """
+    size = max(2, tokens // clean.h.shape[1])
+    reads = _CleanReads(clean, jobs)
+    deepest = max(targets)
+    for numbers in pack(jobs, size):
+        chunk = [jobs[n] for n in numbers]
+        cells = sorted({job.cell for job in chunk})
+        first_copy = len(cells)
+        of_row = np.array(cells + [job.cell for job in chunk])
+        width = int(clean.batch.lengths[of_row].max())
+        batch = clean.batch.take(of_row)
+        h = clean.h[torch.from_numpy(of_row).to(clean.h.device), :width].clone()
+        for copy, job in enumerate(chunk, first_copy):
+            h[copy, job.edit.positions] += job.edit.rows
+        clean_row = {cell: row for row, cell in enumerate(cells)}
+        acts = touched(chunk)
+        for layer in range(clean.layer + 1, deepest + 1):
+            at = reads
+            if layer == deepest and isinstance(model, BlockStack):
+                # Both sides of a cell are computed at the same positions in the same order: the same kernels.
+                at = _CleanReads(clean, chunk)
+                h = _only(model, layer, h, batch, [at.positions[int(cell)] for cell in of_row])
+            else:
+                h = model.layer(layer, h, batch)
+            if layer in targets:
+                yield _read(layer, h, saes[layer], numbers, chunk, acts, clean_row, at)
+
+
+def _only(model: BlockStack, layer: int, h: Tensor, batch: TokenBatch, positions: Sequence[Tensor]) -> Tensor:
+    """The residual after `layer` at some positions of each sequence, NaN elsewhere."""
+    widest = max(map(len, positions))
+    table = torch.stack([torch.cat([p, p[-1:].expand(widest - len(p))]) for p in positions])
+    rows = model.block(layer).at(h, table, model.key_mask(batch))
+    out = torch.full_like(h, torch.nan)
+    return out.scatter_(1, table[..., None].expand_as(rows), rows)
+
+
+def _read(
+    layer: int,
+    state: Tensor,
+    sae: SparseAutoencoder,
+    numbers: list[int],
+    chunk: list[Job],
+    acts: Tensor,
+    clean_row: Mapping[int, int],
+    reads: _CleanReads,
+) -> Responses:
+    """Phase 3 for one chunk and one target layer; `acts` bool `[job]` is False for null edits."""
+    device = state.device
+    counts = torch.tensor([len(job.edit.positions) for job in chunk])
+    of_job = torch.repeat_interleave(torch.arange(len(chunk)), counts).to(device)
+    positions = torch.cat([job.edit.positions for job in chunk])
+    rows = torch.tensor([clean_row[job.cell] for job in chunk], device=device)
+    edited = state[of_job + len(clean_row), positions]
+    changed = (edited != state[rows[of_job], positions]).any(dim=1) & acts[of_job]
+
+    parts = [reads.at(j.cell, layer, state[clean_row[j.cell]], sae, j.edit.positions) for j in chunk]
+    before = Latents(torch.cat([p.values for p in parts]), torch.cat([p.indices for p in parts]))
+    before_mean = mean_over_jobs(before, of_job, counts, sae.n_latents)
+    delta = torch.zeros_like(before_mean)
+    if bool(changed.any()):
+        after = sae.encode(edited[changed])
+        delta = mean_over_jobs(after, of_job[changed], counts, sae.n_latents)
+        delta -= mean_over_jobs(before.rows(changed), of_job[changed], counts, sae.n_latents)
+    return Responses(layer, np.array(numbers), delta, before_mean)

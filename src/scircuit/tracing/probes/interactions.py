@@ -1,0 +1,181 @@
+"""Pairs and triples of sources ablated together and apart, cell by cell: what `analysis.interactions` reads."""
+
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import pandas as pd
+import torch
+from torch import Tensor
+
+from scircuit._io import atomic
+from scircuit._progress import progress
+from scircuit.cells.batch import TokenBatch
+from scircuit.cells.tokens import TokenStore
+from scircuit.errors import ScircuitError
+from scircuit.models.base import FoundationModel
+from scircuit.models.stream import residuals
+from scircuit.sae.base import SparseAutoencoder
+from scircuit.tracing.probes.walk import Copy, Step, mean_change, walk
+
+Source = tuple[int, int]
+"""(layer, latent)."""
+
+
+class Interactions(NamedTuple):
+    """The two tables of `analysis.interactions`.
+
+    `effects`: `set_id, subset, target_layer, target_feature, cell, delta`; responses of 0 are left out but for one
+    row of each subset that never had another. `sets`: `set_id, member, layer, feature, n_cells`.
+    """
+
+    effects: pd.DataFrame
+    sets: pd.DataFrame
+
+    def write(self, folder: Path) -> None:
+        """`interactions.parquet` and `interaction_sets.parquet`."""
+        for name, table in (("interactions", self.effects), ("interaction_sets", self.sets)):
+            with atomic(folder / f"{name}.parquet") as path:
+                table.to_parquet(path, index=False)
+
+
+@torch.inference_mode()
+def trace_interactions(
+    model: FoundationModel,
+    saes: Mapping[int, SparseAutoencoder],
+    cells: TokenStore,
+    sets: Sequence[Sequence[Source]],
+    *,
+    targets: Sequence[int] = (),
+    tokens: int = 16_384,
+) -> Interactions:
+    """Ablate every subset of every set and read all of them at the same positions: where any member fires.
+
+    Members of one layer are ablated together; members of different layers one after the other, each later one as it
+    is encoded after the earlier ablations (arXiv 2603.11940). The positions are those of the clean cell.
+
+    Parameters
+    ----------
+    sets
+        Sets of two or more (layer, latent); three at most are usual, for 2^n - 1 subsets are run.
+    targets
+        Target layers; empty means every layer above all members that has a dictionary.
+    tokens
+        Positions propagated at once.
+
+    Raises
+    ------
+    ScircuitError
+        When a set has fewer than two different members, a member is in no dictionary, no target lies above, or no
+        member of any set fires.
+    """
+    layers = [_targets(model, saes, members, targets) for members in sets]
+    parts: list[pd.DataFrame] = []
+    n_cells = np.zeros(len(sets), dtype=np.int64)
+    for batch in progress(cells.batches(1, by_length=False), total=len(cells), desc="interactions", unit="cell"):
+        h = residuals(model, batch, {layer for members in sets for layer, _ in members})
+        firing = [_positions(saes, batch, h, members) for members in sets]
+        n_cells += np.array([len(p) > 0 for p in firing])
+        for lowest in sorted({min(members)[0] for members in sets}):
+            mine = [s for s, members in enumerate(sets) if min(members)[0] == lowest and len(firing[s])]
+            for chunk in _chunks(sets, mine, max(1, tokens // batch.tokens.shape[1])):
+                copies = [copy for s in chunk for copy in _subsets(sets[s])]
+                first = np.cumsum([1] + [(1 << len(sets[s])) - 1 for s in chunk])
+                deepest = max(layers[s][-1] for s in chunk)
+                for layer, state in walk(model, saes, batch, h[lowest][0], lowest, copies, deepest):
+                    for s, row in zip(chunk, first, strict=False):
+                        if layer in layers[s]:
+                            copies_of_set = range(row, row + (1 << len(sets[s])) - 1)
+                            delta = mean_change(saes[layer], state, firing[s], copies_of_set)
+                            parts.append(_rows(s, layer, int(batch.cell[0]), delta))
+    if not parts:
+        raise ScircuitError("No set has a member that fires in any of these cells; choose other cells or sets.")
+    return Interactions(_with_silent(pd.concat(parts, ignore_index=True), sets), _set_table(sets, n_cells))
+
+
+def _targets(
+    model: FoundationModel, saes: Mapping[int, SparseAutoencoder], members: Sequence[Source], asked: Sequence[int]
+) -> list[int]:
+    if len(set(members)) < max(2, len(members)):
+        raise ScircuitError(f"The set {list(members)} needs at least two different (layer, latent) members.")
+    for layer, feature in members:
+        if layer not in saes or not 0 <= feature < saes[layer].n_latents:
+            raise ScircuitError(f"Latent {feature} of layer {layer} is in no dictionary; name latents that are.")
+    top = max(members)[0]
+    targets = [t for t in (sorted(asked) or range(model.n_layers)) if t > top and t in saes]
+    if not targets:
+        raise ScircuitError(f"No target layer with a dictionary lies above layer {top}; choose lower sources.")
+    return targets
+
+
+def _positions(
+    saes: Mapping[int, SparseAutoencoder], batch: TokenBatch, h: Mapping[int, Tensor], members: Sequence[Source]
+) -> Tensor:
+    """Gene positions at which any member fires in the clean cell, ascending."""
+    device = next(iter(h.values())).device
+    genes = torch.from_numpy(batch.is_gene[0]).to(device).nonzero().squeeze(1)
+    fires = torch.zeros(len(genes), dtype=torch.bool, device=device)
+    for layer in {layer for layer, _ in members}:
+        latents = saes[layer].encode(h[layer][0, genes])
+        for feature in (f for at, f in members if at == layer):
+            fires |= latents.column(feature) > 0
+    return genes[fires]
+
+
+def _chunks(sets: Sequence[Sequence[Source]], chosen: Sequence[int], size: int) -> Iterator[list[int]]:
+    """Sets whose subsets, with one clean copy, fill at most `size` sequences; at least one set."""
+    chunk: list[int] = []
+    total = 1
+    for s in chosen:
+        more = (1 << len(sets[s])) - 1
+        if chunk and total + more > size:
+            yield chunk
+            chunk, total = [], 1
+        chunk.append(s)
+        total += more
+    if chunk:
+        yield chunk
+
+
+def _subsets(members: Sequence[Source]) -> list[Copy]:
+    """The copies of subsets 1, 2, 3 ...: bit i of the number says whether member i is ablated."""
+    copies = []
+    for subset in range(1, 1 << len(members)):
+        chosen = [m for i, m in enumerate(members) if subset >> i & 1]
+        layers = sorted({layer for layer, _ in chosen})
+        copies.append(tuple(Step(layer, tuple(f for at, f in chosen if at == layer)) for layer in layers))
+    return copies
+
+
+def _rows(set_id: int, layer: int, cell: int, delta: Tensor) -> pd.DataFrame:
+    subset, feature = (x.cpu().numpy() for x in delta.nonzero(as_tuple=True))
+    return pd.DataFrame(
+        {
+            "set_id": np.full(len(subset), set_id, dtype=np.int32),
+            "subset": (subset + 1).astype(np.int16),
+            "target_layer": np.full(len(subset), layer, dtype=np.int16),
+            "target_feature": feature.astype(np.int32),
+            "cell": np.full(len(subset), cell, dtype=np.int32),
+            "delta": delta[delta != 0].cpu().numpy(),
+        }
+    )
+
+
+def _with_silent(effects: pd.DataFrame, sets: Sequence[Sequence[Source]]) -> pd.DataFrame:
+    """One row of 0 for each subset that never had a response, so that it is seen to have been ablated."""
+    added = []
+    for set_id, members in enumerate(sets):
+        rows = effects[effects["set_id"] == set_id]
+        missing = set(range(1, 1 << len(members))) - set(rows["subset"])
+        added += [rows.iloc[:1].assign(subset=np.int16(subset), delta=0.0) for subset in sorted(missing)]
+    return pd.concat([effects, *added], ignore_index=True)
+
+
+def _set_table(sets: Sequence[Sequence[Source]], n_cells: np.ndarray) -> pd.DataFrame:
+    rows = [
+        (set_id, member, layer, feature, n_cells[set_id])
+        for set_id, members in enumerate(sets)
+        for member, (layer, feature) in enumerate(members)
+    ]
+    return pd.DataFrame(rows, columns=["set_id", "member", "layer", "feature", "n_cells"])

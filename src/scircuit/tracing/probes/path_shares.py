@@ -1,0 +1,147 @@
+"""How an effect comes about: within the firing positions, through other genes, or by plain residual copy."""
+
+from collections.abc import Mapping
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import torch
+
+from scircuit._io import atomic
+from scircuit._progress import progress
+from scircuit.cells.tokens import TokenStore
+from scircuit.errors import ScircuitError
+from scircuit.models.base import FoundationModel
+from scircuit.sae.base import SparseAutoencoder
+from scircuit.tracing.engines.clean import CleanBatch, Job, clean_batch, make_jobs
+from scircuit.tracing.engines.interventions import Intervention
+from scircuit.tracing.moments import Moments
+from scircuit.tracing.tables import weight_effects
+from scircuit.tracing.units import respond
+
+_ENDS = ["source_layer", "source_feature", "target_layer", "target_feature"]
+
+
+@torch.inference_mode()
+def path_shares(
+    model: FoundationModel,
+    saes: Mapping[int, SparseAutoencoder],
+    cells: TokenStore,
+    edges: pd.DataFrame,
+    *,
+    out: str | Path | None = None,
+    tokens: int = 16_384,
+) -> pd.DataFrame:
+    """Split the mean response of each edge by the paths it takes.
+
+    Parameters
+    ----------
+    edges
+        Ends of the effects in question (`source_layer, source_feature, target_layer, target_feature`).
+    out
+        Folder in which to write `path_shares.parquet`; None writes nothing.
+    tokens
+        Positions propagated at once by the exact engine.
+
+    Returns
+    -------
+    DataFrame
+        The ends, `n_cells`, `mean_delta` (exact), `local_delta` (paths that stay at the firing positions, by the
+        local engine without context rows), `context_delta` = mean_delta - local_delta (paths that leave them and
+        come back through other genes), `local_share` and `context_share` (of mean_delta; NaN where it is 0),
+        `weight_effect` (encoder of the target . decoder of the source) and `weight_delta` = - mean activation of the
+        source times weight_effect: what a residual copy of the source would do to the target's pre-activation, were
+        nothing in between.
+
+    Raises
+    ------
+    ScircuitError
+        On missing columns, an edge that does not lead upwards, a source that never fires in these cells, or a model
+        that has no local engine.
+    """
+    missing = [column for column in _ENDS if column not in edges]
+    if missing:
+        raise ScircuitError(f"The edges lack {', '.join(missing)}; give the columns {', '.join(_ENDS)}.")
+    if edges.empty or not (edges["source_layer"] < edges["target_layer"]).all():
+        raise ScircuitError("Every edge must lead to a later layer, and there must be one; check the table.")
+    parts = [
+        _of_layer(model, saes, cells, layer, edges.loc[edges["source_layer"] == layer, _ENDS], tokens)
+        for layer in sorted(edges["source_layer"].unique().tolist())
+    ]
+    table = pd.concat(parts, ignore_index=True)
+    if out is not None:
+        with atomic(Path(out) / "path_shares.parquet") as path:
+            table.to_parquet(path, index=False)
+    return table
+
+
+def _of_layer(
+    model: FoundationModel,
+    saes: Mapping[int, SparseAutoencoder],
+    cells: TokenStore,
+    layer: int,
+    edges: pd.DataFrame,
+    tokens: int,
+) -> pd.DataFrame:
+    features = sorted({int(f) for f in edges["source_feature"]})
+    targets = sorted({int(t) for t in edges["target_layer"]})
+    todo = tuple(Intervention((f,)) for f in features)
+    device = torch.device("cpu")
+    sums = {
+        (context, t): Moments.zeros(len(todo), saes[t].n_latents, device) for context in (None, 0.0) for t in targets
+    }
+    activation = np.zeros(len(todo))
+    for batch in progress(cells.batches(1), total=len(cells), desc=f"path shares (layer {layer})", unit="cell"):
+        clean = clean_batch(model, saes[layer], batch, layer)
+        jobs = make_jobs(clean, saes[layer], todo)
+        row_of = np.array([job.row for job in jobs], dtype=np.int64)
+        for context in (None, 0.0):
+            if jobs:
+                found = respond(model, saes, clean, jobs, targets, context_rows=context, tokens=tokens)
+                for r in found:
+                    sums[context, r.layer].add(row_of[r.job], r.delta, r.clean)
+        for job in jobs:
+            activation[job.row] += _mean_activation(clean, job, features[job.row])
+    silent = (sums[None, targets[0]].n_cells == 0).numpy()
+    if silent.any():
+        raise ScircuitError(
+            f"Latent {features[int(silent.argmax())]} of layer {layer} fires in none of these cells; leave it out."
+        )
+    return pd.concat([_table(saes, layer, t, edges, todo, sums, activation) for t in targets], ignore_index=True)
+
+
+def _mean_activation(clean: CleanBatch, job: Job, feature: int) -> float:
+    """Mean activation of a source over the positions at which it fires in a cell."""
+    z = clean.latents[job.cell].column(feature).double()
+    return float(z.sum()) / len(job.edit.positions)
+
+
+def _table(
+    saes: Mapping[int, SparseAutoencoder],
+    layer: int,
+    target: int,
+    edges: pd.DataFrame,
+    todo: tuple[Intervention, ...],
+    sums: Mapping[tuple[float | None, int], Moments],
+    activation: np.ndarray,
+) -> pd.DataFrame:
+    mine = edges[edges["target_layer"] == target].reset_index(drop=True)
+    row = mine["source_feature"].map({i.features[0]: n for n, i in enumerate(todo)}).to_numpy(np.int64)
+    latent = mine["target_feature"].to_numpy(np.int64)
+    exact, local = sums[None, target].arrays(), sums[0.0, target].arrays()
+    n = exact["n_cells"][row]
+    with np.errstate(divide="ignore", invalid="ignore"):
+        mean, stays = exact["total"][row, latent] / n, local["total"][row, latent] / n
+        share = np.where(mean != 0, stays / mean, np.nan)
+        z = activation[row] / n
+    weight = weight_effects(todo, saes[layer], saes[target])[row, latent].astype(np.float64)
+    return mine.assign(
+        n_cells=n.astype(np.int32),
+        mean_delta=mean,
+        local_delta=stays,
+        context_delta=mean - stays,
+        local_share=share,
+        context_share=1.0 - share,
+        weight_effect=weight,
+        weight_delta=-z * weight,
+    )

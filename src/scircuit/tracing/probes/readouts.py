@@ -1,0 +1,152 @@
+"""What else an intervention changes: other positions, pre-activations, the model's output, the cell embedding.
+
+The published response is the activation at the edited positions (`suffix`, `local`). Here the exact engine is read
+elsewhere, job by job: slower, and meant for chosen sources.
+"""
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from scircuit.errors import ScircuitError
+from scircuit.models.base import FoundationModel
+from scircuit.models.stream import resume
+from scircuit.sae.base import SparseAutoencoder
+from scircuit.tracing.engines.clean import CleanBatch, Job, touched
+from scircuit.tracing.engines.exact import accumulator, pack
+
+WHERE = ("active", "other", "all")
+WHAT = ("activation", "pre_activation", "logits", "embedding")
+_ROWS = 256
+
+
+class Readout(NamedTuple):
+    """Change and clean value of what was read, for some jobs.
+
+    `job` int64 `[n]` indexes the jobs; `delta` and `clean` are float64 `[n, value]`, means over the positions read:
+    of latents (activation, pre-activation), of vocabulary entries (logits) or of residual dimensions (embedding).
+    NaN where a job has no position to read.
+    """
+
+    layer: int
+    job: np.ndarray
+    delta: Tensor
+    clean: Tensor
+
+
+@torch.inference_mode()
+def readout(
+    model: FoundationModel,
+    saes: Mapping[int, SparseAutoencoder],
+    clean: CleanBatch,
+    jobs: Sequence[Job],
+    targets: Sequence[int] = (),
+    *,
+    where: str = "active",
+    what: str = "activation",
+    tokens: int = 16_384,
+) -> Iterator[Readout]:
+    """Run each job exactly and read it, chunk by chunk, layer by layer.
+
+    Parameters
+    ----------
+    targets
+        Target layers; ignored for `logits` and `embedding`, which are read from the last layer.
+    where
+        `active`: the edited positions; `other`: all other gene positions of the cell; `all`: every gene position.
+    what
+        `activation` (after TopK or threshold) or `pre_activation` of every latent of the target layers; `logits`:
+        the output of the model's masked-token head; `embedding`: the last layer's residual, whose mean over all
+        gene positions is the cell embedding.
+    tokens
+        Positions propagated at once.
+
+    Raises
+    ------
+    ScircuitError
+        On an unknown `where` or `what`, an embedding of fewer than all positions, a model without a masked-token
+        head, or no target layer above the source.
+    """
+    _check(model, saes, clean.layer, targets, where, what)
+    layers = set(targets) if what in ("activation", "pre_activation") else {model.n_layers - 1}
+    size = max(2, tokens // clean.h.shape[1])
+    for numbers in pack(jobs, size):
+        chunk = [jobs[n] for n in numbers]
+        cells = sorted({job.cell for job in chunk})
+        of_row = np.array(cells + [job.cell for job in chunk])
+        batch = clean.batch.take(of_row)
+        h = clean.h[torch.from_numpy(of_row).to(clean.h.device), : batch.tokens.shape[1]].clone()
+        for copy, job in enumerate(chunk, len(cells)):
+            h[copy, job.edit.positions] += job.edit.rows
+        acts = touched(chunk).tolist()
+        for layer, state in resume(model, h, clean.layer, batch, stop=max(layers)):
+            if layer in layers:
+                read = _reader(model, saes, layer, what)
+                pairs = []
+                for n, job in enumerate(chunk):
+                    at = _positions(clean.positions[job.cell], job.edit.positions, where)
+                    copy = len(cells) + n if acts[n] else cells.index(job.cell)
+                    pairs.append(_compare(read, state[cells.index(job.cell), at], state[copy, at]))
+                delta, before = (torch.stack(part) for part in zip(*pairs, strict=True))
+                yield Readout(layer, np.array(numbers), delta, before)
+
+
+def _check(
+    model: FoundationModel,
+    saes: Mapping[int, SparseAutoencoder],
+    source: int,
+    targets: Sequence[int],
+    where: str,
+    what: str,
+) -> None:
+    for name, value, allowed in (("where", where, WHERE), ("what", what, WHAT)):
+        if value not in allowed:
+            raise ScircuitError(f"{name}={value!r} is unknown; it may be {', '.join(allowed)}.")
+    if what == "embedding" and where != "all":
+        raise ScircuitError(f"The cell embedding is a mean over all gene positions; use where='all', not {where!r}.")
+    if what == "logits" and not hasattr(model, "logits"):
+        raise ScircuitError(f"{model.name} shows no masked-token head; read activations or the embedding.")
+    wrong = [t for t in targets if t not in saes or not source < t < model.n_layers]
+    if what in ("activation", "pre_activation") and (wrong or not targets):
+        which = f"layer {wrong[0]} is none" if wrong else "none was given"
+        raise ScircuitError(f"Target layers lie above source layer {source} and have a dictionary; {which}.")
+    if source >= model.n_layers - 1:
+        raise ScircuitError(f"Nothing lies above source layer {source}; choose an earlier one.")
+
+
+def _positions(genes: Tensor, edited: Tensor, where: str) -> Tensor:
+    if where == "active":
+        return edited
+    return genes if where == "all" else genes[~torch.isin(genes, edited)]
+
+
+def _reader(
+    model: FoundationModel, saes: Mapping[int, SparseAutoencoder], layer: int, what: str
+) -> Callable[[Tensor], Tensor]:
+    """Residual rows `[row, d_model]` to what is read of each, `[row, value]`."""
+    if what == "embedding":
+        return lambda h: h
+    if what == "logits":
+        return model.logits  # type: ignore[attr-defined]
+    sae = saes[layer]
+    if what == "pre_activation":
+        return sae.pre_activations
+    return lambda h: sae.encode(h).dense(sae.n_latents)
+
+
+def _compare(read: Callable[[Tensor], Tensor], before: Tensor, after: Tensor) -> tuple[Tensor, Tensor]:
+    """Mean change and mean clean value over rows; rows that are bit for bit the same change nothing."""
+    changed = (before != after).any(dim=1)
+    clean = _sum(read, before)
+    delta = _sum(read, after[changed]) - _sum(read, before[changed]) if bool(changed.any()) else clean * 0.0
+    n = len(before) or float("nan")
+    return delta / n, clean / n
+
+
+def _sum(read: Callable[[Tensor], Tensor], rows: Tensor) -> Tensor:
+    device, dtype = accumulator(rows.device)
+    parts = [read(part).to(device).to(dtype).sum(dim=0) for part in rows.split(_ROWS)]
+    return torch.stack(parts).sum(dim=0)
