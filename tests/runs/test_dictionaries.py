@@ -13,7 +13,7 @@ from scircuit.config import RunConfig
 from scircuit.config_file import load_config
 from scircuit.errors import ScircuitError
 from scircuit.models.load import load_model
-from scircuit.runs import saes
+from scircuit.runs import saes as stage
 from scircuit.runs.stages import run
 from scircuit.sae.buffer import Position, ShuffleBuffer
 from scircuit.sae.mixing import mix
@@ -83,7 +83,7 @@ def test_rows_come_in_the_proportion_of_the_weights(mixed: RunConfig) -> None:
     for name, store in stores.items():
 
         def counted(epoch: int, name: str = name, store: TokenStore = store):
-            for chunk in saes._stream(model, store, (0,), 3)(epoch):
+            for chunk in stage._stream(model, store, (0,), 3)(epoch):
                 rows[name] += chunk.n_rows
                 yield chunk
 
@@ -108,7 +108,7 @@ def test_stopped_training_goes_on_to_the_same_bytes(
     config = replace(config, sae=replace(config.sae, buffer_rows=192, checkpoint_every=5, stability_seeds=1))
     whole = run(replace(config, out=str(tmp_path / "whole")), until="train-sae").root
 
-    step, measure, steps = Stack.step, dictionaries.measure_quality, []
+    step, measure, steps = Stack.step, stage.measure_quality, []
 
     def stopping(self: Stack, batch: torch.Tensor):
         steps.append(1)
@@ -123,7 +123,7 @@ def test_stopped_training_goes_on_to_the_same_bytes(
     with monkeypatch.context() as patch:
         patch.setattr(Stack, "step", stopping)
         if moment == "measuring":
-            patch.setattr(dictionaries, "measure_quality", stopped)
+            patch.setattr(stage, "measure_quality", stopped)
         with pytest.raises(Stopped):
             run(config, until="train-sae")
     left = tmp_path / "stopped" / "saes"
@@ -136,7 +136,7 @@ def test_stopped_training_goes_on_to_the_same_bytes(
         run(config, until="train-sae")
     done = {3: 0, 12: 10, 31: 30, "measuring": 40}[moment]
     assert len(steps) == 40 - done + 40  # what was left of the training, and that of the other seed
-    assert measure is dictionaries.measure_quality
+    assert measure is stage.measure_quality
     for part in ("saes", "tokens"):
         assert content(tmp_path / "stopped" / part) == content(whole / part)
 
@@ -144,7 +144,7 @@ def test_stopped_training_goes_on_to_the_same_bytes(
 def test_a_resumed_stream_does_not_run_the_model_on_what_it_skips(
     finished: dict[str, Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(dictionaries, "batch_size", lambda store: 1)
+    monkeypatch.setattr(stage, "batch_size", lambda store: 1)
     config = load_config(finished["geneformer"] / "run.toml")
     model = load_model(config.model.source, device="cpu")
     store = TokenStore.read(finished["geneformer"] / "out" / "tokens")
@@ -158,7 +158,7 @@ def test_a_resumed_stream_does_not_run_the_model_on_what_it_skips(
             embedded.append(len(batch.cell))
             return model.embed(batch)
 
-    small = saes._stream(Counting(), store, (0,), 3)
+    small = stage._stream(Counting(), store, (0,), 3)
     chunks = [len(c[0]) for c in small(0)]
     embedded.clear()
     buffer = ShuffleBuffer(
