@@ -37,7 +37,7 @@ def test_from_an_anndata_to_a_report_by_public_functions(geneformer_folder, cell
     chosen = scircuit.select_sources(features, "random", n=3, layers=[0, 1, 2]).table
     sources = {layer: part["feature"].tolist() for layer, part in chosen.groupby("layer")}
     # Sixteen cells are too few for a q below 0.05.
-    settings = scircuit.TraceSettings(max_q=None)
+    settings = scircuit.TraceSettings(rule=scircuit.EdgeRule(max_q=None))
     folder = scircuit.trace(model, saes, held, sources, tmp_path / "trace", settings=settings)
     effects, tests = (pd.read_parquet(folder / f"{name}.parquet") for name in ("effects", "tests"))
     rule = scircuit.EdgeRule(min_nonzero=4, max_q=None)

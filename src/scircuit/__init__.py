@@ -11,7 +11,7 @@ from scircuit._version import __version__
 
 _NAMES = {
     "Circuit": "circuits.circuit",
-    "EdgeRule": "circuits.build",
+    "EdgeRule": "circuits.rule",
     "FoundationModel": "models.base",
     "HookedModel": "models.hooked",
     "Intervention": "tracing.engines.interventions",
@@ -57,8 +57,9 @@ __all__ = ["__version__", *sorted(_NAMES)]
 if TYPE_CHECKING:
     from scircuit.cells.batch import TokenBatch
     from scircuit.cells.tokens import TokenStore, tokenize
-    from scircuit.circuits.build import EdgeRule, build_circuit
+    from scircuit.circuits.build import build_circuit
     from scircuit.circuits.circuit import Circuit
+    from scircuit.circuits.rule import EdgeRule
     from scircuit.config import RunConfig
     from scircuit.config_file import load_config, parse_config
     from scircuit.doctor import doctor

@@ -11,7 +11,8 @@ from scircuit.analysis.group_stability import group_stability
 from scircuit.analysis.seed_stability import seed_stability
 from scircuit.analysis.stability import _cells_for_jaccard, _cells_for_r, _disjoint, stability
 from scircuit.analysis.thresholds import threshold_sweep
-from scircuit.circuits.build import EdgeRule, build_circuit
+from scircuit.circuits.build import build_circuit
+from scircuit.circuits.rule import EdgeRule
 from scircuit.circuits.synthetic import moments, planted_circuit
 from scircuit.errors import ScircuitError
 

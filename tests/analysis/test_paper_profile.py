@@ -8,7 +8,8 @@ import pandas as pd
 import pytest
 
 from scircuit.analysis.sign_balance import sign_balance
-from scircuit.circuits.build import DEFAULT, PAPER, build_circuit
+from scircuit.circuits.build import build_circuit
+from scircuit.circuits.rule import DEFAULT, PAPER
 from scircuit.circuits.schema import ENDS
 from scircuit.circuits.synthetic import planted_circuit
 from scircuit.errors import ScircuitError

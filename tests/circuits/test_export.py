@@ -11,7 +11,6 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from scircuit.circuits.build import EdgeRule
 from scircuit.circuits.circuit import Circuit
 from scircuit.circuits.export import (
     decoupler_net,
@@ -23,6 +22,7 @@ from scircuit.circuits.export import (
     write_neuronpedia,
 )
 from scircuit.circuits.export.neuronpedia import cantor
+from scircuit.circuits.rule import EdgeRule
 from scircuit.circuits.schema import ENDS
 from scircuit.circuits.synthetic import planted_circuit
 from scircuit.errors import ScircuitError

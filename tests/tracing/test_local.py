@@ -1,5 +1,6 @@
 """The local engine: exact one layer up, exact with all rows as context, measured, confirmed, or refused."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -8,6 +9,7 @@ import pytest
 import torch
 
 from scircuit.cells.tokens import tokenize
+from scircuit.circuits.rule import PAPER
 from scircuit.errors import ScircuitError
 from scircuit.models.geneformer import load_geneformer
 from scircuit.models.scgpt import load_scgpt
@@ -184,9 +186,11 @@ def test_auto_is_local_for_exhaustive_runs_on_models_that_show_their_keys(setup)
     assert choose_engine(model, saes, {0: [1]}, TraceSettings(engine="local")) == "local"
 
 
-def fake_tables(rows):
+def fake_tables(rows, n_cells=40):
     columns = ["source_layer", "source_feature", "target_layer", "cohens_d", "consistency", "n_nonzero", "p_value"]
-    effects = pd.DataFrame(rows, columns=columns).assign(kind="latent")
+    effects = pd.DataFrame(rows, columns=columns).assign(kind="latent", n_cells=n_cells)
+    effects["n_pos"] = (effects["consistency"] * effects["n_nonzero"]).round().astype(int)
+    effects["n_neg"] = effects["n_nonzero"] - effects["n_pos"]
     tests = effects.groupby(["source_layer", "source_feature", "target_layer"]).size().rename("n_tests").reset_index()
     return Tables(effects, tests.assign(kind="latent"), Path("cells"), Path("fired"), None, 5, 7)
 
@@ -198,7 +202,7 @@ def test_borderline_is_what_the_measured_error_could_flip():
         (0, 2, 2, 0.55, 0.95, 40, 1e-9),  # within 3 x 0.02 of 0.5
         (0, 3, 2, 0.58, 0.95, 40, 1e-9),  # clear edge
         (0, 4, 2, 0.43, 0.95, 40, 1e-9),  # clear non-edge
-        (0, 5, 2, -0.9, 0.71, 40, 1e-9),  # consistency within a cell and a half of 0.7
+        (0, 5, 2, -0.9, 0.725, 40, 1e-9),  # consistency within a cell and a half of 0.7
         (0, 6, 2, 0.9, 0.95, 40, 0.030),  # q near 0.05
         (1, 7, 3, -0.45, 0.95, 40, 1e-9),  # near from below, other layer
     ]
@@ -211,3 +215,12 @@ def test_borderline_is_what_the_measured_error_could_flip():
     assert merged.effects.query("source_feature == 2")["cohens_d"].tolist() == [0.49]
     assert len(merged.effects) == 7
     assert (merged.n_clean, merged.n_ablated) == (10, 14)
+
+
+def test_borderline_counts_silent_cells_as_the_rule_does():
+    """25 up, 25 down, 50 silent: half of the responding cells agree, three quarters where silence counts as a fall."""
+    fidelity = Fidelity(0.0, pd.DataFrame({"distance": [2], "rmse": [0.001]}), True)
+    tables = fake_tables([(0, 1, 2, 0.9, 0.5, 50, 1e-9)], n_cells=100)
+    paper = replace(PAPER, min_consistency=0.75)
+    assert borderline(tables, fidelity, TraceSettings()) == {}
+    assert borderline(tables, fidelity, TraceSettings(rule=paper)) == {0: [1]}

@@ -8,7 +8,8 @@ from planted import WIDTH, planted_cells, planted_model, random_saes, wired_mode
 
 from scircuit.analysis.mediation import candidate_mediators, mediation
 from scircuit.cells.tokens import tokenize
-from scircuit.circuits.build import EdgeRule, build_circuit
+from scircuit.circuits.build import build_circuit
+from scircuit.circuits.rule import EdgeRule
 from scircuit.errors import ScircuitError
 from scircuit.models.geneformer import load_geneformer
 from scircuit.tracing.probes.mediation import trace_mediation

@@ -8,7 +8,8 @@ import pytest
 from dictionaries import random_saes
 
 from scircuit.cells.tokens import tokenize
-from scircuit.circuits.build import PAPER, build_circuit
+from scircuit.circuits.build import build_circuit
+from scircuit.circuits.rule import PAPER, EdgeRule
 from scircuit.circuits.schema import TERMS
 from scircuit.models.geneformer import load_geneformer
 from scircuit.tracing.engines.clean import clean_batch, make_jobs
@@ -60,7 +61,7 @@ def test_the_paper_rule_gives_the_published_edges(setup, tmp_path):
     sources += [f for f, n in cells_of.items() if n == 12][:2]
     folder = trace(
         model, saes, store, {0: sources}, tmp_path / "t",
-        settings=TraceSettings(engine="exact", max_q=None, n_random=0, cells_per_block=5),
+        settings=TraceSettings(engine="exact", rule=EdgeRule(max_q=None), n_random=0, cells_per_block=5),
     )  # fmt: skip
     effects, tests = (pd.read_parquet(folder / f"{name}.parquet") for name in ("effects", "tests"))
     features = pd.DataFrame(

@@ -8,7 +8,8 @@ from planted import D_MODEL, N_GENES, N_LAYERS, WIDTH, planted_model, total_effe
 from scipy import sparse
 
 from scircuit.cells.tokens import tokenize
-from scircuit.circuits.build import EdgeRule, build_circuit
+from scircuit.circuits.build import build_circuit
+from scircuit.circuits.rule import EdgeRule
 from scircuit.models.stream import residuals
 from scircuit.tracing.settings import TraceSettings
 from scircuit.tracing.tracer import trace

@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from scipy import stats
 
 from scircuit.cells.tokens import tokenize
+from scircuit.circuits.rule import EdgeRule
 from scircuit.errors import ScircuitError
 from scircuit.models.geneformer import load_geneformer
 from scircuit.models.stream import gene_rows
@@ -210,7 +211,7 @@ def test_where_edges_need_no_test_every_strong_effect_is_kept(setup, traced, tmp
     all_tests = read(traced)[0]["effects"].set_index(keys)
     kept = {}
     for max_q in (None, 0.05):
-        settings = replace(SETTINGS, retention=0.05, max_q=max_q, min_abs_d=0.5)
+        settings = replace(SETTINGS, retention=0.05, rule=EdgeRule(max_q=max_q))
         out = tracer.trace(model, saes, store, sources, tmp_path / str(max_q), settings=settings)
         kept[max_q] = read(out)[0]["effects"].set_index(keys).index
     strong = all_tests.index[all_tests["cohens_d"].abs() > 0.5]

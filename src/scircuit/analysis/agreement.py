@@ -5,10 +5,9 @@ from typing import NamedTuple
 import numpy as np
 import pandas as pd
 
-from scircuit.circuits.build import CONSISTENCY, EdgeRule
+from scircuit.circuits.rule import EdgeRule
 from scircuit.circuits.schema import ENDS
 from scircuit.errors import ScircuitError
-from scircuit.stats.multiple import benjamini_hochberg
 from scircuit.stats.signflip import screen_p
 
 CELL_COLUMNS = [*ENDS, "cell", "delta"]
@@ -121,27 +120,12 @@ def family_size(tests: pd.DataFrame | None, sources: pd.DataFrame) -> int | None
     return int(own.merge(sources[ENDS[:2]].drop_duplicates(), on=ENDS[:2])["n_tests"].sum())
 
 
-def called(moments: pd.DataFrame, rule: EdgeRule, n_tests: int | None = None) -> np.ndarray:
-    """Which tests pass a rule, bool `[test]`; `top_k` is not applied.
+def agree(first: pd.DataFrame, second: pd.DataFrame, rule: EdgeRule, n_tests: int | None = None) -> Agreement:
+    """Agreement of two tables of moments over the same tests, row by row.
 
     `n_tests` is the size of the family for Benjamini-Hochberg; None takes those of the table that responded.
     """
-    responded = moments["n_nonzero"].to_numpy() > 0
-    consistency = np.zeros(len(moments))
-    counts = moments[["n_cells", "n_nonzero", "n_pos", "n_neg"]]
-    consistency[responded] = CONSISTENCY[rule.consistency](counts if responded.all() else counts.loc[responded])
-    passes = responded & (moments["cohens_d"].abs().to_numpy() > rule.min_abs_d)
-    passes &= (consistency > rule.min_consistency) & (moments["n_nonzero"].to_numpy() >= rule.min_nonzero)
-    if rule.max_q is not None:
-        q = np.ones(len(moments))
-        q[responded] = benjamini_hochberg(moments.loc[responded, "p_value"].to_numpy(), n_tests)
-        passes &= q < rule.max_q
-    return passes
-
-
-def agree(first: pd.DataFrame, second: pd.DataFrame, rule: EdgeRule, n_tests: int | None = None) -> Agreement:
-    """Agreement of two tables of moments over the same tests, row by row; `n_tests` as in `called`."""
-    a, b = called(first, rule, n_tests), called(second, rule, n_tests)
+    a, b = rule.passes(first, n_tests), rule.passes(second, n_tests)
     d_a, d_b = (table["cohens_d"].to_numpy(np.float64) for table in (first, second))
     return agreement(a, b, d_a, d_b, n_tests)
 

@@ -7,9 +7,9 @@ import numpy as np
 import pandas as pd
 from scipy.special import chdtrc
 
-from scircuit.analysis.agreement import agreement, called, family_size
+from scircuit.analysis.agreement import agreement, family_size
 from scircuit.analysis.result import Measure, Result
-from scircuit.circuits.build import DEFAULT, EdgeRule
+from scircuit.circuits.rule import DEFAULT, EdgeRule
 from scircuit.circuits.schema import ENDS
 from scircuit.errors import ScircuitError
 from scircuit.stats.multiple import benjamini_hochberg
@@ -110,7 +110,7 @@ def _aligned(rows: pd.DataFrame, rule: EdgeRule, n_tests: int | None) -> dict[An
         mine = (group == name).to_numpy()
         own, place = rows.loc[mine, COLUMNS[6:]], test[mine]
         edge = np.zeros(len(tests), dtype=bool)
-        edge[place] = called(own, rule, n_tests)
+        edge[place] = rule.passes(own, n_tests)
         d, mean, variance = (np.zeros(len(tests), dtype=np.float32) for _ in range(3))
         d[place], mean[place] = own["cohens_d"], own["mean_delta"]
         variance[place] = own["sd_delta"] ** 2 / own["n_cells"].clip(lower=1)

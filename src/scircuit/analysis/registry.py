@@ -29,8 +29,8 @@ from scircuit.analysis.sign_balance import sign_balance
 from scircuit.analysis.stability import stability
 from scircuit.analysis.thresholds import COLUMNS as EFFECT_COLUMNS
 from scircuit.analysis.thresholds import threshold_sweep
-from scircuit.circuits.build import EdgeRule
 from scircuit.circuits.circuit import Circuit
+from scircuit.circuits.rule import EdgeRule
 from scircuit.circuits.schema import ENDS
 from scircuit.errors import ScircuitError
 from scircuit.published import questions as published

@@ -6,9 +6,9 @@ import numpy as np
 import pandas as pd
 
 from scircuit._progress import progress
-from scircuit.analysis.agreement import Agreement, CellEffects, agree, called, family_size
+from scircuit.analysis.agreement import Agreement, CellEffects, agree, family_size
 from scircuit.analysis.result import Measure, Result
-from scircuit.circuits.build import DEFAULT, EdgeRule
+from scircuit.circuits.rule import DEFAULT, EdgeRule
 from scircuit.errors import ScircuitError
 
 _FIELDS = ("jaccard", "r", "sign")
@@ -68,7 +68,7 @@ def stability(
     rng = np.random.default_rng(seed)
     whole = data.moments(np.ones(total))
     n_tests = family_size(tests, source_cells)
-    edges = called(whole, rule, n_tests)
+    edges = rule.passes(whole, n_tests)
     samples, found = [], np.zeros(len(edges))
     sizes = sorted({size for size in n_cells if 2 * size < total} | {total // 2})
     splits: dict[int, list[Agreement]] = {size: [] for size in sizes}
@@ -76,7 +76,7 @@ def stability(
     for _ in progress(range(n_draws), desc="stability"):
         sample = data.moments(np.bincount(rng.integers(0, total, total), minlength=total))
         samples.append(agree(whole, sample, rule, n_tests))
-        found += called(sample, rule, n_tests)
+        found += rule.passes(sample, n_tests)
         for size, drawn in splits.items():
             first, second = _disjoint(total, size, rng)
             drawn.append(agree(data.moments(first), data.moments(second), rule, n_tests))

@@ -1,14 +1,15 @@
 """Thresholds: what the numbers become when |d| and q are asked for together."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 import numpy as np
 import pandas as pd
 
 from scircuit.analysis.result import Measure, Result
-from scircuit.circuits.build import CONSISTENCY, DEFAULT, RETENTION, EdgeRule
+from scircuit.circuits.build import RETENTION
+from scircuit.circuits.rule import DEFAULT, EdgeRule
 from scircuit.errors import ScircuitError
-from scircuit.stats.multiple import benjamini_hochberg
 
 ABS_D = (0.0, 0.1, 0.2, 0.3, 0.5, 0.7, 1.0, 1.5, 2.0)
 MAX_Q = (0.001, 0.01, 0.05)
@@ -73,9 +74,8 @@ def threshold_sweep(
         }
     table = pd.DataFrame({name: np.where(np.isfinite(v), v, np.nan).ravel() for name, v in columns.items()})
     table = table.astype({"n_edges": np.int64, "n_random_edges": np.int64})
-    at_q = np.inf if rule.max_q is None else rule.max_q
     own = families["latent"]
-    headline = own[(own["abs_d"] > rule.min_abs_d) & (own["q_value"] < at_q)]
+    headline = own[own["is_edge"]]
     n = len(headline)
     enough = table.loc[table["n_edges"] >= 30, "supporting_share"]
     share = float((headline["mean_delta"] < 0).mean()) if n else np.nan
@@ -115,12 +115,13 @@ def _cumulated(family: pd.DataFrame, abs_d: np.ndarray, max_q: np.ndarray) -> np
 def _family(effects: pd.DataFrame, tests: pd.DataFrame, kind: str, rule: EdgeRule) -> pd.DataFrame:
     rows = effects.loc[effects["kind"] == kind]
     n_tests = int(tests.loc[tests["kind"] == kind, "n_tests"].sum())
+    q = rule.q_values(rows, n_tests)
     table = pd.DataFrame(
         {
             "abs_d": rows["cohens_d"].abs().to_numpy(np.float64),
             "mean_delta": rows["mean_delta"].to_numpy(np.float64),
-            "q_value": benjamini_hochberg(rows["p_value"].to_numpy(), n_tests),
+            "q_value": q,
+            "is_edge": rule.passes(rows, q=q),
         }
     )
-    keep = (CONSISTENCY[rule.consistency](rows) > rule.min_consistency).to_numpy()
-    return table[keep & (rows["n_nonzero"] >= rule.min_nonzero).to_numpy()]
+    return table[replace(rule, min_abs_d=0.0, max_q=None).passes(rows)]

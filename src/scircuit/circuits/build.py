@@ -1,84 +1,23 @@
 """From the tests of a trace to the edges of a circuit: one family of tests, one rule."""
 
 import logging
-from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass
+from collections.abc import Mapping
+from dataclasses import asdict
 from typing import Any
 
 import numpy as np
 import pandas as pd
 
 from scircuit.circuits.circuit import Circuit
+from scircuit.circuits.rule import DEFAULT, EdgeRule
 from scircuit.circuits.schema import CONTROLS, EDGES, EFFECTS, NODES, SOURCE, TERMS, TESTS, conform
 from scircuit.errors import ScircuitError
-from scircuit.stats.multiple import benjamini_hochberg
 from scircuit.stats.signflip import screen_p
 
 logger = logging.getLogger(__name__)
 
 RETENTION = 0.05
 """Largest p-value that a trace keeps unless its `trace.json` says otherwise."""
-
-
-def nonzero_consistency(effects: pd.DataFrame) -> pd.Series:
-    """max(n_pos, n_neg) / n_nonzero: agreement among the cells that responded at all, `[test]`."""
-    return effects[["n_pos", "n_neg"]].max(axis=1) / effects["n_nonzero"]
-
-
-def zero_as_negative_consistency(effects: pd.DataFrame) -> pd.Series:
-    """max(n_pos, n - n_pos) / n: the published rule, in which a cell without response counts as negative."""
-    positive = effects["n_pos"]
-    return np.maximum(positive, effects["n_cells"] - positive) / effects["n_cells"]
-
-
-CONSISTENCY: Mapping[str, Callable[[pd.DataFrame], pd.Series]] = {
-    "nonzero": nonzero_consistency,
-    "zero_as_negative": zero_as_negative_consistency,
-}
-
-
-@dataclass(frozen=True)
-class EdgeRule:
-    """Which tests are edges: |d| > min_abs_d, consistency > min_consistency, q < max_q, all strict.
-
-    Attributes
-    ----------
-    min_abs_d : float
-        Threshold on |Cohen's d| (mean / sd over the cells in which the source fires).
-    min_consistency : float
-        Threshold on the share of cells that agree in sign.
-    max_q : float or None
-        Threshold on the Benjamini-Hochberg q-value; None asks for no significance at all.
-    min_nonzero : int
-        Fewest cells with a non-zero response.
-    consistency : str
-        `nonzero` (zeros abstain) or `zero_as_negative` (the published rule).
-    top_k : int or None
-        Keep only the k largest |d| of each source and target layer; None keeps all.
-    """
-
-    min_abs_d: float = 0.5
-    min_consistency: float = 0.7
-    max_q: float | None = 0.05
-    min_nonzero: int = 10
-    consistency: str = "nonzero"
-    top_k: int | None = None
-
-    def __post_init__(self) -> None:
-        if self.consistency not in CONSISTENCY:
-            raise ScircuitError(f"consistency is {self.consistency!r}; choose one of {', '.join(CONSISTENCY)}.")
-        if self.max_q is not None and not 0 < self.max_q <= 1:
-            raise ScircuitError(f"max_q is {self.max_q}; give a rate in (0, 1], or None for no test.")
-        for name in ("min_abs_d", "min_consistency", "min_nonzero"):
-            if getattr(self, name) < 0:
-                raise ScircuitError(f"{name} is {getattr(self, name)}; give a number of at least 0.")
-        if self.top_k is not None and self.top_k < 1:
-            raise ScircuitError(f"top_k is {self.top_k}; give at least 1, or None to keep every edge.")
-
-
-DEFAULT = EdgeRule()
-PAPER = EdgeRule(max_q=None, min_nonzero=0, consistency="zero_as_negative", top_k=50)
-"""The published rule (arXiv 2603.01752): no test, zeros count as negative, top 50 per source and layer."""
 
 
 def build_circuit(
@@ -162,16 +101,10 @@ def _select(effects: pd.DataFrame, tests: pd.DataFrame, kind: str, rule: EdgeRul
             f"effects holds {len(family)} tests of kind {kind} but tests counts only {n_tests}; "
             "the two tables come from different traces."
         )
-    q = benjamini_hochberg(family["p_value"].to_numpy(), n_tests)
-    consistency = CONSISTENCY[rule.consistency](family)
-    passes = (
-        (family["cohens_d"].abs() > rule.min_abs_d)
-        & (consistency > rule.min_consistency)
-        & (family["n_nonzero"] >= rule.min_nonzero)
-    ).to_numpy()
-    if rule.max_q is not None:
-        passes &= q < rule.max_q
-    chosen = family.loc[passes].assign(q_value=q[passes], consistency=consistency[passes].astype("float32"))
+    q = rule.q_values(family, n_tests)
+    passes = rule.passes(family, q=q)
+    consistency = rule.agreement(family).astype(np.float32)
+    chosen = family.loc[passes].assign(q_value=q[passes], consistency=consistency[passes])
     if rule.top_k is not None:
         chosen = _strongest(chosen, rule.top_k)
     order = ["source_layer", "source_feature", "draw", "target_layer", "target_feature"]

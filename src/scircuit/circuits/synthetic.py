@@ -5,8 +5,9 @@ from typing import NamedTuple
 import numpy as np
 import pandas as pd
 
-from scircuit.circuits.build import DEFAULT, EdgeRule, build_circuit
+from scircuit.circuits.build import build_circuit
 from scircuit.circuits.circuit import Circuit
+from scircuit.circuits.rule import DEFAULT, EdgeRule
 from scircuit.stats.signflip import screen_p
 
 

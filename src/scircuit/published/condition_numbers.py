@@ -14,8 +14,9 @@ import pandas as pd
 from scircuit._io import atomic, read_json
 from scircuit._tables import records
 from scircuit.analysis.nodes import sizes
-from scircuit.circuits.build import PAPER, build_circuit
+from scircuit.circuits.build import build_circuit
 from scircuit.circuits.circuit import Circuit
+from scircuit.circuits.rule import PAPER
 from scircuit.circuits.schema import SOURCE, TARGET
 from scircuit.published import definitions as paper
 

@@ -16,8 +16,9 @@ from scircuit.analysis.interactions import interactions
 from scircuit.analysis.nodes import NodeIndex
 from scircuit.analysis.result import Measure
 from scircuit.analysis.sign_balance import sign_balance
-from scircuit.circuits.build import DEFAULT, PAPER, EdgeRule, build_circuit
+from scircuit.circuits.build import build_circuit
 from scircuit.circuits.circuit import Circuit
+from scircuit.circuits.rule import DEFAULT, PAPER, EdgeRule
 from scircuit.errors import ScircuitError
 from scircuit.published import questions as published
 from scircuit.published.questions import Traced

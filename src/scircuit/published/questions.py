@@ -12,8 +12,9 @@ import pandas as pd
 
 from scircuit.analysis.nodes import sizes
 from scircuit.analysis.result import Measure, Result
-from scircuit.circuits.build import PAPER, build_circuit
+from scircuit.circuits.build import build_circuit
 from scircuit.circuits.circuit import Circuit
+from scircuit.circuits.rule import PAPER
 from scircuit.circuits.schema import ENDS, SOURCE, TARGET
 from scircuit.published import definitions as paper
 

@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 
-from scircuit.circuits.build import EdgeRule
+from scircuit.circuits.rule import EdgeRule
 from scircuit.config import RunConfig
 from scircuit.errors import ScircuitError
 from scircuit.features.coactivation import check_method

@@ -16,7 +16,7 @@ from scircuit.analysis.disease import associate, disease_conservation
 from scircuit.analysis.effect_comparison import compare_effect_sizes
 from scircuit.analysis.feature_matching import feature_consensus
 from scircuit.analysis.result import Measure, Result
-from scircuit.circuits.build import DEFAULT, PAPER, EdgeRule
+from scircuit.circuits.rule import DEFAULT, PAPER, EdgeRule
 from scircuit.errors import ScircuitError
 from scircuit.knowledge.choosing import disease_sets
 from scircuit.knowledge.registry import load_gene_sets

@@ -8,8 +8,9 @@ import pandas as pd
 from scircuit._io import sha256_of
 from scircuit.analysis.conditions import Condition
 from scircuit.analysis.subsample import subsample
-from scircuit.circuits.build import EdgeRule, build_circuit
+from scircuit.circuits.build import build_circuit
 from scircuit.circuits.circuit import Circuit
+from scircuit.circuits.rule import EdgeRule
 from scircuit.errors import ScircuitError
 
 

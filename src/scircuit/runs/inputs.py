@@ -8,6 +8,7 @@ from typing import Any
 import torch
 
 from scircuit.cells.files import open_cells
+from scircuit.circuits.rule import EdgeRule
 from scircuit.config import RunConfig
 from scircuit.errors import ScircuitError
 from scircuit.knowledge.gmt import GeneSets
@@ -159,5 +160,5 @@ def trace_settings(config: RunConfig) -> TraceSettings:
     retention = max(TraceSettings.retention, min(e.max_q or 0.0, 1.0))
     return TraceSettings(
         **{k: v for k, v in vars(config.trace).items() if k not in PIPELINE_ONLY}, seed=config.seed,
-        min_abs_d=e.min_abs_d, min_consistency=e.min_consistency, max_q=e.max_q, retention=retention,
+        rule=EdgeRule(**vars(e)), retention=retention,
     )  # fmt: skip

@@ -10,8 +10,9 @@ import pandas as pd
 
 from scircuit._io import atomic, read_json, sha256_file, sha256_of, write_json
 from scircuit._tables import records
-from scircuit.circuits.build import PAPER, build_circuit
+from scircuit.circuits.build import build_circuit
 from scircuit.circuits.circuit import Circuit
+from scircuit.circuits.rule import PAPER
 from scircuit.errors import ScircuitError
 from scircuit.knowledge.choosing import open_network
 from scircuit.knowledge.gmt import read_gmt

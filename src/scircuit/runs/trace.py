@@ -8,8 +8,9 @@ import pandas as pd
 
 from scircuit._io import atomic, read_json, sha256_of
 from scircuit.cells.tokens import TokenStore
-from scircuit.circuits.build import EdgeRule, build_circuit
+from scircuit.circuits.build import build_circuit
 from scircuit.circuits.circuit import Circuit
+from scircuit.circuits.rule import EdgeRule
 from scircuit.circuits.schema import SOURCE
 from scircuit.circuits.sources import source_counts
 from scircuit.config import RunConfig

@@ -12,8 +12,8 @@ import pandas as pd
 from scircuit._io import atomic
 from scircuit.analysis.conditions import Condition, LabelledEdges, label_vocabulary, traced_cells
 from scircuit.analysis.result import Measure, Result
-from scircuit.circuits.build import PAPER
 from scircuit.circuits.circuit import Circuit
+from scircuit.circuits.rule import PAPER
 from scircuit.errors import ScircuitError
 from scircuit.published.pooled import disease_categories, gene_pair_numbers
 from scircuit.runs import compare as comparing

@@ -13,8 +13,9 @@ from scircuit.analysis.hierarchy import hierarchy
 from scircuit.analysis.novelty import novelty
 from scircuit.analysis.result import Measure, Result
 from scircuit.analysis.tissue import tissue
-from scircuit.circuits.build import PAPER, build_circuit
+from scircuit.circuits.build import build_circuit
 from scircuit.circuits.circuit import Circuit
+from scircuit.circuits.rule import PAPER
 from scircuit.knowledge.choosing import disease_sets
 from scircuit.knowledge.registry import load_gene_sets
 from scircuit.perturbation import differential_expression, open_screen

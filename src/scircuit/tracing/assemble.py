@@ -12,7 +12,6 @@ import pyarrow.parquet as pq
 
 from scircuit._io import atomic
 from scircuit.sae.base import SparseAutoencoder
-from scircuit.stats.multiple import benjamini_hochberg
 from scircuit.tracing.engines.interventions import Intervention
 from scircuit.tracing.groups import Grouping, group_table, unit_p
 from scircuit.tracing.moments import merge
@@ -89,18 +88,14 @@ class Assembly:
         return len(self._todo) < before
 
     def n_edges(self) -> int:
-        """Edges among the blocks so far, by the thresholds of the settings; q over the tests so far."""
+        """Edges among the blocks so far, by the rule of the settings; q over the tests so far."""
         if not self._effects:
             return 0
-        columns = ["kind", "cohens_d", "consistency", "p_value"]
+        columns = ["kind", "cohens_d", "p_value", "n_cells", "n_nonzero", "n_pos", "n_neg"]
         e = pd.concat([table[columns] for table in self._effects], ignore_index=True)
         e = e[e["kind"] == "latent"]
         n_tests = sum(int(t.loc[t["kind"] == "latent", "n_tests"].sum()) for t in self._tests)
-        s = self._settings
-        passes = (e["cohens_d"].abs() > s.min_abs_d) & (e["consistency"] > s.min_consistency)
-        if s.max_q is not None:
-            passes &= benjamini_hochberg(e["p_value"].to_numpy(), n_tests) < s.max_q
-        return int(passes.sum())
+        return int(self._settings.rule.passes(e, n_tests).sum())
 
     def tables(self) -> Tables:
         """All of it, once every part was added."""

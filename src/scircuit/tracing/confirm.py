@@ -3,7 +3,6 @@
 import numpy as np
 import pandas as pd
 
-from scircuit.stats.multiple import benjamini_hochberg
 from scircuit.tracing.assemble import Tables
 from scircuit.tracing.fidelity import Fidelity
 from scircuit.tracing.settings import TraceSettings
@@ -17,22 +16,23 @@ def borderline(tables: Tables, fidelity: Fidelity, settings: TraceSettings) -> d
 
     `borderline`: beyond distance 1 (where the local engine is exact), effects that do not clearly fail any
     threshold and are near one: |d| within 3 root-mean-square errors of the fidelity check at that distance,
-    consistency within one and a half cells, q within a factor of two. `all`: every effect beyond distance 1
-    that passes the thresholds or is borderline.
+    consistency (as the rule counts it) within one and a half cells, q within a factor of two. `all`: every effect
+    beyond distance 1 that passes the thresholds or is borderline.
     """
     e = tables.effects[tables.effects["kind"] == "latent"]
     if settings.confirm == "none" or e.empty:
         return {}
     n_tests = int(tables.tests.loc[tables.tests["kind"] == "latent", "n_tests"].sum())
-    q = benjamini_hochberg(e["p_value"].to_numpy(), n_tests)
+    rule = settings.rule
+    q = rule.q_values(e, n_tests)
     distance = (e["target_layer"] - e["source_layer"]).to_numpy()
     rmse = fidelity.table.set_index("distance")["rmse"].reindex(distance).to_numpy()
-    d, c = e["cohens_d"].abs().to_numpy(), e["consistency"].to_numpy()
-    margin_c = 1.5 / e["n_nonzero"].to_numpy()
-    limit_q = settings.max_q if settings.max_q is not None else np.inf
-    fails = (d < settings.min_abs_d - _ERRORS * rmse) | (c < settings.min_consistency - margin_c) | (q > 2 * limit_q)
-    near = np.abs(d - settings.min_abs_d) <= _ERRORS * rmse
-    near |= np.abs(c - settings.min_consistency) <= margin_c
+    d, c = e["cohens_d"].abs().to_numpy(), rule.agreement(e)
+    margin_c = 1.5 / rule.votes(e)[1]
+    limit_q = rule.max_q if rule.max_q is not None else np.inf
+    fails = (d < rule.min_abs_d - _ERRORS * rmse) | (c < rule.min_consistency - margin_c) | (q > 2 * limit_q)
+    near = np.abs(d - rule.min_abs_d) <= _ERRORS * rmse
+    near |= np.abs(c - rule.min_consistency) <= margin_c
     near |= (q >= limit_q / 2) & (q <= 2 * limit_q)
     chosen = e[(distance > 1) & ~fails & (near | (settings.confirm == "all"))]
     found: dict[int, set[int]] = {}

@@ -2,7 +2,7 @@
 
 import logging
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -185,6 +185,8 @@ def plain(table: pd.DataFrame) -> list[dict[str, Any]]:
 
 def _effects(moments: Sequence[Moments], settings: TraceSettings) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """d, whether it is an edge, and whether d means anything (half of the cells respond, at least 4), flat."""
+    # The few cells of the check allow no q: the screening p stands for it, and for the count of responding cells.
+    untested = replace(settings.rule, max_q=None, min_nonzero=0)
     parts = []
     for moment in moments:
         m = moment.arrays()
@@ -193,10 +195,16 @@ def _effects(moments: Sequence[Moments], settings: TraceSettings) -> tuple[np.nd
             mean = m["total"] / n
             sd = np.sqrt(np.maximum(m["total_sq"] - m["total"] ** 2 / n, 0.0) / (n - 1))
             d = mean / sd
-            consistency = np.maximum(m["n_pos"], m["n_nonzero"] - m["n_pos"]) / m["n_nonzero"]
         use = np.isfinite(d) & (m["n_nonzero"] >= np.maximum(4, n / 2))
         p = screen_p(m["n_nonzero"], m["total"], m["total_sq"])
-        edge = use & (np.abs(d) > settings.min_abs_d) & (consistency > settings.min_consistency)
-        parts.append((d.ravel(), (edge & (p <= settings.retention)).ravel(), use.ravel()))
+        tests = {
+            "cohens_d": d,
+            "n_cells": np.broadcast_to(n, d.shape),
+            "n_nonzero": m["n_nonzero"],
+            "n_pos": m["n_pos"],
+            "n_neg": m["n_nonzero"] - m["n_pos"],
+        }
+        edge = use & untested.passes(tests) & (p <= settings.retention)
+        parts.append((d.ravel(), edge.ravel(), use.ravel()))
     d, edge, use = (np.concatenate(x) for x in zip(*parts, strict=True))
     return d, edge, use

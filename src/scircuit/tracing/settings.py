@@ -3,6 +3,7 @@
 import math
 from dataclasses import dataclass
 
+from scircuit.circuits.rule import DEFAULT, EdgeRule
 from scircuit.errors import ScircuitError
 
 ENGINES = ("auto", "exact", "local")
@@ -40,8 +41,8 @@ class TraceSettings:
     confirm
         Local engine: which edges are measured again exactly: borderline (those that the measured error of the
         approximation could flip), all, or none.
-    min_abs_d, min_consistency, max_q
-        Thresholds near which an edge is borderline; the rule itself is applied when the circuit is built.
+    rule
+        What will be an edge when the circuit is built: near its thresholds an edge of the local engine is borderline.
     groups
         obs columns (cell type, donor) whose groups of cells get effects of their own (`groups.parquet`) in the same
         pass. Blocks of sources shrink by the number of groups, so that memory does not grow with it.
@@ -61,7 +62,7 @@ class TraceSettings:
         they are.
     retention
         Tests with p up to this are kept in the effect table. No test above it can have BH q below it. Without
-        `max_q` those with |d| > min_abs_d are kept as well.
+        `rule.max_q` those with |d| > `rule.min_abs_d` are kept as well.
     seed
         Seeds the random directions, the sampled sign-flips and the fidelity check.
     """
@@ -76,9 +77,7 @@ class TraceSettings:
     min_sign: float = 0.995
     accept_approximation: bool = False
     confirm: str = "borderline"
-    min_abs_d: float = 0.5
-    min_consistency: float = 0.7
-    max_q: float | None = 0.05
+    rule: EdgeRule = DEFAULT
     groups: tuple[str, ...] = ()
     units: str | None = None
     cells_per_block: int = 25
@@ -92,7 +91,7 @@ class TraceSettings:
     @property
     def kept_abs_d(self) -> float | None:
         """|d| above which a test is kept whatever its p: where edges need no significance, p must not lose any."""
-        return self.min_abs_d if self.max_q is None else None
+        return self.rule.min_abs_d if self.rule.max_q is None else None
 
     def __post_init__(self) -> None:
         for name, allowed in (("engine", ENGINES), ("confirm", CONFIRM)):

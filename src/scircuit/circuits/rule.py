@@ -1,0 +1,119 @@
+"""`EdgeRule`: the one place that says which tests are edges."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from scircuit.errors import ScircuitError
+from scircuit.stats.multiple import benjamini_hochberg
+
+Tests = Mapping[str, Any] | pd.DataFrame
+"""Columns of tests by name, as a table or as arrays of one shape."""
+
+Votes = tuple[np.ndarray, np.ndarray]
+
+
+def _abstaining(tests: Tests) -> Votes:
+    return np.maximum(_column(tests, "n_pos"), _column(tests, "n_neg")), _column(tests, "n_nonzero")
+
+
+def _zero_as_negative(tests: Tests) -> Votes:
+    positive, cells = _column(tests, "n_pos"), _column(tests, "n_cells")
+    return np.maximum(positive, cells - positive), cells
+
+
+VOTES: Mapping[str, Callable[[Tests], Votes]] = {"nonzero": _abstaining, "zero_as_negative": _zero_as_negative}
+"""Per word for consistency: the cells that agree in sign and the cells that have a vote, float64 `[test]` each."""
+
+
+@dataclass(frozen=True)
+class EdgeRule:
+    """Which tests are edges: |d| > min_abs_d, consistency > min_consistency, q < max_q, all strict.
+
+    Attributes
+    ----------
+    min_abs_d : float
+        Threshold on |Cohen's d| (mean / sd over the cells in which the source fires).
+    min_consistency : float
+        Threshold on the share of cells that agree in sign.
+    max_q : float or None
+        Threshold on the Benjamini-Hochberg q-value; None asks for no significance at all.
+    min_nonzero : int
+        Fewest cells with a non-zero response.
+    consistency : str
+        `nonzero` (zeros abstain) or `zero_as_negative` (the published rule).
+    top_k : int or None
+        Keep only the k largest |d| of each source and target layer; None keeps all.
+    """
+
+    min_abs_d: float = 0.5
+    min_consistency: float = 0.7
+    max_q: float | None = 0.05
+    min_nonzero: int = 10
+    consistency: str = "nonzero"
+    top_k: int | None = None
+
+    def __post_init__(self) -> None:
+        if self.consistency not in VOTES:
+            raise ScircuitError(f"consistency is {self.consistency!r}; choose one of {', '.join(VOTES)}.")
+        if self.max_q is not None and not 0 < self.max_q <= 1:
+            raise ScircuitError(f"max_q is {self.max_q}; give a rate in (0, 1], or None for no test.")
+        for name in ("min_abs_d", "min_consistency", "min_nonzero"):
+            if getattr(self, name) < 0:
+                raise ScircuitError(f"{name} is {getattr(self, name)}; give a number of at least 0.")
+        if self.top_k is not None and self.top_k < 1:
+            raise ScircuitError(f"top_k is {self.top_k}; give at least 1, or None to keep every edge.")
+
+    def votes(self, tests: Tests) -> Votes:
+        """Cells that agree in sign, and cells that have a vote; float64 `[test]` each."""
+        return VOTES[self.consistency](tests)
+
+    def agreement(self, tests: Tests) -> np.ndarray:
+        """Consistency under this rule, float64 `[test]`; 0 where no cell has a vote."""
+        agree, of = self.votes(tests)
+        return np.divide(agree, of, out=np.zeros_like(of), where=of > 0)
+
+    def q_values(self, tests: Tests, n_tests: int | None = None) -> np.ndarray:
+        """Benjamini-Hochberg q over the tests that responded, float64 `[test]`; 1 where none did.
+
+        `n_tests` is the size of the family where the table holds only a part of it (those with a small p).
+        """
+        responded = _column(tests, "n_nonzero") > 0
+        q = np.ones(responded.shape)
+        q[responded] = benjamini_hochberg(_column(tests, "p_value")[responded], n_tests)
+        return q
+
+    def passes(self, tests: Tests, n_tests: int | None = None, q: np.ndarray | None = None) -> np.ndarray:
+        """Which tests are edges but for `top_k`, bool `[test]`.
+
+        d counts in the precision in which tables store it (float32), whatever it was computed in, so that a test at a
+        threshold is judged alike before and after it was written.
+
+        Parameters
+        ----------
+        tests : DataFrame or mapping of arrays
+            `cohens_d, n_cells, n_nonzero, n_pos, n_neg`, and for `max_q` without `q` also `p_value`.
+        n_tests : int, optional
+            As in `q_values`.
+        q : float `[test]`, optional
+            q-values that are known already.
+        """
+        d = np.abs(np.asarray(tests["cohens_d"], dtype=np.float32)).astype(np.float64)
+        n_nonzero = _column(tests, "n_nonzero")
+        passes = (d > self.min_abs_d) & (self.agreement(tests) > self.min_consistency)
+        passes &= (n_nonzero > 0) & (n_nonzero >= self.min_nonzero)
+        if self.max_q is not None:
+            passes &= (self.q_values(tests, n_tests) if q is None else q) < self.max_q
+        return passes
+
+
+DEFAULT = EdgeRule()
+PAPER = EdgeRule(max_q=None, min_nonzero=0, consistency="zero_as_negative", top_k=50)
+"""The published rule (arXiv 2603.01752): no test, zeros count as negative, top 50 per source and layer."""
+
+
+def _column(tests: Tests, name: str) -> np.ndarray:
+    return np.asarray(tests[name], dtype=np.float64)
