@@ -15,7 +15,6 @@ from scircuit.circuits.circuit import Circuit
 from scircuit.circuits.export import (
     decoupler_net,
     read_neuronpedia,
-    read_published,
     to_networkx,
     write_cytoscape,
     write_graphml,
@@ -26,6 +25,7 @@ from scircuit.circuits.rule import EdgeRule
 from scircuit.circuits.schema import ENDS
 from scircuit.circuits.synthetic import planted_circuit
 from scircuit.errors import ScircuitError
+from scircuit.published.graph import read_published
 
 TEXT = {"type": "string"}
 TEXTS = {"type": "array", "items": TEXT}

@@ -8,7 +8,9 @@ from scircuit.errors import ScircuitError
 from scircuit.knowledge.gmt import GeneSets
 from scircuit.knowledge.networks import Network
 from scircuit.published.annotation import annotate_as_published, label_as_published
-from scircuit.published.label_rules import PublishedRule, label_ends, ontology
+from scircuit.published.annotation_rule import PublishedRule, label_ends, ontology
+
+NO_BACKGROUND = pd.DataFrame()
 
 
 def network(name, pairs, directed):
@@ -100,7 +102,7 @@ def test_a_link_counts_double_for_scgpt(case):
 def test_the_rule_in_the_tables_of_a_run(case):
     features, libraries, trrust, string = case
     rule = PublishedRule.of(libraries, [trrust, string], alpha=0.4)
-    table, found = rule.annotate(features)
+    table, found = rule.annotate(features, NO_BACKGROUND)
     raw = annotate_as_published(features, libraries, trrust=trrust, string=string, alpha=0.4)
     terms = found.terms
     assert terms["term"].tolist() == raw["term"].tolist()
@@ -113,7 +115,7 @@ def test_the_rule_in_the_tables_of_a_run(case):
     layer = features[features["layer"] == first["layer"]]
     n = len({g for genes in layer["top_genes"] for g in genes})
     assert first["fold"] == pytest.approx(first["n_overlap"] / (first["set_size"] * first["query_size"] / n))
-    assert rule.control(features, draws=5, seed=0).n_annotated == (table["n_terms"] > 0).sum()
+    assert rule.control(features, NO_BACKGROUND, draws=5, seed=0).n_annotated == (table["n_terms"] > 0).sum()
 
     sources = features[["layer", "feature"]].iloc[:2]
     ends = label_ends(table, sources)
@@ -126,7 +128,7 @@ def test_nothing_annotated_is_no_error(case):
     far = GeneSets.from_dict("GO_BP", {"s": [f"X{i}" for i in range(6)]})
     silent = features.assign(top_genes=[[] for _ in range(len(features))])
     for case_features in (features, silent):
-        table, found = PublishedRule.of([far], []).annotate(case_features)
+        table, found = PublishedRule.of([far], []).annotate(case_features, NO_BACKGROUND)
         assert len(found.terms) == 0
         assert set(table["label"]) | set(table["target_label"]) == {"unlabelled"}
         assert set(table["score"]) == {0.0}
@@ -136,6 +138,8 @@ def test_nothing_annotated_is_no_error(case):
     ("name", "expected"),
     [
         ("go_bp_2023", "GO_BP"),
+        ("c5.go.bp.v2023.2.Hs.symbols", "GO_BP"),
+        ("gobp", "GO_BP"),
         ("enrichr.GO_Biological_Process_2021", "GO_BP"),
         ("KEGG_2021_Human", "KEGG"),
         ("reactome_2022", "Reactome"),

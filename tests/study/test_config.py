@@ -14,7 +14,7 @@ from scircuit.circuits.synthetic import planted_circuit
 from scircuit.cli.app import app
 from scircuit.config import PROFILES, RunConfig
 from scircuit.errors import ScircuitError
-from scircuit.published.condition_numbers import condition_numbers
+from scircuit.published.counts import condition_numbers
 from scircuit.published.numbers import published_numbers
 from scircuit.study.config import CompareSection, DiseaseSection, PerturbationSection, load_study, parse_study
 from scircuit.study.plan import plan_study

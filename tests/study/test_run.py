@@ -19,9 +19,8 @@ from scircuit.circuits.schema import ENDS, SOURCE
 from scircuit.cli.app import app
 from scircuit.errors import ScircuitError
 from scircuit.published import definitions as paper
-from scircuit.published.condition_numbers import _coactive
+from scircuit.published.counts import _coactive, disease_categories, gene_pair_numbers
 from scircuit.published.numbers import published_numbers
-from scircuit.published.pooled import disease_categories, gene_pair_numbers
 from scircuit.runs.stages import run
 from scircuit.study.config import load_study
 from scircuit.study.outside import concordance, published_circuit

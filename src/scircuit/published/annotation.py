@@ -16,10 +16,10 @@ from scircuit.errors import ScircuitError
 from scircuit.features.hypergeometric import overlap_p_each
 from scircuit.knowledge.gmt import GeneSets
 from scircuit.knowledge.networks import Network
+from scircuit.published.definitions import SOURCE_LIBRARIES, TARGET_LIBRARY, labels
 from scircuit.stats.multiple import benjamini_hochberg
 
-SOURCE_LIBRARIES = ("GO_BP", "KEGG", "Reactome")
-TARGET_LIBRARY = "GO_BP"
+_KEY = ["layer", "feature"]
 N_TOP, MIN_SIZE, MAX_SIZE, MIN_OVERLAP = 20, 5, 500, 2
 UNKNOWN_SOURCE, UNKNOWN_TARGET = "unknown", "unannotated"
 
@@ -111,18 +111,14 @@ def label_as_published(
     annotations - log10(max(min q, 1e-30)), links counted with q = 1. The study's program takes 1 for Geneformer and 2
     for scGPT as `link_score`.
     """
-    key = ["layer", "feature"]
-    tested = annotations[annotations["library"].isin(source_libraries)]
-    source = tested.groupby(key, sort=False)["term"].first()
-    go = annotations[annotations["library"].isin(target_libraries)]
-    target = go.sort_values("q_value", kind="stable").groupby(key, sort=False)["term"].first()
-    groups = annotations.assign(worth=np.where(annotations["n_links"] > 0, link_score, 1)).groupby(key)
+    found = labels(annotations, source_libraries, target_libraries)
+    groups = annotations.assign(worth=np.where(annotations["n_links"] > 0, link_score, 1)).groupby(_KEY)
     best = groups["q_value"].agg(lambda q: q.fillna(1.0).min()).clip(lower=1e-30).astype(float)
     score = 10 * groups["library"].nunique() + groups["worth"].sum() - np.log10(best)
-    out = features[key].copy()
+    out = features[_KEY].copy()
     index = pd.MultiIndex.from_frame(out)
-    out["source_label"] = source.reindex(index).fillna(UNKNOWN_SOURCE).to_numpy()
-    out["target_label"] = target.reindex(index).fillna(UNKNOWN_TARGET).to_numpy()
+    out["source_label"] = found["source_label"].reindex(index).fillna(UNKNOWN_SOURCE).to_numpy()
+    out["target_label"] = found["target_label"].reindex(index).fillna(UNKNOWN_TARGET).to_numpy()
     out["score"] = score.reindex(index).fillna(0.0).to_numpy()
     return out
 

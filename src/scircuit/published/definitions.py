@@ -1,10 +1,10 @@
 """The published definitions (arXiv 2603.01752), as they were computed, for comparison with ours.
 
-Section numbers are those of the published pipeline's stages; `scircuit.published.profiles` puts both side
-by side and says what differs. Edges are those of the rule `scircuit.circuits.build.PAPER`.
+Edges are those of the rule `scircuit.circuits.rule.PAPER`; `scircuit.published.profiles` puts both side by side and
+says what differs.
 """
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -12,18 +12,9 @@ import pandas as pd
 
 from scircuit.circuits.schema import SOURCE
 
-LABEL_ONTOLOGIES = ("GO_BP", "KEGG", "Reactome")
-
-
-def cohens_d(deltas: np.ndarray) -> float:
-    """Mean over max(sd, 1e-10), sd with ddof 1: the standardised effect on one target over cells."""
-    return float(np.mean(deltas) / max(np.std(deltas, ddof=1), 1e-10))
-
-
-def consistency(deltas: np.ndarray) -> float:
-    """max(pos, n - pos) / n, pos counting deltas > 0: a silent cell agrees with a fall."""
-    positive, n = int((deltas > 0).sum()), len(deltas)
-    return max(positive, n - positive) / n
+SOURCE_LIBRARIES = ("GO_BP", "KEGG", "Reactome")
+TARGET_LIBRARY = "GO_BP"
+"""Libraries that label sources, and the one that labels targets."""
 
 
 def inhibitory_share(edges: pd.DataFrame) -> float:
@@ -31,29 +22,19 @@ def inhibitory_share(edges: pd.DataFrame) -> float:
     return float((edges["cohens_d"] < 0).mean())
 
 
-def source_label(annotations: pd.DataFrame) -> str:
-    """Term of the first annotation in file order of an allowed ontology, else `unknown`.
-
-    `annotations` has `ontology, term`, in file order, of one latent.
-    """
-    allowed = annotations.loc[annotations["ontology"].isin(LABEL_ONTOLOGIES), "term"]
-    return str(allowed.iloc[0]) if len(allowed) else "unknown"
-
-
-def target_label(annotations: pd.DataFrame) -> str:
-    """GO BP term with the smallest adjusted p, first in file order among equals, else `unannotated`."""
-    go = annotations.loc[annotations["ontology"] == "GO_BP"]
-    return str(go["term"].iloc[int(np.argmin(go["p_adjusted"].to_numpy()))]) if len(go) else "unannotated"
-
-
-def labels(annotations: pd.DataFrame) -> pd.DataFrame:
+def labels(
+    annotations: pd.DataFrame,
+    source_libraries: Sequence[str] = SOURCE_LIBRARIES,
+    target_libraries: Sequence[str] = (TARGET_LIBRARY,),
+) -> pd.DataFrame:
     """`source_label` and `target_label` of every latent, NaN where a rule finds none; indexed by (layer, feature).
 
-    `annotations` has `layer, feature, library, term, q_value` of all latents, in file order.
+    A source is called by its first annotation in file order, a target by the one with the smallest q, the first in
+    file order among equals. `annotations` has `layer, feature, library, term, q_value` of all latents, in file order.
     """
     key = ["layer", "feature"]
-    source = annotations[annotations["library"].isin(LABEL_ONTOLOGIES)].groupby(key, sort=False)["term"].first()
-    go = annotations[annotations["library"] == "GO_BP"].sort_values("q_value", kind="stable")
+    source = annotations[annotations["library"].isin(source_libraries)].groupby(key, sort=False)["term"].first()
+    go = annotations[annotations["library"].isin(target_libraries)].sort_values("q_value", kind="stable")
     target = go.groupby(key, sort=False)["term"].first()
     return pd.DataFrame({"source_label": source, "target_label": target})
 
@@ -160,63 +141,3 @@ def d_ratios(effects: pd.DataFrame, sets: pd.DataFrame) -> pd.DataFrame:
         rows.append(ratio.rename("ratio").reset_index().assign(subset=subset, order=subset.bit_count()))
     columns = ["set_id", "subset", "order", *key[1:], "ratio"]
     return pd.concat(rows, ignore_index=True)[columns] if rows else pd.DataFrame(columns=columns)
-
-
-class Consensus(NamedTuple):
-    """Label pairs found in both models, and the published null for their number."""
-
-    observed: int
-    expected: float
-    enrichment: float
-    p_value: float
-
-
-def consensus(
-    first: Iterable[tuple[str, str]],
-    second: Iterable[tuple[str, str]],
-    permutations: Iterable[Sequence[int]],
-) -> Consensus:
-    """Shared label pairs against random bijections of the second model's labels, applied to both ends.
-
-    Labels are sorted before they are permuted (the published order depended on Python's hash seed). p is
-    mean(permuted >= observed), without the + 1; enrichment is observed / max(mean permuted, 1). Pairs of
-    a label with itself count.
-
-    Parameters
-    ----------
-    first, second : pairs of (source label, target label)
-    permutations : iterable of int sequences
-        Each a permutation of range(number of the second model's labels).
-    """
-    own, other = set(first), set(second)
-    labels = sorted({label for pair in other for label in pair})
-    number = {label: i for i, label in enumerate(labels)}
-    observed = len(own & other)
-    counts = [len(own & {(labels[p[number[a]]], labels[p[number[b]]]) for a, b in other}) for p in permutations]
-    mean = float(np.mean(counts))
-    return Consensus(observed, mean, observed / max(mean, 1.0), float(np.mean(np.array(counts) >= observed)))
-
-
-def gene_pairs(edges: pd.DataFrame, genes: Mapping[tuple[int, int], Sequence[str]], n_genes: int = 10) -> pd.DataFrame:
-    """Gene-level predictions: top genes of the source x top genes of the target, weighted by rank.
-
-    w = 1 / ((i + 1)(j + 1)) for ranks i, j from 0; `mean_d` = sum(d w) / number of edges (not of weights),
-    `mean_abs_d` likewise, `max_abs_d` unweighted. Identical genes are skipped. Kept: two edges or more, or
-    max |d| > 2. Sorted by `mean_abs_d`.
-
-    `genes` gives each (layer, feature) its genes, best first.
-    """
-    rows = []
-    columns = ["source_layer", "source_feature", "target_layer", "target_feature", "cohens_d"]
-    for source_layer, source, target_layer, target, d in edges[columns].itertuples(index=False):
-        for i, a in enumerate(genes.get((source_layer, source), ())[:n_genes]):
-            for j, b in enumerate(genes.get((target_layer, target), ())[:n_genes]):
-                if a != b:
-                    weight = 1 / ((i + 1) * (j + 1))
-                    rows.append((a, b, d * weight, abs(d) * weight, abs(d)))
-    table = pd.DataFrame(rows, columns=["source_gene", "target_gene", "d", "abs_d", "largest"])
-    pairs = table.groupby(["source_gene", "target_gene"]).agg(
-        n_edges=("d", "size"), mean_d=("d", "mean"), mean_abs_d=("abs_d", "mean"), max_abs_d=("largest", "max")
-    )
-    kept = pairs[(pairs["n_edges"] >= 2) | (pairs["max_abs_d"] > 2)]
-    return kept.sort_values("mean_abs_d", ascending=False, kind="stable").reset_index()

@@ -10,8 +10,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from scircuit.published.condition_numbers import FILE
-from scircuit.study.config import StudyConfig
+from scircuit.published.counts import FILE
 
 WHOLE = "study"
 """The scope of a number that belongs to no single condition."""
@@ -65,26 +64,27 @@ class PublishedNumber:
 @lru_cache(maxsize=1)
 def published_numbers() -> tuple[PublishedNumber, ...]:
     """Every number of the packaged table."""
-    text = (files("scircuit.study") / "data" / "published.toml").read_text(encoding="utf-8")
+    text = (files("scircuit.published") / "data" / "published.toml").read_text(encoding="utf-8")
     return tuple(PublishedNumber(**row) for row in tomllib.loads(text)["numbers"])
 
 
-def compare_numbers(study: StudyConfig) -> pd.DataFrame:
+def compare_numbers(root: Path, conditions: Mapping[str, str | None]) -> pd.DataFrame:
     """One row per number and scope (a condition, or the whole study); rows of which nothing is known are left out.
 
+    `root` is the folder of a study, `conditions` its conditions by name and the published one that each repeats.
     Columns: `number, title, scope, published_as` (A, B, T, G or `all`), `published`; `paper, paper_null, paper_p` (ours
     under the published definition); `default, low, high, null, p_value, n, unit_of_n` (ours under the corrected one);
     `unit, definition, corrected, source`.
     """
     rows = []
-    reader = _Reader(study.out)
+    reader = _Reader(root)
     for number in published_numbers():
         if number.of_study:
             rows.append(_row(number, WHOLE, "all", reader, ""))
             continue
-        rows += [_row(number, c.name, c.published or "", reader, f"conditions/{c.name}") for c in study.conditions]
+        rows += [_row(number, c, known or "", reader, f"conditions/{c}") for c, known in conditions.items()]
         if "all" in number.published:
-            rows.append(_total(number, rows, study))
+            rows.append(_total(number, rows, len(conditions)))
     table = pd.DataFrame(rows, columns=list(COLUMNS))
     known = table[["published", "paper", "default"]].notna().any(axis=1)
     return table[known].reset_index(drop=True)
@@ -159,12 +159,12 @@ def _row(number: PublishedNumber, scope: str, known_as: str, reader: _Reader, ru
     }
 
 
-def _total(number: PublishedNumber, rows: list[dict[str, object]], study: StudyConfig) -> dict[str, object]:
+def _total(number: PublishedNumber, rows: list[dict[str, object]], n_conditions: int) -> dict[str, object]:
     """What the published study says of itself as a whole, beside the sum over our conditions where it is one."""
     own = [row for row in rows if row["number"] == number.id]
     total: dict[str, object] = {**own[0], "scope": WHOLE, "published_as": "all", "published": number.published["all"]}
     total |= dict.fromkeys(("low", "high", "p_value", "paper_null", "paper_p"), np.nan)
-    summed = number.adds_up and len(own) == len(study.conditions)
+    summed = number.adds_up and len(own) == n_conditions
     for key in ("paper", "default", "null"):
         total[key] = float(np.sum([row[key] for row in own])) if summed else np.nan
     total["n"] = int(np.sum([row["n"] for row in own])) if summed else 0

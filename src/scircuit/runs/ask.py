@@ -13,8 +13,8 @@ from scircuit.analysis.registry import QUESTIONS, TABLES, analyze, answerable, h
 from scircuit.analysis.result import GLOSSARY, Measure, Result
 from scircuit.circuits.circuit import Circuit
 from scircuit.errors import ScircuitError
+from scircuit.published.annotation_rule import annotate_run_as_published
 from scircuit.published.profiles import compare_profiles, profile
-from scircuit.published.stage import annotate_run_as_published
 
 log = logging.getLogger(__name__)
 ANSWERS = "answers.parquet"

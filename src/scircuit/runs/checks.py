@@ -16,7 +16,7 @@ from scircuit.runs.inputs import (
     listed,
     networks,
     open_saes,
-    published_rule,
+    rule_of_annotation,
     sae_training,
     trace_settings,
 )
@@ -47,13 +47,10 @@ def check_inputs(config: RunConfig, model: FoundationModel) -> None:
 def check_features(config: RunConfig) -> None:
     """Refuse gene sets, networks and options of the atlas that cannot be had."""
     f = config.features
-    if f.annotation not in ("corrected", "published"):
-        raise ScircuitError(f"features.annotation = {f.annotation!r} is unknown; it may be corrected or published.")
     libraries, linked = gene_set_libraries(config), networks(config)
     if not libraries:
         raise ScircuitError("features.gene_sets is empty; name programs, a GMT file, or both.")
-    if f.annotation == "published":
-        published_rule(config, libraries, linked)
+    rule_of_annotation(config, libraries, linked)
     if f.ranked:
         import_decoupler()
     if f.coactivation:

@@ -2,7 +2,6 @@
 
 import logging
 from collections.abc import Mapping, Sequence
-from typing import Any
 
 import pandas as pd
 
@@ -11,15 +10,13 @@ from scircuit.cells.tokens import TokenStore
 from scircuit.config import RunConfig
 from scircuit.features.catalogue import Catalogue, build_catalogue
 from scircuit.features.coactivation import Limits, find_modules, match_layers
-from scircuit.features.control import random_gene_control
-from scircuit.features.enrichment import Enrichment, enrich
-from scircuit.features.labels import label_features
+from scircuit.features.enrichment import Enrichment
 from scircuit.features.ranked import rank_enrich
 from scircuit.features.support import network_support
 from scircuit.knowledge.gmt import GeneSets
 from scircuit.knowledge.networks import Network
 from scircuit.models.base import FoundationModel
-from scircuit.runs.inputs import gene_set_libraries, networks, published_rule
+from scircuit.runs.inputs import gene_set_libraries, networks, rule_of_annotation
 from scircuit.runs.run import RunFolder
 from scircuit.runs.tokens import batch_size, categories, split_cells
 from scircuit.sae import LinearSAE
@@ -69,20 +66,10 @@ def annotate(
 ) -> tuple[pd.DataFrame, Enrichment, dict[str, float] | None]:
     """Labelled features, terms, and the chance of an annotation, by the run's rule of annotation."""
     f, features, control = config.features, catalogue.features, None
-    anything = bool(f.control_draws and features["top_genes"].map(len).any())
-    if f.annotation == "published":
-        rule = published_rule(config, libraries, linked)
-        if anything:
-            control = rule.control(features, draws=f.control_draws, seed=config.seed).as_dict()
-        labelled, found = rule.annotate(features)
-    else:
-        options: dict[str, Any] = {"alpha": f.alpha, "min_overlap": f.min_overlap}
-        found = enrich(features, libraries, catalogue.background, **options)
-        labelled = label_features(features, found.terms)
-        if anything:
-            control = random_gene_control(
-                features, libraries, catalogue.background, draws=f.control_draws, seed=config.seed, **options
-            ).as_dict()
+    rule = rule_of_annotation(config, libraries, linked)
+    if f.control_draws and features["top_genes"].map(len).any():
+        control = rule.control(features, catalogue.background, draws=f.control_draws, seed=config.seed).as_dict()
+    labelled, found = rule.annotate(features, catalogue.background)
     if control is not None:
         log.info(
             "%.1f %% of latents are annotated, %.1f %% with random genes",

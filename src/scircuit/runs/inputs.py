@@ -11,13 +11,14 @@ from scircuit.cells.files import open_cells
 from scircuit.circuits.rule import EdgeRule
 from scircuit.config import RunConfig
 from scircuit.errors import ScircuitError
+from scircuit.features.annotation import AnnotationRule
 from scircuit.knowledge.gmt import GeneSets
 from scircuit.knowledge.networks import Network
 from scircuit.knowledge.registry import load_gene_sets, load_network
 from scircuit.models.base import FoundationModel
 from scircuit.models.load import load_model
 from scircuit.models.stack import BlockStack
-from scircuit.published.label_rules import PublishedRule
+from scircuit.published.annotation_rule import annotation_rule
 from scircuit.sae import LinearSAE, SaeTraining, load_saes, read_saes, require_traceable
 from scircuit.sae.checkpoint import MANIFEST
 from scircuit.tracing.settings import TraceSettings
@@ -133,10 +134,11 @@ def networks(config: RunConfig) -> list[Network]:
     return [load_network(name) for name in config.features.networks]
 
 
-def published_rule(config: RunConfig, libraries: Sequence[GeneSets], linked: Sequence[Network]) -> PublishedRule:
-    """The published rules of annotation with the run's gene sets and networks."""
+def rule_of_annotation(config: RunConfig, libraries: Sequence[GeneSets], linked: Sequence[Network]) -> AnnotationRule:
+    """The run's rule of annotation with its gene sets and networks."""
     f = config.features
-    return PublishedRule.of(libraries, linked, alpha=f.alpha, link_score=f.link_score)
+    options = {"alpha": f.alpha, "min_overlap": f.min_overlap, "link_score": f.link_score}
+    return annotation_rule(f.annotation, libraries, linked, **options)  # type: ignore[arg-type]
 
 
 def sae_training(config: RunConfig, seed: int) -> SaeTraining:

@@ -18,7 +18,7 @@ from scircuit.features.catalogue import Catalogue
 from scircuit.features.sources import Sources, select_sources
 from scircuit.models.base import FoundationModel
 from scircuit.models.origin import Origin
-from scircuit.published.label_rules import label_ends
+from scircuit.published.annotation_rule import label_ends
 from scircuit.runs.facts import hardware, versions
 from scircuit.runs.inputs import trace_settings
 from scircuit.runs.probe import extra_interventions

@@ -8,7 +8,7 @@ from typing import Any
 from scircuit._io import write_json
 from scircuit.circuits.circuit import Circuit
 from scircuit.circuits.synthetic import planted_circuit
-from scircuit.published.condition_numbers import write_numbers
+from scircuit.published.counts import write_numbers
 from scircuit.report import write_report
 from scircuit.report.runs import run_of_folder
 from scircuit.runs.ask import ask, ask_run, questions_of

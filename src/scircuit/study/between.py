@@ -6,24 +6,21 @@ from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
 
-import numpy as np
 import pandas as pd
 
 from scircuit._io import atomic
-from scircuit.analysis.conditions import Condition, LabelledEdges, label_vocabulary, traced_cells
+from scircuit.analysis.conditions import Condition, traced_cells
 from scircuit.analysis.result import Measure, Result
 from scircuit.circuits.circuit import Circuit
 from scircuit.circuits.rule import PAPER
 from scircuit.errors import ScircuitError
-from scircuit.published.pooled import disease_categories, gene_pair_numbers
+from scircuit.published.counts import disease_categories, gene_pair_numbers, label_numbers
 from scircuit.runs import compare as comparing
 from scircuit.runs.conditions import open_conditions
 from scircuit.study.config import StudyConfig
 
 log = logging.getLogger(__name__)
 ANSWERS = "answers.parquet"
-STRONG = 1.0
-"""Mean |d| above which the published study called a label pair of high confidence, in either model."""
 
 
 class Answers:
@@ -89,42 +86,3 @@ def fewest_cells(runs: Sequence[Path]) -> int | None:
         return None
     log.info("the traces are of %s cells; all are compared in %d", ", ".join(map(str, sizes)), min(sizes))
     return min(sizes)
-
-
-def label_numbers(conditions: Sequence[Condition]) -> Result:
-    """How many edges, labels and label pairs the conditions have, pooled as the published study pools them.
-
-    Measures `both_labelled_edges, labels, label_pairs`, `strong_conserved` (pairs of every model with a mean |d| above
-    1 in each) and, per model, `label_pairs_MODEL`. Table: one row per label pair and model, `source_label,
-    target_label, model, n_edges, mean_abs_d`.
-    """
-    labels = label_vocabulary([c.circuit for c in conditions])
-    parts = []
-    for condition in conditions:
-        own = LabelledEdges.of(condition.circuit, labels)
-        d = np.abs(condition.circuit.edges["cohens_d"].to_numpy(np.float64)[own.row])
-        parts.append(pd.DataFrame({"source": own.source, "target": own.target, "model": condition.model, "abs_d": d}))
-    edges = pd.concat(parts, ignore_index=True)
-    pairs = edges.groupby(["source", "target", "model"]).agg(n_edges=("abs_d", "size"), mean_abs_d=("abs_d", "mean"))
-    pairs = pairs.reset_index()
-    models = list(dict.fromkeys(c.model for c in conditions))
-    strong = pairs[pairs["mean_abs_d"] > STRONG].groupby(["source", "target"]).size()
-    n = len(edges)
-    counts = {
-        "both_labelled_edges": n,
-        "labels": len(set(edges["source"]) | set(edges["target"])),
-        "label_pairs": len(pairs[["source", "target"]].drop_duplicates()),
-        "strong_conserved": int((strong == len(models)).sum()),
-        **{f"label_pairs_{model}": int((pairs["model"] == model).sum()) for model in models},
-    }
-    table = pd.DataFrame(
-        {
-            "source_label": labels.to_numpy()[pairs["source"]],
-            "target_label": labels.to_numpy()[pairs["target"]],
-            **{name: pairs[name] for name in ("model", "n_edges", "mean_abs_d")},
-        }
-    )
-    measures = pd.DataFrame(
-        [Measure(name, count, n=n) for name, count in counts.items()], columns=list(Measure._fields)
-    )
-    return Result("labels", "label-numbers/1", measures, table, "none: counts", "label pair: labels of the two ends.")

@@ -24,7 +24,7 @@ _OF_CONDITION = ("name", "group", "dictionaries", "published", "seed", *(s for s
 _SAME_MODEL = ("source", "protocol", "dictionaries", "dtype", "options")
 """What decides a model's fingerprint, which a dictionary belongs to."""
 PUBLISHED = ("A", "B", "T", "G")
-"""Conditions of the published study; `data/published.toml` says what each is."""
+"""Conditions of the published study; `published/data/published.toml` says what each is."""
 
 
 @dataclass(frozen=True)

@@ -21,7 +21,7 @@ from scircuit.knowledge.registry import load_gene_sets
 from scircuit.perturbation import differential_expression, open_screen
 from scircuit.perturbation.concordance import pooled_concordance
 from scircuit.perturbation.predictions import paper_gene_pairs
-from scircuit.published.pooled import with_genes
+from scircuit.published.counts import with_genes
 from scircuit.runs.screen import ScreenOptions
 from scircuit.runs.screen import validate as judge
 from scircuit.study.between import Answers

@@ -22,7 +22,7 @@ NUMBERS = "numbers.parquet"
 
 def write_study_report(study: StudyConfig) -> Path:
     """Write `report/numbers.parquet` and `report/index.html`; returns the page."""
-    table = compare_numbers(study)
+    table = compare_numbers(study.out, {c.name: c.published for c in study.conditions})
     folder = study.out / "report"
     with atomic(folder / NUMBERS) as path:
         table.to_parquet(path, index=False)

@@ -129,7 +129,7 @@ def _analyse(run: Path) -> None:
 
 
 def _analyse_as_published(run: Path) -> None:
-    from scircuit.published.condition_numbers import write_numbers
+    from scircuit.published.counts import write_numbers
     from scircuit.runs.ask import ask, questions_of
 
     ask(run, questions_of(run, "all", "paper"), "paper")

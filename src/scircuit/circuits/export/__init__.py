@@ -2,12 +2,10 @@
 
 from scircuit.circuits.export.graphs import decoupler_net, to_networkx, write_cytoscape, write_graphml
 from scircuit.circuits.export.neuronpedia import read_neuronpedia, write_neuronpedia
-from scircuit.published.graph import read_published
 
 __all__ = [
     "decoupler_net",
     "read_neuronpedia",
-    "read_published",
     "to_networkx",
     "write_cytoscape",
     "write_graphml",

@@ -1,9 +1,9 @@
-"""The published numbers of one condition, from its trace, under the published rule and under the run's own. No torch.
+"""What our traces give for the published numbers: of one condition, and of all conditions pooled. No torch.
 
-Each number has an identifier; `published.toml` says what the published study found for it and what it means.
+Each number has an identifier; `data/published.toml` says what the published study found for it and what it means.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import NamedTuple
@@ -13,14 +13,24 @@ import pandas as pd
 
 from scircuit._io import atomic, read_json
 from scircuit._tables import records
+from scircuit.analysis.conditions import Condition, LabelledEdges, label_vocabulary
 from scircuit.analysis.nodes import sizes
+from scircuit.analysis.result import Measure, Result
 from scircuit.circuits.build import build_circuit
 from scircuit.circuits.circuit import Circuit
 from scircuit.circuits.rule import PAPER
 from scircuit.circuits.schema import SOURCE, TARGET
+from scircuit.errors import ScircuitError
+from scircuit.perturbation.predictions import paper_gene_pairs
 from scircuit.published import definitions as paper
+from scircuit.published.disease import KEYWORDS
+from scircuit.published.questions import DEFINITION, NO_NULL
 
 FILE = "analysis/published_numbers.parquet"
+STRONG = 1.0
+"""Mean |d| above which the published study called a label pair of high confidence, in either model."""
+_APART = 10_000
+"""Added to the layers of each further condition, so that latents of different dictionaries stay different."""
 
 
 class Number(NamedTuple):
@@ -154,3 +164,105 @@ def _coactive(run: Path, capped: Circuit) -> Iterator[Number]:
             n_targets = len(edges[TARGET].drop_duplicates())
             yield Number(f"pmi_target_overlap_{where}", "paper", found.target_overlap, n=n_targets, unit_of_n="targets")
             yield Number(f"pmi_exact_pairs_{where}", "paper", found.exact_pairs, n=len(edges))
+
+
+def label_numbers(conditions: Sequence[Condition]) -> Result:
+    """How many edges, labels and label pairs the conditions have, pooled as the published study pools them.
+
+    Measures `both_labelled_edges, labels, label_pairs`, `strong_conserved` (pairs of every model with a mean |d| above
+    1 in each) and, per model, `label_pairs_MODEL`. Table: one row per label pair and model, `source_label,
+    target_label, model, n_edges, mean_abs_d`.
+    """
+    labels = label_vocabulary([c.circuit for c in conditions])
+    parts = []
+    for condition in conditions:
+        own = LabelledEdges.of(condition.circuit, labels)
+        d = np.abs(condition.circuit.edges["cohens_d"].to_numpy(np.float64)[own.row])
+        parts.append(pd.DataFrame({"source": own.source, "target": own.target, "model": condition.model, "abs_d": d}))
+    edges = pd.concat(parts, ignore_index=True)
+    pairs = edges.groupby(["source", "target", "model"]).agg(n_edges=("abs_d", "size"), mean_abs_d=("abs_d", "mean"))
+    pairs = pairs.reset_index()
+    models = list(dict.fromkeys(c.model for c in conditions))
+    strong = pairs[pairs["mean_abs_d"] > STRONG].groupby(["source", "target"]).size()
+    n = len(edges)
+    counts = {
+        "both_labelled_edges": n,
+        "labels": len(set(edges["source"]) | set(edges["target"])),
+        "label_pairs": len(pairs[["source", "target"]].drop_duplicates()),
+        "strong_conserved": int((strong == len(models)).sum()),
+        **{f"label_pairs_{model}": int((pairs["model"] == model).sum()) for model in models},
+    }
+    table = pd.DataFrame(
+        {
+            "source_label": labels.to_numpy()[pairs["source"]],
+            "target_label": labels.to_numpy()[pairs["target"]],
+            **{name: pairs[name] for name in ("model", "n_edges", "mean_abs_d")},
+        }
+    )
+    frame = pd.DataFrame([Measure(name, count, n=n) for name, count in counts.items()], columns=list(Measure._fields))
+    return Result("labels", "label-numbers/1", frame, table, "none: counts", "label pair: labels of the two ends.")
+
+
+def with_genes(circuit: Circuit) -> pd.DataFrame:
+    """Nodes that a gene set names: the published study kept gene lists of annotated latents only."""
+    return circuit.nodes[circuit.nodes["n_terms"] > 0]
+
+
+def gene_pair_numbers(conditions: Sequence[Condition]) -> Result:
+    """Edges whose two ends have genes, and gene pairs kept, over the edges of all conditions together.
+
+    As in arXiv 2603.01752, predictions.
+
+    Measures `edges_with_genes` and `kept` (pairs of two edges or more, or of one with |d| above 2). Table: the kept
+    pairs.
+    """
+    edges, nodes = [], []
+    for number, condition in enumerate(conditions):
+        apart = _APART * number
+        own, named = condition.circuit.edges, with_genes(condition.circuit)
+        moved = {end[0]: own[end[0]].astype(int) + apart for end in (SOURCE, TARGET)}
+        edges.append(own.assign(**moved)[[*SOURCE, *TARGET, "cohens_d"]])
+        nodes.append(named.assign(layer=named["layer"].astype(int) + apart)[["layer", "feature", "top_genes"]])
+    edge, node = pd.concat(edges, ignore_index=True), pd.concat(nodes, ignore_index=True)
+    known = pd.MultiIndex.from_frame(node[["layer", "feature"]])
+    both = pd.Series(True, index=edge.index)
+    for end in (SOURCE, TARGET):
+        both &= pd.MultiIndex.from_frame(edge[end]).isin(known)
+    if not both.any():
+        raise ScircuitError("no edge has a latent that a gene set names at both ends, so no genes are paired.")
+    pairs, n = paper_gene_pairs(edge[both], node), int(both.sum())
+    measures = [Measure("edges_with_genes", n, n=len(edge)), Measure("kept", len(pairs), n=n)]
+    return Result.of("gene_pairs", DEFINITION, measures, pairs, NO_NULL, ["d"])
+
+
+def disease_categories(compared: Path, labels: Result) -> Result:
+    """Per published disease category: its labels, the edges between two of them, and those of conserved pairs.
+
+    From `compare/paper/disease_paper.parquet` and the pooled label pairs of the published rule (`label_numbers`).
+    Measures `CATEGORY_labels, CATEGORY_edges, CATEGORY_conserved_edges, CATEGORY_mean_abs_d`, blanks as underscores.
+    """
+    file = compared / "paper" / "disease_paper.parquet"
+    if not file.is_file():
+        raise ScircuitError(
+            "there are no published disease labels: compare/answers.parquet says why they were refused."
+        )
+    ill = pd.read_parquet(file, columns=["label", "categories"]).set_index("label")["categories"].str.split("; ")
+    pairs = labels.table
+    shared = pairs.groupby(["source_label", "target_label"])["model"].transform("nunique") >= 2
+    rows, measures = [], []
+    for category in KEYWORDS:
+        members = set(ill.index[[category in found for found in ill]])
+        inside = pairs["source_label"].isin(members) & pairs["target_label"].isin(members)
+        n = pairs.loc[inside, "n_edges"]
+        total = (n * pairs.loc[inside, "mean_abs_d"]).sum()
+        found = {
+            "labels": len(members),
+            "edges": int(n.sum()),
+            "conserved_edges": int(pairs.loc[inside & shared, "n_edges"].sum()),
+            "mean_abs_d": float(total / n.sum()) if n.sum() else float("nan"),
+        }
+        rows.append({"category": category, **found})
+        name = category.replace(" ", "_")
+        measures += [Measure(f"{name}_{key}", value, n=len(ill), unit_of_n="labels") for key, value in found.items()]
+    table = pd.DataFrame(rows)
+    return Result.of("disease_categories", DEFINITION, measures, table, NO_NULL, ["d"])

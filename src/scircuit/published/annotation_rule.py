@@ -1,34 +1,42 @@
 """The published annotation in the tables of a run, so that everything after it reads them like the corrected ones."""
 
+import logging
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
 
+from scircuit._io import atomic, read_json
 from scircuit.errors import ScircuitError
+from scircuit.features.annotation import AnnotationRule, CorrectedRule
 from scircuit.features.control import RandomGeneControl, control_of
 from scircuit.features.enrichment import Enrichment
 from scircuit.features.labels import UNLABELLED, readable
 from scircuit.knowledge.gmt import GeneSets
 from scircuit.knowledge.networks import Network
+from scircuit.knowledge.registry import load, load_gene_sets
 from scircuit.published.annotation import (
     N_TOP,
-    SOURCE_LIBRARIES,
-    TARGET_LIBRARY,
     UNKNOWN_SOURCE,
     UNKNOWN_TARGET,
     annotate_as_published,
     label_as_published,
 )
+from scircuit.published.definitions import SOURCE_LIBRARIES, TARGET_LIBRARY
 
-_NAMES = {"GO_BP": r"go[_ ]?bp|go_biological_process", "KEGG": r"kegg", "Reactome": r"reactome"}
+log = logging.getLogger(__name__)
+FILE = "published_annotations.parquet"
+_KEY = ["layer", "feature"]
+_ONTOLOGIES = {"GO_BP": r"go[^a-z]*bp|go[^a-z]*biological[^a-z]*process", "KEGG": r"kegg", "Reactome": r"reactome"}
+"""What the published rules call a library, by a pattern of the name it has here."""
 
 
 @dataclass(frozen=True)
 class PublishedRule:
-    """Gene sets and networks as the published rules take them (arXiv 2603.01752; see `features.paper`).
+    """Gene sets and networks as the published rules take them .
 
     Attributes
     ----------
@@ -59,7 +67,7 @@ class PublishedRule:
         ScircuitError
             If two libraries are of one ontology, or a network is neither STRING nor TRRUST.
         """
-        named = tuple(replace(sets, name=ontology(sets.name)) for sets in libraries)
+        named = tuple(map(_renamed, libraries))
         names = [sets.name for sets in named]
         twice = [name for name in names if names.count(name) > 1]
         if twice:
@@ -84,13 +92,14 @@ class PublishedRule:
         """See `annotate_as_published`."""
         return annotate_as_published(features, self.libraries, trrust=self.trrust, string=self.string, alpha=self.alpha)
 
-    def control(self, features: pd.DataFrame, *, draws: int, seed: int) -> RandomGeneControl:
+    def control(self, features: pd.DataFrame, background: pd.DataFrame, *, draws: int, seed: int) -> RandomGeneControl:
         """Annotated latents beside the same latents with random genes, under the same permissive rules."""
         return control_of(self.annotations, features, draws=draws, seed=seed)
 
-    def annotate(self, features: pd.DataFrame) -> tuple[pd.DataFrame, Enrichment]:
+    def annotate(self, features: pd.DataFrame, background: pd.DataFrame) -> tuple[pd.DataFrame, Enrichment]:
         """A labelled feature table and the annotations as terms.
 
+        `background` is not used: the published one are the top genes of the layer.
         The table gains the columns of `label_features`, with the source's label as `label`, and `target_label, score`.
         Terms are in the order of the published files, with `odds_ratio, n_links, density` beside the usual columns.
         Links have no test: their p and q are 1, as the published score counts them, and their information is 0.
@@ -101,8 +110,8 @@ class PublishedRule:
             features, found, source_libraries=source_libraries, target_libraries=target_libraries,
             link_score=self.link_score,
         )  # fmt: skip
-        groups = found.assign(q_value=found["q_value"].fillna(1.0)).groupby(["layer", "feature"])
-        index = pd.MultiIndex.from_frame(features[["layer", "feature"]])
+        groups = found.assign(q_value=found["q_value"].fillna(1.0)).groupby(_KEY)
+        index = pd.MultiIndex.from_frame(features[_KEY])
         term = labels["source_label"].where(labels["source_label"] != UNKNOWN_SOURCE, "")
         target = labels["target_label"].where(labels["target_label"] != UNKNOWN_TARGET, "")
         table = features.assign(
@@ -131,10 +140,10 @@ class PublishedRule:
 
     def _terms(self, features: pd.DataFrame, found: pd.DataFrame) -> pd.DataFrame:
         top = features["top_genes"].map(lambda genes: set(list(genes)[:N_TOP]))
-        size = pd.Series(top.map(len).to_numpy(), index=pd.MultiIndex.from_frame(features[["layer", "feature"]]))
+        size = pd.Series(top.map(len).to_numpy(), index=pd.MultiIndex.from_frame(features[_KEY]))
         background = top.groupby(features["layer"]).agg(lambda sets: len(set().union(*sets)))
         n = found["layer"].map(background).to_numpy(dtype=float)
-        query = size.reindex(pd.MultiIndex.from_frame(found[["layer", "feature"]])).to_numpy(dtype=np.int64)
+        query = size.reindex(pd.MultiIndex.from_frame(found[_KEY])).to_numpy(dtype=np.int64)
         set_size = found["set_size"].to_numpy(dtype=float)
         tested = set_size > 0
         # The published sets are not cut to the background, so one may be larger than it.
@@ -152,9 +161,38 @@ class PublishedRule:
         ]  # fmt: skip
 
 
+def annotation_rule(
+    name: str,
+    libraries: Sequence[GeneSets],
+    networks: Sequence[Network],
+    *,
+    alpha: float = 0.05,
+    min_overlap: int = 3,
+    link_score: int = 1,
+) -> AnnotationRule:
+    """The rule called `name`: `corrected` (which knows no networks) or `published` (which has its own overlap).
+
+    Raises
+    ------
+    ScircuitError
+        On an unknown name, or libraries and networks that the rule cannot take.
+    """
+    rules: dict[str, Callable[[], AnnotationRule]] = {
+        "corrected": lambda: CorrectedRule(libraries, alpha, min_overlap),
+        "published": lambda: PublishedRule.of(libraries, networks, alpha=alpha, link_score=link_score),
+    }
+    if name not in rules:
+        raise ScircuitError(f"features.annotation = {name!r} is unknown; it may be {' or '.join(rules)}.")
+    return rules[name]()
+
+
 def ontology(name: str) -> str:
     """`GO_BP`, `KEGG` or `Reactome` where a library's name says so, else the name itself."""
-    return next((known for known, pattern in _NAMES.items() if re.search(pattern, name.lower())), name)
+    return next((known for known, pattern in _ONTOLOGIES.items() if re.search(pattern, name.lower())), name)
+
+
+def _renamed(library: GeneSets) -> GeneSets:
+    return replace(library, name=ontology(library.name))
 
 
 def label_ends(features: pd.DataFrame, sources: pd.DataFrame) -> pd.DataFrame:
@@ -164,7 +202,38 @@ def label_ends(features: pd.DataFrame, sources: pd.DataFrame) -> pd.DataFrame:
     """
     if "target_label" not in features:
         return features
-    is_source = pd.MultiIndex.from_frame(features[["layer", "feature"]]).isin(
-        pd.MultiIndex.from_frame(sources[["layer", "feature"]])
-    )
+    is_source = pd.MultiIndex.from_frame(features[_KEY]).isin(pd.MultiIndex.from_frame(sources[_KEY]))
     return features.assign(label=features["label"].where(is_source, features["target_label"]))
+
+
+def annotate_run_as_published(run: str | Path) -> pd.DataFrame | None:
+    """Write `features/published_annotations.parquet` of a run, once; None where its features are not there.
+
+    Gene sets are those of the run's config. STRING and TRRUST links, which the published rules count as terms, are
+    added where they are in the knowledge cache; the log says what was left out.
+    """
+    folder = Path(run) / "features"
+    config = Path(run) / "config.json"
+    if (folder / FILE).is_file():
+        return pd.read_parquet(folder / FILE)
+    if not (folder / "features.parquet").is_file() or not config.is_file():
+        return None
+    asked = read_json(config)["config"]["features"]["gene_sets"]
+    libraries = [_renamed(load_gene_sets(name)) for name in asked]
+    missing = sorted(set(_ONTOLOGIES) - {library.name for library in libraries})
+    if missing:
+        log.info("published labels come from GO_BP, KEGG and Reactome; this run has no %s", ", ".join(missing))
+    features = pd.read_parquet(folder / "features.parquet", columns=["layer", "feature", "top_genes"])
+    table = annotate_as_published(features, libraries, trrust=_network("trrust"), string=_network("string"))
+    with atomic(folder / FILE) as path:
+        table.to_parquet(path, index=False)
+    return table
+
+
+def _network(name: str) -> Network | None:
+    try:
+        found = load(name)
+    except ScircuitError as error:
+        log.info("the published pseudo-terms are without %s: %s", name.upper(), error)
+        return None
+    return found if isinstance(found, Network) else None
