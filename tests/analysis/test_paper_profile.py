@@ -8,14 +8,16 @@ import pytest
 
 from scircuit.analysis.sign_balance import sign_balance
 from scircuit.circuits.build import build_circuit
-from scircuit.circuits.rule import DEFAULT, PAPER
+from scircuit.circuits.rule import DEFAULT
 from scircuit.circuits.schema import ENDS
 from scircuit.circuits.synthetic import planted_circuit
 from scircuit.errors import ScircuitError
 from scircuit.published import definitions as paper
 from scircuit.published import questions as published
-from scircuit.published.profiles import PROFILES, compare_profiles, profile
+from scircuit.published.definitions import PAPER
+from scircuit.published.profiles import PROFILES, profile
 from scircuit.published.questions import Traced
+from scircuit.published.side_by_side import compare_profiles
 
 
 def edges(*rows):

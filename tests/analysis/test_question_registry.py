@@ -14,6 +14,9 @@ from scircuit.analysis.result import GLOSSARY, Measure, Result
 from scircuit.circuits.schema import ENDS
 from scircuit.circuits.synthetic import planted_circuit
 from scircuit.errors import ScircuitError
+from scircuit.published.annotation_rule import FILE
+from scircuit.published.profiles import profile
+from scircuit.published.questions import DEFINITIONS
 
 
 @pytest.fixture(scope="module")
@@ -50,7 +53,6 @@ def run(tmp_path_factory):
             discovery_d=rng.normal(-1, 1, len(edges)),
         ),
         "coactivation": edges.assign(n_both=150, pmi=1.0),
-        "published_annotations": planted.terms.assign(library="GO_BP"),
         "correlations": edges.assign(gene_r=rng.random(len(edges)), latent_r=rng.random(len(edges))),
     }
     assert set(tables) == set(TABLES)
@@ -58,6 +60,7 @@ def run(tmp_path_factory):
         path = root / TABLES[name][0]
         path.parent.mkdir(exist_ok=True)
         table.to_parquet(path)
+    planted.terms.assign(library="GO_BP").to_parquet(root / "features" / FILE)
     write_dictionaries(root / "saes", rng)
     return root
 
@@ -102,9 +105,9 @@ def test_every_question_answers_and_is_written(run, name, tmp_path):
     assert words["run_id"] == stored["run_id"] == "r"
 
 
-@pytest.mark.parametrize("name", [q.name for q in QUESTIONS.values() if q.published])
+@pytest.mark.parametrize("name", DEFINITIONS)
 def test_the_paper_profile_answers_what_was_published(run, name):
-    result = analyze(name, run, profile="paper")
+    result = profile("paper").analyze(name, run)
     assert result.question == name
     assert result.measures["measure"].is_unique
     assert result.definition.startswith("paper/")
@@ -119,9 +122,9 @@ def test_refusals_name_the_way_out(run, tmp_path):
     with pytest.raises(ScircuitError, match="per-cell effects"):
         analyze("stability", tmp_path)
     with pytest.raises(ScircuitError, match="no published definition"):
-        analyze("mediation", run, profile="paper")
-    with pytest.raises(ScircuitError, match="no profile"):
-        analyze("hubs", run, profile="draft")
+        profile("paper").analyze("mediation", run)
+    with pytest.raises(ScircuitError, match=r"the published annotations need .* run `scircuit features` first"):
+        profile("paper").analyze("coherence", tmp_path)
     with pytest.raises(ScircuitError, match="name the other one"):
         analyze("seed_stability", run)
     with pytest.raises(ScircuitError, match="a second one serves selection, compare_effect_sizes, seed_stability"):
@@ -129,7 +132,7 @@ def test_refusals_name_the_way_out(run, tmp_path):
     with pytest.raises(ScircuitError, match="no option 'n_draws'; it takes draws, seed"):
         analyze("hubs", run, n_draws=5)
     with pytest.raises(ScircuitError, match="take no options"):
-        analyze("hubs", run, profile="paper", draws=5)
+        profile("paper").analyze("hubs", run, draws=5)
     assert answerable(tmp_path) == []
 
 

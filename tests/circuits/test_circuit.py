@@ -11,10 +11,11 @@ from scipy.stats import false_discovery_control
 
 from scircuit.circuits.build import build_circuit
 from scircuit.circuits.circuit import Circuit
-from scircuit.circuits.rule import DEFAULT, PAPER, EdgeRule
+from scircuit.circuits.rule import DEFAULT, EdgeRule
 from scircuit.circuits.schema import EDGES, ENDS
 from scircuit.circuits.synthetic import moments, planted_circuit
 from scircuit.errors import ScircuitError
+from scircuit.published.definitions import PAPER
 
 TABLES = ("edges", "nodes", "tests", "controls", "terms")
 

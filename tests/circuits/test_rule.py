@@ -4,8 +4,9 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from scircuit.circuits.rule import DEFAULT, PAPER, EdgeRule
+from scircuit.circuits.rule import DEFAULT, EdgeRule
 from scircuit.errors import ScircuitError
+from scircuit.published.definitions import PAPER
 
 
 def one(**columns):

@@ -5,8 +5,8 @@ import pandas as pd
 import pytest
 
 from scircuit.errors import ScircuitError
-from scircuit.perturbation.concordance import pooled_concordance
 from scircuit.perturbation.differential import Effects
+from scircuit.published.concordance import pooled_concordance
 
 
 def effects(change: dict[str, list[float]], genes: str, labels: list[str] | None = None) -> Effects:

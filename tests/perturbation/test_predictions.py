@@ -6,12 +6,8 @@ from hypothesis import strategies as st
 
 from scircuit.circuits.synthetic import planted_circuit
 from scircuit.errors import ScircuitError
-from scircuit.perturbation.predictions import (
-    paper_gene_pairs,
-    predict_from_loadings,
-    predict_from_logits,
-    predict_paper,
-)
+from scircuit.perturbation.predictions import predict_from_loadings, predict_from_logits
+from scircuit.published.screen import paper_gene_pairs, predict_paper
 
 
 def random_run(seed: int, n_latents: int = 6, n_genes: int = 9, n_edges: int = 12):

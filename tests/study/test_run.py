@@ -21,9 +21,10 @@ from scircuit.errors import ScircuitError
 from scircuit.published import definitions as paper
 from scircuit.published.counts import _coactive, disease_categories, gene_pair_numbers
 from scircuit.published.numbers import published_numbers
+from scircuit.published.screen import PublishedScreen
 from scircuit.runs.stages import run
 from scircuit.study.config import load_study
-from scircuit.study.outside import concordance, published_circuit
+from scircuit.study.outside import published_circuit
 from scircuit.study.page import cost_table, stages_section
 from scircuit.study.run import run_study, status
 from scircuit.study.stages import keys, stages
@@ -235,12 +236,13 @@ def paired(circuit: Circuit) -> list[tuple[str, str, float]]:
     return found
 
 
-def test_the_published_comparison_with_a_screen(finished_study: Path, monkeypatch):
+def test_the_published_comparison_with_a_screen(finished_study: Path):
     study = study_of(finished_study)
     run = finished_study / "out" / "conditions" / "some"
     circuit = annotated(run)
-    monkeypatch.setattr("scircuit.study.outside.published_circuit", lambda _: circuit)
-    found = concordance(study, run)
+    p = study.perturbation
+    columns = {"perturbation": p.perturbation, "control": p.control}
+    found = PublishedScreen(circuit).as_run(p.screen, bool(p.lines), columns, study.seed)
     measures, pairs = found.measures.set_index("measure"), found.table
     assert len(pairs) == measures.loc["direction", "n"] > 0
     assert (pairs["log2_fold_change"].abs() >= 0.01).all()

@@ -9,11 +9,11 @@ import pytest
 import torch
 
 from scircuit.cells.tokens import tokenize
-from scircuit.circuits.rule import PAPER
 from scircuit.errors import ScircuitError
 from scircuit.models.geneformer import load_geneformer
 from scircuit.models.scgpt import load_scgpt
 from scircuit.models.stream import gene_rows
+from scircuit.published.definitions import PAPER
 from scircuit.sae.settings import SaeTraining
 from scircuit.sae.training import train_saes
 from scircuit.tracing.assemble import Tables

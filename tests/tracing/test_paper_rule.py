@@ -9,9 +9,10 @@ from dictionaries import random_saes
 
 from scircuit.cells.tokens import tokenize
 from scircuit.circuits.build import build_circuit
-from scircuit.circuits.rule import PAPER, EdgeRule
+from scircuit.circuits.rule import EdgeRule
 from scircuit.circuits.schema import TERMS
 from scircuit.models.geneformer import load_geneformer
+from scircuit.published.definitions import PAPER
 from scircuit.tracing.engines.clean import clean_batch, make_jobs
 from scircuit.tracing.engines.interventions import Intervention
 from scircuit.tracing.engines.naive import naive_response

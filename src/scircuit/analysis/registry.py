@@ -1,7 +1,7 @@
 """Every question by name, with the tables it needs: what `scircuit analyze QUESTION` offers."""
 
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field, replace
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from inspect import Parameter, signature
 from pathlib import Path
 from typing import Any
@@ -33,8 +33,6 @@ from scircuit.circuits.circuit import Circuit
 from scircuit.circuits.rule import EdgeRule
 from scircuit.circuits.schema import ENDS
 from scircuit.errors import ScircuitError
-from scircuit.published import questions as published
-from scircuit.published.profiles import profile as named_profile
 
 TABLES: Mapping[str, tuple[str, str]] = {
     "effects": ("trace/effects.parquet", "run `scircuit trace`"),
@@ -47,10 +45,6 @@ TABLES: Mapping[str, tuple[str, str]] = {
     "interaction_sets": ("trace/interaction_sets.parquet", "run `scircuit combine CONFIG`"),
     "confirmation": ("confirmation/edges.parquet", "run `scircuit trace` with confirmation.n_cells above 0"),
     "coactivation": ("features/coactivation_across.parquet", "run with `pair_cells` above 0 under [features]"),
-    "published_annotations": (
-        "features/published_annotations.parquet",
-        "run `scircuit analyze coherence RUN --profile paper`, which annotates as published",
-    ),
     "correlations": ("features/correlations.parquet", "run with `pair_cells` above 0 under [features]"),
 }
 """Tables beside the circuit: where they lie in a run folder, and how they come about."""
@@ -77,9 +71,6 @@ class Question:
         Edge columns it reads beside the ends, so that no more is loaded.
     table_columns : mapping
         The same for tables of `needs` that are long; of others every column is loaded.
-    published : callable or None
-        The published definition, a function of `scircuit.published.questions`; it takes the trace under the published
-        rule (unless `published_of_trace` is false), then the tables of `published_needs`.
     second : str or None
         Keyword under which the function takes the circuit of a second run, where it compares two.
     needs_second : bool
@@ -96,9 +87,6 @@ class Question:
     needs: tuple[str, ...] = ("circuit",)
     edge_columns: tuple[str, ...] = ()
     table_columns: Mapping[str, list[str]] = field(default_factory=dict)
-    published: Callable[..., Result] | None = None
-    published_needs: tuple[str, ...] = ()
-    published_of_trace: bool = True
     second: str | None = None
     needs_second: bool = False
     matched: bool = False
@@ -111,29 +99,24 @@ _EVERY = (
         "How many edges support their target?",
         sign_balance,
         edge_columns=("mean_delta", "weight_effect"),
-        published=published.sign_balance,
     ),
     Question(
         "effect_sizes",
         "How large are the effects?",
         effect_sizes,
         edge_columns=("mean_delta", "cohens_d", "clean_mean", "clean_sd"),
-        published=published.effect_sizes,
     ),
     Question(
         "coherence",
         "Do the ends of an edge share gene sets beyond chance?",
         coherence,
-        published=published.coherence,
-        published_needs=("published_annotations",),
     ),
-    Question("attenuation", "How do edges thin out with depth?", attenuation, published=published.attenuation),
+    Question("attenuation", "How do edges thin out with depth?", attenuation),
     Question(
         "hubs",
         "Which latents hold most edges, and why?",
         hubs,
         edge_columns=("cohens_d",),
-        published=published.hubs,
     ),
     Question(
         "coactivation",
@@ -141,8 +124,6 @@ _EVERY = (
         coactivation,
         ("circuit", "coactivation"),
         table_columns={"coactivation": [*ENDS, "pmi"]},
-        published=published.coactivation,
-        published_needs=("coactivation",),
     ),
     Question("replication", "Are the edges there again in other cells?", replication, ("confirmation",)),
     Question(
@@ -182,9 +163,6 @@ _EVERY = (
         "Do sources add up, or interact?",
         interactions,
         ("interactions", "interaction_sets"),
-        published=published.interactions,
-        published_needs=("interactions", "interaction_sets"),
-        published_of_trace=False,
     ),
     Question(
         "compare_effect_sizes",
@@ -227,9 +205,21 @@ def answerable(run: str | Path) -> list[str]:
     return [q.name for q in found if not q.needs_second]
 
 
-def analyze(
-    name: str, run: str | Path, profile: str = "default", second: str | Path | None = None, **options: Any
-) -> Result:
+def load(
+    run: Path, need: str, question: str, edge_columns: Sequence[str] | None = None, columns: list[str] | None = None
+) -> Any:
+    """The circuit of a run folder, or a table of `TABLES`, with the named columns or all; refused where it is missing.
+
+    `question` is what needs it.
+    """
+    path = _path(run, need)
+    if not path.exists():
+        how = "run `scircuit trace` first" if need == "circuit" else TABLES[need][1]
+        raise ScircuitError(f"{question} needs {path}, which is not there; {how}.")
+    return Circuit.read(path.parent, edge_columns) if need == "circuit" else pd.read_parquet(path, columns=columns)
+
+
+def analyze(name: str, run: str | Path, second: str | Path | None = None, **options: Any) -> Result:
     """Ask one question of a run folder (`circuit/`, `trace/`, `features/` of docs/architecture.md).
 
     Parameters
@@ -237,26 +227,18 @@ def analyze(
     name : str
         A key of `QUESTIONS`.
     run : folder
-    profile : str
-        `default`, or `paper` for the published definition computed from the same trace.
     second : folder, optional
         Another run, for the questions that compare two.
     options
-        Keywords of the question's function (default profile only). A `rule` is by default the one that the run's
-        circuit was built with.
+        Keywords of the question's function. A `rule` is by default the one that the run's circuit was built with.
 
     Raises
     ------
     ScircuitError
-        On an unknown question, profile or option, a question without a published definition, or a table or second
-        run that is missing, with how to make it.
+        On an unknown question or option, or a table or second run that is missing, with how to make it.
     """
     asked = question(name)
     run = Path(run)
-    if named_profile(profile).name == "paper":
-        if options or second is not None:
-            raise ScircuitError("the published definitions take no options and no second run; leave them out.")
-        return _analyze_as_published(asked, run)
     options = _checked_options(asked, run, options)
     options |= _of_second(asked, run, None if second is None else Path(second))
     return asked.function(*(_load(run, need, asked) for need in asked.needs), **options)
@@ -308,29 +290,9 @@ def _few_responses(run: Path) -> bool:
     return all(path.exists() for path in paths) and pq.read_metadata(paths[0]).num_rows <= MOST_RESPONSES
 
 
-def _analyze_as_published(asked: Question, run: Path) -> Result:
-    if asked.published is None:
-        known = [name for name, q in QUESTIONS.items() if q.published]
-        raise ScircuitError(f"{asked.name} has no published definition; the paper profile answers {', '.join(known)}.")
-    whole = replace(asked, table_columns={})
-    tables = [_load(run, need, whole) for need in asked.published_needs]
-    if not asked.published_of_trace:
-        return asked.published(*tables)
-    circuit = _load(run, "circuit", asked)
-    effects, tests = (_load(run, name, whole) for name in ("effects", "tests"))
-    traced = published.Traced.of(effects, tests, circuit.nodes, circuit.terms, circuit.provenance)
-    return asked.published(traced, *tables)
-
-
 def _path(run: Path, need: str) -> Path:
     return run / ("circuit/run.json" if need == "circuit" else TABLES[need][0])
 
 
 def _load(run: Path, need: str, asked: Question) -> Any:
-    path = _path(run, need)
-    if not path.exists():
-        how = "run `scircuit trace` first" if need == "circuit" else TABLES[need][1]
-        raise ScircuitError(f"{asked.name} needs {path}, which is not there; {how}.")
-    if need == "circuit":
-        return Circuit.read(path.parent, asked.edge_columns)
-    return pd.read_parquet(path, columns=asked.table_columns.get(need))
+    return load(run, need, asked.name, asked.edge_columns, asked.table_columns.get(need))

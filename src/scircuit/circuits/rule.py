@@ -111,8 +111,6 @@ class EdgeRule:
 
 
 DEFAULT = EdgeRule()
-PAPER = EdgeRule(max_q=None, min_nonzero=0, consistency="zero_as_negative", top_k=50)
-"""The published rule (arXiv 2603.01752): no test, zeros count as negative, top 50 per source and layer."""
 
 
 def _column(tests: Tests, name: str) -> np.ndarray:

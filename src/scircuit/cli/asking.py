@@ -149,13 +149,15 @@ def compare(
 
     What they share: pairs of labels, latents matched by genes, effect sizes, disease; one report.
     """
+    from scircuit.published.profiles import PROFILES
     from scircuit.runs import compare as comparing
 
-    if rule is not None and rule not in comparing.RULES:
-        raise ScircuitError(f"there is no rule {rule!r}; choose one of {', '.join(comparing.RULES)}.")
+    rules = {name: chosen.rule for name, chosen in PROFILES.items()}
+    if rule is not None and rule not in rules:
+        raise ScircuitError(f"there is no rule {rule!r}; choose one of {', '.join(rules)}.")
     folder = comparing.compare(
         runs, out, names=None if names is None else names.split(","), profile=profile,
-        rule=None if rule is None else comparing.RULES[rule], n_cells=cells, disease=disease or (),
+        rule=None if rule is None else rules[rule], n_cells=cells, disease=disease or (),
         gene_sets=gene_sets or (), draws=draws, report=report, seed=seed,
     )  # fmt: skip
     typer.echo("\n".join([*comparing.sentences(folder), str(folder / "index.html" if report else folder)]))

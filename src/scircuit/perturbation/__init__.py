@@ -8,15 +8,12 @@ Example::
     validate(predictions, truth_from_effects(effects), screen).sentences
 """
 
-from scircuit.perturbation.concordance import Concordance, pooled_concordance
 from scircuit.perturbation.differential import Effects, differential_expression
 from scircuit.perturbation.opening import open_screen
 from scircuit.perturbation.predictions import (
     GenePredictions,
-    paper_gene_pairs,
     predict_from_loadings,
     predict_from_logits,
-    predict_paper,
 )
 from scircuit.perturbation.screen import Screen
 from scircuit.perturbation.statistics import effective, on_target
@@ -24,7 +21,6 @@ from scircuit.perturbation.truth import Truth, truth_from_effects, truth_from_ge
 from scircuit.perturbation.validation import Validation, validate
 
 __all__ = [
-    "Concordance",
     "Effects",
     "GenePredictions",
     "Screen",
@@ -34,11 +30,8 @@ __all__ = [
     "effective",
     "on_target",
     "open_screen",
-    "paper_gene_pairs",
-    "pooled_concordance",
     "predict_from_loadings",
     "predict_from_logits",
-    "predict_paper",
     "truth_from_effects",
     "truth_from_gene_sets",
     "truth_from_table",

@@ -17,7 +17,6 @@ from scircuit.errors import ScircuitError
 log = logging.getLogger(__name__)
 
 _SOURCE, _TARGET = ["source_layer", "source_feature"], ["target_layer", "target_feature"]
-_TOP = 10
 
 
 @dataclass(frozen=True)
@@ -123,49 +122,6 @@ def predict_from_logits(
     return GenePredictions(_rows_of_genes(shares, readout, used, genes, pd.Index(names), knocked), "logits")
 
 
-def predict_paper(edges: pd.DataFrame, nodes: pd.DataFrame, knocked: pd.Index | None = None) -> GenePredictions:
-    """The published weighting (arXiv 2603.01752): top 10 x top 10 genes of each edge, d / (rank * rank).
-
-    mean_d[g, j] = sum over edges of d / ((i + 1) (k + 1)) / number of edges, g and j being the i-th and k-th top gene
-    of source and target; kept where two edges agree on the pair or one has |d| > 2. Identical genes are skipped.
-    """
-    pairs = paper_gene_pairs(edges, nodes)
-    return _scores_from_table(pairs if knocked is None else pairs[pairs["source_gene"].isin(knocked)], "paper")
-
-
-def paper_gene_pairs(edges: pd.DataFrame, nodes: pd.DataFrame) -> pd.DataFrame:
-    """The gene pairs behind `predict_paper`: `source_gene, target_gene, n_edges, mean_d, mean_abs_d`."""
-    latents = pd.MultiIndex.from_frame(nodes[["layer", "feature"]])
-    top = [list(genes)[:_TOP] for genes in nodes["top_genes"]]
-    row = np.repeat(np.arange(len(top)), [len(genes) for genes in top])
-    rank = np.concatenate([np.arange(len(genes)) for genes in top]) if len(row) else np.empty(0)
-    code, genes = pd.factorize(np.array([gene for listed in top for gene in listed], dtype=object), sort=True)
-    shape = (len(latents), len(genes))
-    weight = sparse.csr_array((1.0 / (rank + 1), (row, code)), shape=shape)
-    member = sparse.csr_array((np.ones(len(row)), (row, code)), shape=shape)
-    source, target = _rows(edges, _SOURCE, latents), _rows(edges, _TARGET, latents)
-    known = (source >= 0) & (target >= 0)
-    d = edges["cohens_d"].to_numpy(np.float64)[known]
-
-    def pairs(left: sparse.csr_array, values: np.ndarray, right: sparse.csr_array) -> sparse.csr_array:
-        between = sparse.csr_array((values, (source[known], target[known])), shape=(len(latents),) * 2)
-        return (left.T @ between @ right).tocsr()
-
-    n_edges = pairs(member, np.ones(len(d)), member).tocoo()
-    g, j = n_edges.row, n_edges.col
-    table = pd.DataFrame({"source_gene": genes[g], "target_gene": genes[j], "n_edges": n_edges.data.astype(int)})
-    for name, left, values in (
-        ("mean_d", weight, d),
-        ("mean_abs_d", weight, np.abs(d)),
-        ("only_abs_d", member, np.abs(d)),
-    ):
-        table[name] = np.asarray(pairs(left, values, left)[g, j]).ravel() / n_edges.data
-    # A pair of one edge is kept for its |d|; with two or more it is kept anyway.
-    keep = (table["n_edges"] >= 2) | (table["only_abs_d"] > 2)
-    keep &= table["source_gene"] != table["target_gene"]
-    return table[keep].drop(columns="only_abs_d").reset_index(drop=True)
-
-
 def _shares(loadings: pd.DataFrame) -> tuple[sparse.csr_array, pd.MultiIndex, pd.Index]:
     """Share of each latent's summed activation per gene, CSR `[latent, gene]`, with the names of both axes."""
     mass = loadings["n_firings"].to_numpy(np.float64) * loadings["mean_activation"].to_numpy(np.float64)
@@ -205,16 +161,3 @@ def _rows_of_genes(
     own = frame.columns.get_indexer(frame.index)
     scores[np.flatnonzero(own >= 0), own[own >= 0]] = 0.0
     return pd.DataFrame(scores, index=wanted, columns=readout_genes)
-
-
-def _scores_from_table(table: pd.DataFrame, definition: str) -> GenePredictions:
-    if table.empty:
-        raise ScircuitError(
-            "the published weighting predicts no pair of genes for these knock-downs; two edges must agree on a pair, "
-            "or one have |d| > 2."
-        )
-    row, rows = pd.factorize(table["source_gene"], sort=True)
-    column, columns = pd.factorize(table["target_gene"], sort=True)
-    scores = np.zeros((len(rows), len(columns)), dtype=np.float32)
-    scores[row, column] = table["mean_d"]
-    return GenePredictions(pd.DataFrame(scores, index=rows, columns=columns), definition)

@@ -18,13 +18,13 @@ from scircuit.analysis.nodes import sizes
 from scircuit.analysis.result import Measure, Result
 from scircuit.circuits.build import build_circuit
 from scircuit.circuits.circuit import Circuit
-from scircuit.circuits.rule import PAPER
 from scircuit.circuits.schema import SOURCE, TARGET
 from scircuit.errors import ScircuitError
-from scircuit.perturbation.predictions import paper_gene_pairs
 from scircuit.published import definitions as paper
+from scircuit.published.definitions import PAPER
 from scircuit.published.disease import KEYWORDS
 from scircuit.published.questions import DEFINITION, NO_NULL
+from scircuit.published.screen import paper_gene_pairs, with_genes
 
 FILE = "analysis/published_numbers.parquet"
 STRONG = 1.0
@@ -201,11 +201,6 @@ def label_numbers(conditions: Sequence[Condition]) -> Result:
     )
     frame = pd.DataFrame([Measure(name, count, n=n) for name, count in counts.items()], columns=list(Measure._fields))
     return Result("labels", "label-numbers/1", frame, table, "none: counts", "label pair: labels of the two ends.")
-
-
-def with_genes(circuit: Circuit) -> pd.DataFrame:
-    """Nodes that a gene set names: the published study kept gene lists of annotated latents only."""
-    return circuit.nodes[circuit.nodes["n_terms"] > 0]
 
 
 def gene_pair_numbers(conditions: Sequence[Condition]) -> Result:

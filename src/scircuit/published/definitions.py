@@ -1,7 +1,7 @@
 """The published definitions (arXiv 2603.01752), as they were computed, for comparison with ours.
 
-Edges are those of the rule `scircuit.circuits.rule.PAPER`; `scircuit.published.profiles` puts both side by side and
-says what differs.
+Edges are those of the rule `PAPER`; `scircuit.published.side_by_side` puts both definitions beside each other and says
+what differs.
 """
 
 from collections.abc import Sequence
@@ -10,8 +10,11 @@ from typing import NamedTuple
 import numpy as np
 import pandas as pd
 
+from scircuit.circuits.rule import EdgeRule
 from scircuit.circuits.schema import SOURCE
 
+PAPER = EdgeRule(max_q=None, min_nonzero=0, consistency="zero_as_negative", top_k=50)
+"""The published rule: no test, zeros count as negative, top 50 per source and layer."""
 SOURCE_LIBRARIES = ("GO_BP", "KEGG", "Reactome")
 TARGET_LIBRARY = "GO_BP"
 """Libraries that label sources, and the one that labels targets."""

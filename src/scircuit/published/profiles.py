@@ -1,45 +1,64 @@
-"""Profiles: the corrected and the published definitions, computed from one trace, side by side."""
+"""Profiles: by what rule edges are called, and how questions, comparisons and screens are answered. No torch.
 
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
-from typing import Any
+Whoever has a profile asks it and never for its name: that the published study answers otherwise is said here.
+"""
 
-import numpy as np
-import pandas as pd
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, NamedTuple
 
-from scircuit.analysis.attenuation import attenuation
-from scircuit.analysis.coactivation import coactivation
-from scircuit.analysis.coherence import coherence
-from scircuit.analysis.effect_sizes import effect_sizes
-from scircuit.analysis.hubs import degrees
-from scircuit.analysis.interactions import interactions
-from scircuit.analysis.nodes import NodeIndex
-from scircuit.analysis.result import Measure
-from scircuit.analysis.sign_balance import sign_balance
-from scircuit.circuits.build import build_circuit
+from scircuit.analysis import registry
+from scircuit.analysis.conditions import Condition
+from scircuit.analysis.consensus import consensus
+from scircuit.analysis.result import Result
 from scircuit.circuits.circuit import Circuit
-from scircuit.circuits.rule import DEFAULT, PAPER, EdgeRule
+from scircuit.circuits.rule import DEFAULT, EdgeRule
 from scircuit.errors import ScircuitError
+from scircuit.knowledge.registry import load_gene_sets
 from scircuit.published import questions as published
-from scircuit.published.questions import Traced
+from scircuit.published.definitions import PAPER
+from scircuit.published.disease import disease_paper
+from scircuit.published.screen import PublishedScreen
+
+
+class Asked(NamedTuple):
+    """What a comparison of several runs was asked with; see `scircuit.runs.compare.compare`."""
+
+    draws: int
+    seed: int
+    min_models: int
+    gene_sets: Sequence[str | Path] = ()
 
 
 @dataclass(frozen=True)
 class Profile:
     """A named set of definitions.
 
-    `rule` says what is an edge, `description` what the profile is for.
+    Attributes
+    ----------
+    name : str
+    rule : EdgeRule
+        What is an edge.
+    folder : str
+        Where its answers lie below those of the default profile.
+    analyze : callable
+        `(question, run, second, **options) -> Result`.
+    answerable : callable
+        Names of the questions whose tables a run folder holds.
+    between : mapping
+        What it asks of several runs beside the default questions, on circuits of its rule.
+    screen : callable or None
+        What it says of a screen beside the default predictions, from the circuit of its rule.
     """
 
     name: str
     rule: EdgeRule
-    description: str
-
-
-PROFILES: Mapping[str, Profile] = {
-    "default": Profile("default", DEFAULT, "Calibrated tests over every response, silent cells abstain, no cap."),
-    "paper": Profile("paper", PAPER, "The published rules, silent cells counting as negative, top 50 per source."),
-}
+    folder: str
+    analyze: Callable[..., Result]
+    answerable: Callable[[Path], list[str]]
+    between: Mapping[str, Callable[[Sequence[Condition], Asked], Result]] = field(default_factory=dict)
+    screen: Callable[[Circuit], PublishedScreen] | None = None
 
 
 def profile(name: str) -> Profile:
@@ -49,127 +68,39 @@ def profile(name: str) -> Profile:
     return PROFILES[name]
 
 
-_DIFFERENCES = {
-    "edges": "Ours asks for a calibrated test over all responses and caps nothing; the published list is cut at "
-    "50 per source and layer, so its length mostly counts caps.",
-    "supporting share": "The published consistency counts silent cells as negative and so keeps falling targets "
-    "more readily than rising ones; its word for them, inhibitory, reads the wrong way round.",
-    "mean |d|": "The published mean is over the 50 largest of each source and layer, so it grows with the number "
-    "of latents that were ranked.",
-    "coherence": "The published share has no null and counts pseudo-terms; ours stands beside the share of targets of "
-    "equal layer, firing rate and number of sets.",
-    "labelled edges": "The published labels are the first set in file order for sources and the best GO term for "
-    "targets, annotated against a small background; ours is one rule for both ends against all genes of the run.",
-    "decay per layer": "The published curve counts edges per source that has any; ours is a rate per test made, "
-    "with one level per source layer.",
-    "largest out-degree": "The published degree is counted after the cut at 50 per source and layer; ours is uncapped.",
-    "co-activation": "The published overlap is the share of targets that are any target in a PMI graph, so it grows "
-    "with that graph whatever the pairs; ours is the area under the curve against pairs of equal firing rate, 0.5 by "
-    "chance.",
-    "norm ratio of pairs": "The published ratio divides standardised effects, which gives 0.71 for independent "
-    "effects; ours divides mean responses, which gives 1.",
+def _as_published(name: str, run: Path, second: Path | None = None, **options: Any) -> Result:
+    if options or second is not None:
+        raise ScircuitError("the published definitions take no options and no second run; leave them out.")
+    return published.analyze(name, run)
+
+
+def _consensus(conditions: Sequence[Condition], asked: Asked) -> Result:
+    return consensus(conditions, asked.draws, asked.draws, asked.min_models, asked.seed)
+
+
+def _disease(conditions: Sequence[Condition], asked: Asked) -> Result:
+    """By the sets that are given, or those that the runs were annotated with."""
+    sets: dict[str, Sequence[str]] = {}
+    for name in asked.gene_sets or _libraries(conditions):
+        sets |= load_gene_sets(name).genes
+    return disease_paper(conditions, sets)
+
+
+def _libraries(conditions: Sequence[Condition]) -> list[str]:
+    names = [c.circuit.provenance.get("config", {}).get("features", {}).get("gene_sets", []) for c in conditions]
+    return list(dict.fromkeys(str(name) for listed in names for name in listed))
+
+
+PROFILES: Mapping[str, Profile] = {
+    "default": Profile("default", DEFAULT, "", registry.analyze, registry.answerable),
+    "paper": Profile(
+        "paper",
+        PAPER,
+        "paper",
+        _as_published,
+        published.answerable,
+        {"consensus": _consensus, "disease_paper": _disease},
+        PublishedScreen,
+    ),
 }
-
-
-def compare_profiles(
-    effects: pd.DataFrame,
-    tests: pd.DataFrame,
-    features: pd.DataFrame,
-    terms: pd.DataFrame,
-    provenance: Mapping[str, Any] | None = None,
-    annotations: pd.DataFrame | None = None,
-    pairs: pd.DataFrame | None = None,
-    sets: tuple[pd.DataFrame, pd.DataFrame] | None = None,
-    draws: int = 1000,
-    seed: int = 0,
-) -> pd.DataFrame:
-    """Both profiles of one trace side by side.
-
-    Parameters
-    ----------
-    effects, tests, features, terms, provenance
-        As for `scircuit.circuits.build.build_circuit`.
-    annotations : DataFrame, optional
-        Published annotations; see `scircuit.published.questions.coherence`.
-    pairs : DataFrame, optional
-        `features/coactivation_across.parquet`, for the rows of co-activation.
-    sets : pair of DataFrame, optional
-        `trace/interactions.parquet` and `trace/interaction_sets.parquet`, for the row of interactions.
-    draws : int
-        Bootstrap and null draws.
-    seed : int
-
-    Returns
-    -------
-    DataFrame
-        One row per question: `number, default, default_low, default_high, default_null, paper,
-        difference` (one sentence on what differs).
-    """
-    ours = build_circuit(effects, tests, features, terms, DEFAULT, provenance)
-    theirs = Traced.of(effects, tests, features, terms, provenance)
-    rows = [_row("edges", Measure("n_edges", len(ours.edges)), published.sign_balance(theirs)["n_edges"])]
-    if not ours.edges.empty:
-        rows += [
-            _row("supporting share", sign_balance(ours, draws, seed).headline, published.sign_balance(theirs).headline),
-            _row("mean |d|", effect_sizes(ours, draws, seed).headline, published.effect_sizes(theirs).headline),
-            *_coherence_rows(ours, theirs, annotations, draws, seed),
-            _row(
-                "decay per layer",
-                attenuation(ours, draws, seed).headline,
-                _published_decay(published.attenuation(theirs).table),
-            ),
-            _row(
-                "largest out-degree",
-                Measure("largest_out_degree", int(degrees(ours)["out_degree"].max())),
-                published.hubs(theirs)["largest_out_degree"],
-            ),
-        ]
-        if pairs is not None:
-            auc = _answer_or_nothing(lambda: coactivation(ours, pairs, draws=draws, seed=seed).headline)
-            rows.append(_row("co-activation", auc, published.coactivation(theirs, pairs)["target_overlap"]))
-    if sets is not None:
-        ratio = interactions(*sets, draws=draws, seed=seed)["norm_ratio_2"]
-        rows.append(_row("norm ratio of pairs", ratio, published.interactions(*sets)["ratio_2"]))
-    table = pd.DataFrame(rows)
-    return table.assign(difference=table["number"].map(_DIFFERENCES))
-
-
-def _row(number: str, ours: Measure, theirs: Measure) -> dict[str, object]:
-    return {
-        "number": number,
-        "default": ours.estimate,
-        "default_low": ours.low,
-        "default_high": ours.high,
-        "default_null": ours.null,
-        "paper": theirs.estimate,
-    }
-
-
-def _coherence_rows(
-    ours: Circuit, theirs: Traced, annotations: pd.DataFrame | None, draws: int, seed: int
-) -> list[dict[str, object]]:
-    found = published.coherence(theirs, annotations)
-    share = _answer_or_nothing(lambda: coherence(ours, draws, seed)["coherent_share"])
-    rows = [_row("coherence", share, found["coherence"])]
-    if annotations is not None:
-        index, named = NodeIndex.of(ours.nodes), (ours.nodes["n_terms"] > 0).to_numpy()
-        both = named[index.sources(ours.edges)] & named[index.targets(ours.edges)]
-        rows.append(_row("labelled edges", Measure("labelled", float(both.mean())), found["annotation_rate"]))
-    return rows
-
-
-def _answer_or_nothing(ask: Callable[[], Measure]) -> Measure:
-    """The answer, or NaN where the circuit has none (no annotated ends, no matched pairs)."""
-    try:
-        return ask()
-    except ScircuitError:
-        return Measure("none", np.nan)
-
-
-def _published_decay(curve: pd.DataFrame) -> Measure:
-    """Minus the mean slope of the logged published curves, the form nearest to our decay rate."""
-    curve = curve.dropna(subset=["mean_edges"])
-    slopes = [
-        np.polyfit(c["distance"], np.log(c["mean_edges"]), 1)[0] for _, c in curve.groupby("source_layer") if len(c) > 1
-    ]
-    return Measure("decay_rate", -float(np.mean(slopes)) if slopes else np.nan)
+"""`default`: calibrated tests over every response, silent cells abstain, no cap; `paper`: as published."""

@@ -1,22 +1,26 @@
 """The questions under their published definitions (arXiv 2603.01752): one function per question, from one trace.
 
-None has an interval or a null, as published; `scircuit.published.profiles` puts them beside ours.
+None has an interval or a null, as published; `scircuit.published.side_by_side` puts them beside ours.
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import replace
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
 
 from scircuit.analysis.nodes import sizes
+from scircuit.analysis.registry import has_table, load, question
 from scircuit.analysis.result import Measure, Result
 from scircuit.circuits.build import build_circuit
 from scircuit.circuits.circuit import Circuit
-from scircuit.circuits.rule import PAPER
 from scircuit.circuits.schema import ENDS, SOURCE, TARGET
+from scircuit.errors import ScircuitError
 from scircuit.published import definitions as paper
+from scircuit.published.annotation_rule import annotate_run_as_published
+from scircuit.published.definitions import PAPER
 
 DEFINITION = "paper/arXiv:2603.01752"
 NO_NULL = "none was published"
@@ -164,6 +168,65 @@ def interactions(effects: pd.DataFrame, sets: pd.DataFrame) -> Result:
         values[f"ratio_{order}"] = rows["ratio"].median()
         values[f"super_additive_share_{order}"] = (rows["ratio"] > 1.2).mean()
     return _result("interactions", values, len(table), table, ["interaction", "d"], "targets")
+
+
+class Definition(NamedTuple):
+    """How a question is answered as published.
+
+    `function` takes the trace under the published rule (`Traced`) where `of_trace` says so, then the tables of `needs`
+    (names of `scircuit.analysis.registry.TABLES`, or `annotations`).
+    """
+
+    function: Callable[..., Result]
+    needs: tuple[str, ...] = ()
+    of_trace: bool = True
+
+
+DEFINITIONS: Mapping[str, Definition] = {
+    "sign_balance": Definition(sign_balance),
+    "effect_sizes": Definition(effect_sizes),
+    "coherence": Definition(coherence, ("annotations",)),
+    "attenuation": Definition(attenuation),
+    "hubs": Definition(hubs),
+    "coactivation": Definition(coactivation, ("coactivation",)),
+    "interactions": Definition(interactions, ("interactions", "interaction_sets"), of_trace=False),
+}
+"""Published definitions by the name of the question."""
+
+
+def analyze(name: str, run: Path) -> Result:
+    """Answer one question of a run folder as published, from the same trace.
+
+    Raises
+    ------
+    ScircuitError
+        On a question without a published definition, or a table that is missing, with how to make it.
+    """
+    if question(name).name not in DEFINITIONS:
+        known = ", ".join(DEFINITIONS)
+        raise ScircuitError(f"{name} has no published definition; the paper profile answers {known}.")
+    asked = DEFINITIONS[name]
+    tables = [_annotations(run) if need == "annotations" else load(run, need, name) for need in asked.needs]
+    if not asked.of_trace:
+        return asked.function(*tables)
+    circuit: Circuit = load(run, "circuit", name)
+    effects, tests = (load(run, need, name) for need in ("effects", "tests"))
+    return asked.function(Traced.of(effects, tests, circuit.nodes, circuit.terms, circuit.provenance), *tables)
+
+
+def answerable(run: Path) -> list[str]:
+    """Questions whose tables a run folder holds; annotations are made when they are asked for."""
+    return [n for n, d in DEFINITIONS.items() if all(need == "annotations" or has_table(run, need) for need in d.needs)]
+
+
+def _annotations(run: Path) -> pd.DataFrame:
+    table = annotate_run_as_published(run)
+    if table is None:
+        raise ScircuitError(
+            f"the published annotations need {run}/config.json and {run}/features/features.parquet, which are not "
+            "there; run `scircuit features` first."
+        )
+    return table
 
 
 def _result(

@@ -9,12 +9,13 @@ import pandas as pd
 
 from scircuit._io import atomic, read_json
 from scircuit._progress import progress
-from scircuit.analysis.registry import QUESTIONS, TABLES, analyze, answerable, has_table, question
+from scircuit.analysis.registry import QUESTIONS, TABLES, answerable, question
 from scircuit.analysis.result import GLOSSARY, Measure, Result
 from scircuit.circuits.circuit import Circuit
 from scircuit.errors import ScircuitError
 from scircuit.published.annotation_rule import annotate_run_as_published
-from scircuit.published.profiles import compare_profiles, profile
+from scircuit.published.profiles import profile
+from scircuit.published.side_by_side import compare_profiles
 
 log = logging.getLogger(__name__)
 ANSWERS = "answers.parquet"
@@ -81,16 +82,13 @@ def ask(
     if not (run / "circuit" / "run.json").is_file():
         raise ScircuitError(f"{run} holds no circuit; give the folder of a run that `scircuit trace` has finished.")
     names = [question(name).name for name in names]
-    folder = run / "analysis"
-    if profile(profile_name).name != "default":
-        folder = folder / profile_name
+    chosen = profile(profile_name)
+    folder = run / "analysis" / chosen.folder
     facts = _facts(run, second)
     rows = []
     for name in progress(names, desc="analysis", unit="question"):
         try:
-            if profile_name == "paper" and "published_annotations" in QUESTIONS[name].published_needs:
-                annotate_run_as_published(run)
-            result = analyze(name, run, profile_name, second, **(options or {}).get(name, {}))
+            result = chosen.analyze(name, run, second, **(options or {}).get(name, {}))
         except ScircuitError as error:
             if len(names) == 1:
                 raise
@@ -130,17 +128,11 @@ def _summarise(folder: Path, rows: Sequence[pd.DataFrame]) -> pd.DataFrame:
 
 def questions_of(run: str | Path, name: str, profile_name: str = "default") -> list[str]:
     """`all` as the questions that the run's tables answer under a profile; any other name as itself."""
-    if name != "all":
-        return [question(name).name]
-    if profile(profile_name).name != "paper":
-        return answerable(run)
-    made = {"published_annotations"}
-    known = [q for q in QUESTIONS.values() if q.published]
-    return [q.name for q in known if all(n in made or has_table(run, n) for n in q.published_needs)]
+    return profile(profile_name).answerable(Path(run)) if name == "all" else [question(name).name]
 
 
 def both_profiles(run: str | Path) -> pd.DataFrame:
-    """The corrected and the published numbers of one run side by side; see `analysis.profiles.compare_profiles`."""
+    """The corrected and the published numbers of one run side by side; see `scircuit.published.side_by_side`."""
     run = Path(run)
     circuit = Circuit.read(run / "circuit")
     effects, tests = (pd.read_parquet(run / "trace" / f"{name}.parquet") for name in ("effects", "tests"))

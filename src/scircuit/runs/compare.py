@@ -2,6 +2,7 @@
 
 import logging
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from itertools import combinations
 from pathlib import Path
 from typing import Any
@@ -16,11 +17,10 @@ from scircuit.analysis.disease import associate, disease_conservation
 from scircuit.analysis.effect_comparison import compare_effect_sizes
 from scircuit.analysis.feature_matching import feature_consensus
 from scircuit.analysis.result import Measure, Result
-from scircuit.circuits.rule import DEFAULT, PAPER, EdgeRule
+from scircuit.circuits.rule import EdgeRule
 from scircuit.errors import ScircuitError
 from scircuit.knowledge.choosing import disease_sets
-from scircuit.knowledge.registry import load_gene_sets
-from scircuit.published.disease import disease_paper
+from scircuit.published.profiles import Asked
 from scircuit.published.profiles import profile as named_profile
 from scircuit.report.page import write_report
 from scircuit.report.runs import run_of_folder
@@ -95,7 +95,7 @@ def compare(
         Fewer than two runs, runs that cannot be compared (other thresholds, other numbers of cells), missing tables,
         or a folder that holds something else. A single question that has no answer is recorded with the reason.
     """
-    out, paper = Path(out), named_profile(profile).name == "paper"
+    out, chosen = Path(out), named_profile(profile)
     if len(runs) < 2:
         raise ScircuitError(f"{len(runs)} run was given; a comparison needs at least two run folders.")
     conditions = open_conditions(runs, names, rule, n_cells, seed, models)
@@ -115,9 +115,10 @@ def compare(
         return out
     tally = _Tally(out)
     _ask_all(tally, conditions, sets, draws, seed, min_models)
-    if paper:
-        published = open_conditions(runs, names, PAPER, n_cells, seed, models)
-        _ask_published(tally, published, gene_sets or _libraries(published), draws, seed, min_models)
+    if chosen.between:
+        rebuilt = open_conditions(runs, names, chosen.rule, n_cells, seed, models)
+        for question, answer in chosen.between.items():
+            tally.ask(question, partial(answer, rebuilt, Asked(draws, seed, min_models, gene_sets)), chosen.folder)
     tally.write()
     if report:
         reported = [run_of_folder(run, c.name) for run, c in zip(runs, conditions, strict=True)]
@@ -193,22 +194,6 @@ def _ask_pair(tally: _Tally, a: Condition, b: Condition, draws: int, seed: int) 
     )
 
 
-def _ask_published(
-    tally: _Tally,
-    conditions: list[Condition],
-    gene_sets: Sequence[str | Path],
-    draws: int,
-    seed: int,
-    min_models: int,
-) -> None:
-    """The published definitions, on circuits built by the published rule."""
-    tally.ask("consensus", lambda: consensus(conditions, draws, draws, min_models, seed), "paper")
-    sets: dict[str, Sequence[str]] = {}
-    for name in gene_sets:
-        sets |= load_gene_sets(name).genes
-    tally.ask("disease_paper", lambda: disease_paper(conditions, sets), "paper")
-
-
 def _associations(conditions: list[Condition], sets: Mapping[str, Sequence[str]]) -> dict[str, Any]:
     found = {}
     for condition in conditions:
@@ -216,12 +201,6 @@ def _associations(conditions: list[Condition], sets: Mapping[str, Sequence[str]]
             raise ScircuitError(f"{condition.name} has no features/genes.parquet; run `scircuit features` for it.")
         found[condition.name] = associate(condition.genes, sets)
     return found
-
-
-def _libraries(conditions: list[Condition]) -> list[str]:
-    """The gene sets that the runs were annotated with."""
-    names = [c.circuit.provenance.get("config", {}).get("features", {}).get("gene_sets", []) for c in conditions]
-    return list(dict.fromkeys(str(name) for listed in names for name in listed))
 
 
 def _done(out: Path, key: str) -> bool:
@@ -264,7 +243,3 @@ def _sentence(row: Mapping[str, Any]) -> str:
     beside = f" ({', '.join(around)})" if around else ""
     estimate = f"{row['estimate']:.3g}" if pd.notna(row["estimate"]) else "undefined"
     return f"{asked}: {row['measure']} {estimate}{beside}, n = {row['n']:,} {row['unit_of_n']}"
-
-
-RULES: Mapping[str, EdgeRule] = {"default": DEFAULT, "paper": PAPER}
-"""Rules that circuits can be built by again, by name."""

@@ -12,13 +12,12 @@ from scircuit._io import atomic, read_json, sha256_file, sha256_of, write_json
 from scircuit._tables import records
 from scircuit.circuits.build import build_circuit
 from scircuit.circuits.circuit import Circuit
-from scircuit.circuits.rule import PAPER
+from scircuit.circuits.rule import EdgeRule
 from scircuit.errors import ScircuitError
 from scircuit.knowledge.choosing import open_network
 from scircuit.knowledge.gmt import read_gmt
 from scircuit.knowledge.networks import Network
 from scircuit.perturbation import (
-    Concordance,
     GenePredictions,
     Screen,
     Truth,
@@ -27,24 +26,25 @@ from scircuit.perturbation import (
     effective,
     on_target,
     open_screen,
-    paper_gene_pairs,
-    pooled_concordance,
     predict_from_loadings,
     predict_from_logits,
-    predict_paper,
     truth_from_effects,
     truth_from_gene_sets,
     truth_from_table,
 )
 from scircuit.perturbation import validate as judge
 from scircuit.perturbation.skill import conclusion
+from scircuit.published.concordance import Concordance
 from scircuit.published.profiles import profile as named_profile
+from scircuit.published.screen import PublishedScreen
 from scircuit.report.screens import RECORD
 from scircuit.runs.conditions import need_circuit, read_table
 
 log = logging.getLogger(__name__)
 LOGITS = "trace/logits.parquet"
 DELETION = "in-silico deletion"
+PUBLISHED = "paper"
+"""The published weighting among the definitions by which genes are predicted."""
 POOLED = "pooled pairs"
 """Stratum of the published sign accuracy in the table of scores."""
 _POOLED_TABLE = "pooled.parquet"
@@ -156,7 +156,7 @@ def validate(
     """
     run, options = Path(run), options or ScreenOptions()
     need_circuit(run)
-    named_profile(profile)
+    chosen = named_profile(profile)
     if screen is None and truth is None:
         raise ScircuitError("there is nothing to judge by; give a screen (--screen) or a table of truths (--truth).")
     out = run / "validation" / _stem(truth or screen) if out is None else Path(out)
@@ -186,7 +186,7 @@ def validate(
         return out
     listed = None if truth is None else _read_truth(_there(truth), opened)
     # What the circuit cannot predict is refused before hours of differential expression, not after.
-    published = _published(run, circuit) if profile == "paper" else None
+    published = None if chosen.screen is None else chosen.screen(_under(run, circuit, chosen.rule))
     predictions = _predictions(run, circuit, published, _knocked(opened, listed))
     measured = _effects(opened, options, out) if listed is None else listed
     extra = _deletion(run, circuit, measured, out, model_cells, seed) if deletion else {}
@@ -200,7 +200,7 @@ def validate(
                 raise
             refused[name] = str(error)  # few genes under one definition do not keep the others from being judged
             log.warning("through %s: not judged: %s", name, error)
-    pooled = None if published is None or opened is None else _pooled(published, opened, out, draws, seed)
+    pooled = None if published is None or opened is None else published.concordance(opened, out, draws, seed)
     _write(out, {name: predictions[name] for name in found}, found, opened, pooled)
     facts = _facts(opened, screen, truth, measured, options)
     write_json(out / RECORD, {"format_version": _FORMAT, "key": key, **facts, "profile": profile,
@@ -225,7 +225,7 @@ def score_table(out: str | Path) -> pd.DataFrame:
     """
     summary = pd.read_parquet(Path(out) / "summary.parquet")
     if (path := Path(out) / _POOLED_TABLE).is_file():
-        pooled = pd.read_parquet(path).assign(definition="paper", stratum=POOLED, metric="direction")
+        pooled = pd.read_parquet(path).assign(definition=PUBLISHED, stratum=POOLED, metric="direction")
         summary = pd.concat([summary, pooled[summary.columns.intersection(pooled.columns)]], ignore_index=True)
     text = [
         "" if pd.isna(row["estimate"]) else f"{row['estimate']:.3f} [{row['low']:.3f}, {row['high']:.3f}]"
@@ -244,14 +244,14 @@ def _knocked(screen: Screen | None, truth: Truth | None) -> pd.Index:
     return pd.Index(table["gene"].unique())
 
 
-def _published(run: Path, circuit: Circuit) -> Circuit:
-    """The circuit of the same trace under the published rule."""
+def _under(run: Path, circuit: Circuit, rule: EdgeRule) -> Circuit:
+    """The circuit of the same trace under another rule."""
     effects, tests = (read_table(run, f"trace/{n}.parquet", "run `scircuit trace`") for n in ("effects", "tests"))
-    return build_circuit(effects, tests, circuit.nodes, circuit.terms, PAPER, circuit.provenance)
+    return build_circuit(effects, tests, circuit.nodes, circuit.terms, rule, circuit.provenance)
 
 
 def _predictions(
-    run: Path, circuit: Circuit, published: Circuit | None, knocked: pd.Index
+    run: Path, circuit: Circuit, published: PublishedScreen | None, knocked: pd.Index
 ) -> dict[str, GenePredictions]:
     """Predictions by definition: loadings, logits where measured, the published one under its profile."""
     loadings = read_table(run, "features/genes.parquet", "run `scircuit features`")
@@ -259,14 +259,8 @@ def _predictions(
     if (run / LOGITS).is_file():
         found["logits"] = predict_from_logits(pd.read_parquet(run / LOGITS), loadings, knocked)
     if published is not None:
-        found["paper"] = predict_paper(published.edges, published.nodes, knocked)
+        found[PUBLISHED] = published.predictions(knocked)
     return found
-
-
-def _pooled(published: Circuit, screen: Screen, out: Path, draws: int, seed: int) -> Concordance:
-    """The published sign accuracy on the published fold change, over the cells that the screen keeps."""
-    effects = differential_expression(screen, "paper", cache=out)
-    return pooled_concordance(paper_gene_pairs(published.edges, published.nodes), effects, draws, seed)
 
 
 def _effects(screen: Screen | None, options: ScreenOptions, out: Path) -> Truth:
@@ -379,8 +373,8 @@ def _facts(
 def _definitions(found: Mapping[str, Validation], pooled: Concordance | None) -> dict[str, Any]:
     """What is said per definition; the pooled sentence stands with the published one."""
     said = {name: _said(result) for name, result in found.items()}
-    if pooled is not None and "paper" in said:
-        said["paper"]["sentences"].append(pooled.sentence())
+    if pooled is not None and PUBLISHED in said:
+        said[PUBLISHED]["sentences"].append(pooled.sentence())
     return said
 
 

@@ -12,9 +12,9 @@ from scircuit._io import atomic
 from scircuit.analysis.conditions import Condition, traced_cells
 from scircuit.analysis.result import Measure, Result
 from scircuit.circuits.circuit import Circuit
-from scircuit.circuits.rule import PAPER
 from scircuit.errors import ScircuitError
 from scircuit.published.counts import disease_categories, gene_pair_numbers, label_numbers
+from scircuit.published.definitions import PAPER
 from scircuit.runs import compare as comparing
 from scircuit.runs.conditions import open_conditions
 from scircuit.study.config import StudyConfig
@@ -66,12 +66,11 @@ def compare(study: StudyConfig) -> None:
         with atomic(out / ANSWERS) as path:
             refused.assign(folder="").to_parquet(path, index=False)
     tally = Answers(study.out / "labels")
-    for inside, rule in (("", None), ("paper", PAPER)):
-        conditions = open_conditions(runs, names, rule, n_cells, study.seed, models)
-        tally.ask("labels", partial(label_numbers, conditions), inside)
-        if inside == "paper":
-            tally.ask("gene_pairs", partial(gene_pair_numbers, conditions), inside)
-            tally.ask("disease_categories", partial(_disease_categories, out, conditions), inside)
+    ours, published = (open_conditions(runs, names, rule, n_cells, study.seed, models) for rule in (None, PAPER))
+    tally.ask("labels", partial(label_numbers, ours))
+    tally.ask("labels", partial(label_numbers, published), "paper")
+    tally.ask("gene_pairs", partial(gene_pair_numbers, published), "paper")
+    tally.ask("disease_categories", partial(_disease_categories, out, published), "paper")
     tally.write()
 
 

@@ -15,20 +15,14 @@ from scircuit.analysis.result import Measure, Result
 from scircuit.analysis.tissue import tissue
 from scircuit.circuits.build import build_circuit
 from scircuit.circuits.circuit import Circuit
-from scircuit.circuits.rule import PAPER
 from scircuit.knowledge.choosing import disease_sets
 from scircuit.knowledge.registry import load_gene_sets
-from scircuit.perturbation import differential_expression, open_screen
-from scircuit.perturbation.concordance import pooled_concordance
-from scircuit.perturbation.predictions import paper_gene_pairs
-from scircuit.published.counts import with_genes
+from scircuit.published.definitions import PAPER
+from scircuit.published.screen import PublishedScreen
 from scircuit.runs.screen import ScreenOptions
 from scircuit.runs.screen import validate as judge
 from scircuit.study.between import Answers
 from scircuit.study.config import StudyCondition, StudyConfig
-
-PUBLISHED_CELLS = 5
-"""Fewest cells of a perturbation in the published study."""
 
 
 def knowledge(study: StudyConfig, condition: StudyCondition) -> None:
@@ -85,7 +79,9 @@ def validate(study: StudyConfig) -> None:
         judge(condition.run.out, screen, out, options=options, profile="paper", seed=study.seed)
         tally = Answers(study.out / "validate" / condition.name)
         tally.ask("validation", partial(_of_folder, out))
-        tally.ask("validation", partial(concordance, study, Path(condition.run.out)), "paper")
+        published = PublishedScreen(published_circuit(Path(condition.run.out)))
+        columns = {"perturbation": p.perturbation, "control": p.control}
+        tally.ask("validation", partial(published.as_run, screen, bool(p.lines), columns, study.seed), "paper")
         tally.write()
     write_json(study.out / "validate" / "validate.json", {"format_version": 1, "screen": screen.name})
 
@@ -100,30 +96,3 @@ def _of_folder(out: Path) -> Result:
     measures = [Measure(*row)._replace(n=int(n), unit_of_n="knock-downs") for row in chosen[columns].to_numpy(object)]
     frame = pd.DataFrame(measures, columns=list(Measure._fields))
     return Result("validation", "validation/1", frame, chosen, "the best baseline without a circuit", "")
-
-
-def concordance(study: StudyConfig, run: Path) -> Result:
-    """The published comparison with a screen: share of gene pairs whose signs agree.
-
-    Predictions: top 10 x top 10 genes of every edge of the published rule between latents that a gene set names (the
-    published gene lists are of annotated latents only). Truth: log2(mean + 1) against all controls, all cell lines
-    pooled, pairs with |log fold change| >= 0.01. Measures `direction` (null: the share that always saying down gets)
-    and `spearman` of the sizes.
-    """
-    p, published = study.perturbation, published_circuit(run)
-    pairs = paper_gene_pairs(published.edges, with_genes(published))
-    lines = "all" if p.lines else None  # a screen of one line needs no choice
-    columns_of = {"perturbation": p.perturbation, "control": p.control}
-    screen = open_screen(p.screen, lines=lines, min_cells=PUBLISHED_CELLS, **columns_of)  # type: ignore[arg-type]
-    measured = differential_expression(screen, "paper")
-    found = pooled_concordance(pairs, measured, seed=study.seed)
-    accuracy, n = found.accuracy, len(found.pairs)
-    measures = [
-        Measure("direction", accuracy.estimate, accuracy.low, accuracy.high, found.always_down.estimate, n=n,
-                unit_of_n="gene pairs"),
-        Measure("spearman", found.rho, null=0.0, p_value=found.rho_p, n=n, unit_of_n="gene pairs"),
-    ]  # fmt: skip
-    frame = pd.DataFrame(measures, columns=list(Measure._fields))
-    return Result(
-        "validation", "paper/arXiv:2603.01752", frame, found.pairs, "the share that always saying down gets", ""
-    )
