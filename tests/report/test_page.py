@@ -10,11 +10,11 @@ from typing import NamedTuple
 import pandas as pd
 import pytest
 
+from scircuit.analysis.result import Result
 from scircuit.analysis.thresholds import threshold_sweep
 from scircuit.circuits.synthetic import planted_circuit
 from scircuit.errors import ScircuitError
 from scircuit.report import ReportRun, write_report
-from scircuit.report.runs import read_result
 
 MakeRun = Callable[..., ReportRun]
 VOID = {"meta", "input", "link", "br", "hr", "img", "path", "use", "rect", "circle", "line", "stop"}
@@ -247,7 +247,7 @@ def test_answers_come_back_as_they_were_written(tmp_path: Path) -> None:
     made = planted_circuit(n_layers=3, n_latents=24, n_sources=6, seed=4)
     result = threshold_sweep(made.effects, made.tests)
     result.write(tmp_path)
-    back = read_result(tmp_path / "threshold_sweep.json")
+    back = Result.read(tmp_path / "threshold_sweep.json")
     pd.testing.assert_frame_equal(back.measures, result.measures, check_dtype=False)
     pd.testing.assert_frame_equal(back.table, result.table)
     assert (back.definition, back.glossary) == (result.definition, result.glossary)

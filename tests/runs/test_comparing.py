@@ -11,12 +11,12 @@ import pytest
 from typer.testing import CliRunner
 
 from scircuit._io import read_json, write_json
+from scircuit.analysis.answers import read_answers, sentence
 from scircuit.circuits.circuit import Circuit
 from scircuit.circuits.synthetic import planted_circuit
 from scircuit.cli.app import app
 from scircuit.errors import ScircuitError
-from scircuit.runs.ask import answers_of as answers_of_run
-from scircuit.runs.compare import answers_of, compare, sentences
+from scircuit.runs.compare import compare
 from scircuit.runs.conditions import open_conditions
 from scircuit.runs.knowledge_questions import ASKS, Sources, ask_with_knowledge
 
@@ -47,7 +47,7 @@ def edited(run: Path, folder: Path, change: Callable[[dict], None]) -> Path:
 
 def test_two_models_are_compared_and_reported(runs: list[Path], diseases: Path, tmp_path: Path) -> None:
     out = compare(runs, tmp_path / "cmp", profile="paper", disease=[diseases], draws=50)
-    table = answers_of(out)
+    table = read_answers(out)
     assert set(table["question"]) == {
         "consensus", "feature_consensus", "compare_effect_sizes", "disease_conservation", "disease_paper",
     }  # fmt: skip
@@ -65,7 +65,7 @@ def test_two_models_are_compared_and_reported(runs: list[Path], diseases: Path, 
     refused = table.loc[table["question"] == "disease_conservation", "refused"].iloc[0]
     assert "profile_size" in refused
     assert refused in page
-    assert len(sentences(out)) == len(table)
+    assert all(sentence(row) for row in table.to_dict("records"))
 
 
 def test_the_same_comparison_is_left_alone_and_another_refused(runs: list[Path], tmp_path: Path) -> None:
@@ -93,7 +93,7 @@ def test_an_interrupted_comparison_goes_again(runs: list[Path], tmp_path: Path, 
 
 def test_runs_of_one_model_are_conditions_of_it(runs: list[Path], tmp_path: Path) -> None:
     out = compare([runs[0], runs[0]], tmp_path / "cmp", names=["once", "again"], draws=20, report=False)
-    table = answers_of(out).set_index("measure")
+    table = read_answers(out).set_index("measure")
     assert "2 models are needed" in table.loc["", "refused"]
     assert table.loc["matched_share", "estimate"] == pytest.approx(1.0)
     assert table.loc["same_sign", "estimate"] == 1.0
@@ -204,7 +204,7 @@ def test_labels_are_asked_for_order_novelty_and_disease(tmp_path: Path) -> None:
     assert table.loc[planted, "is_disease"].all()
     assert table.loc[~planted, "is_disease"].mean() < 0.05
     assert (table.loc[planted].groupby(["layer", "feature"])["disease"].first() == "set 0 (GO:0000000)").all()
-    assert set(answers_of_run(tmp_path / "analysis")["question"]) == {"hierarchy", "novelty", "disease"}
+    assert set(read_answers(tmp_path / "analysis")["question"]) == {"hierarchy", "novelty", "disease"}
 
 
 def test_command_analyze_with_knowledge(deeper_copy: Path, refusal: Refusal) -> None:
@@ -229,7 +229,7 @@ def test_circuits_alone_are_compared(runs: list[Path], tmp_path: Path) -> None:
     for run in runs:
         shutil.copytree(run / "circuit", tmp_path / run.parent.name / "circuit")
         bare.append(tmp_path / run.parent.name)
-    table = answers_of(compare(bare, tmp_path / "cmp", draws=20, report=False))
+    table = read_answers(compare(bare, tmp_path / "cmp", draws=20, report=False))
     refused = table[table["refused"].notna()].set_index("question")["refused"]
     assert "gene loadings" in refused["feature_consensus"]
     assert Circuit.read(bare[0] / "circuit").edges.shape[0]

@@ -11,9 +11,10 @@ import pytest
 
 from builders import SHARED
 from scircuit._io import read_json
+from scircuit.analysis.answers import read_answers
 from scircuit.config_file import parse_config
 from scircuit.perturbation import on_target, open_screen
-from scircuit.runs.compare import answers_of, compare
+from scircuit.runs.compare import compare
 from scircuit.runs.screen import ScreenOptions, score_table, validate
 from scircuit.runs.stages import run
 
@@ -124,7 +125,7 @@ def test_replogle_signatures_judge_who_rises(runs: list[Path], tmp_path: Path) -
 
 
 def test_both_models_are_compared(runs: list[Path], tmp_path: Path) -> None:
-    table = answers_of(compare(runs, tmp_path / "cmp", profile="paper"))
+    table = read_answers(compare(runs, tmp_path / "cmp", profile="paper"))
     found = table[table["folder"].str.startswith("pairs")].set_index("measure")
     assert found.loc["matched_share", "p_value"] < 0.05
     assert found.loc["matched_share", "estimate"] > 3 * found.loc["matched_share", "null"]

@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import pandas as pd
 
-from scircuit._io import atomic, write_json
+from scircuit._io import atomic, read_json, write_json
 from scircuit.errors import ScircuitError
 from scircuit.stats.resampling import Interval
 
@@ -171,3 +171,18 @@ class Result:
         with atomic(Path(folder) / f"{self.question}.parquet") as temporary:
             pq.write_table(table, temporary)
         write_json(Path(folder) / f"{self.question}.json", self.to_json() | dict(facts or {}))
+
+    @classmethod
+    def read(cls, path: str | Path) -> "Result":
+        """An answer from the pair of files that `write` leaves; `path` is the JSON one."""
+        path, content = Path(path), read_json(path)
+        missing = [key for key in (*WORDS, "measures") if key not in content]
+        if missing:
+            raise ScircuitError(f"{path} has no {', '.join(missing)}; it is not an answer written by the analysis.")
+        table = path.with_suffix(".parquet")
+        if not table.exists():
+            raise ScircuitError(f"{table} does not exist beside {path.name}; write the answer again.")
+        measures = pd.DataFrame(content["measures"], columns=list(Measure._fields))
+        numeric = [name for name in Measure._fields if name not in ("measure", "n", "unit_of_n")]
+        words = {key: content[key] for key in WORDS}
+        return cls(**words, measures=measures.astype(dict.fromkeys(numeric, float)), table=pd.read_parquet(table))

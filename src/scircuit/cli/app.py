@@ -218,8 +218,9 @@ def compare_profiles(run: RunPath) -> None:
 
     Side by side, with what differs in a sentence.
     """
+    from scircuit.analysis.answers import beside
     from scircuit.analysis.result import GLOSSARY
-    from scircuit.runs.ask import beside, both_profiles
+    from scircuit.runs.ask import both_profiles
 
     for row in both_profiles(run).to_dict("records"):
         ours = f"{row['default']:.4g}{beside(row['default_low'], row['default_high'], row['default_null'])}"

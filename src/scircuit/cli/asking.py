@@ -96,10 +96,10 @@ def _print_knowledge(run: Path, question: str, profile: str, sources: "Sources",
 
 
 def _print(summary: "pd.DataFrame", names: Sequence[str]) -> None:
-    from scircuit.runs.ask import glossary, sentences
+    from scircuit.analysis.answers import glossary, headlines
 
     mine = summary[summary["question"].isin(list(names))]
-    typer.echo("\n".join([*sentences(mine), "", *glossary(mine)]))
+    typer.echo("\n".join([*headlines(mine), "", *glossary(mine)]))
 
 
 def _settings(given: list[str]) -> dict[str, object]:
@@ -149,18 +149,21 @@ def compare(
 
     What they share: pairs of labels, latents matched by genes, effect sizes, disease; one report.
     """
+    from scircuit._tables import records
+    from scircuit.analysis.answers import read_answers, sentence
     from scircuit.published.profiles import PROFILES
-    from scircuit.runs import compare as comparing
+    from scircuit.runs.compare import compare as compare_runs
 
     rules = {name: chosen.rule for name, chosen in PROFILES.items()}
     if rule is not None and rule not in rules:
         raise ScircuitError(f"there is no rule {rule!r}; choose one of {', '.join(rules)}.")
-    folder = comparing.compare(
+    folder = compare_runs(
         runs, out, names=None if names is None else names.split(","), profile=profile,
         rule=None if rule is None else rules[rule], n_cells=cells, disease=disease or (),
         gene_sets=gene_sets or (), draws=draws, report=report, seed=seed,
     )  # fmt: skip
-    typer.echo("\n".join([*comparing.sentences(folder), str(folder / "index.html" if report else folder)]))
+    found = map(sentence, records(read_answers(folder)))
+    typer.echo("\n".join([*found, str(folder / "index.html" if report else folder)]))
 
 
 def validate(

@@ -1,20 +1,18 @@
 """The sections of a comparison of runs: what models share, each number beside its null and the published one."""
 
-from collections.abc import Callable
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
-import pandas as pd
-
 from scircuit._tables import records
+from scircuit.analysis.answers import Answer, Answers, read_answers
 from scircuit.analysis.result import Result
 from scircuit.errors import ScircuitError
 from scircuit.report import figures, numbers
 from scircuit.report.answers import measure_table
 from scircuit.report.blocks import Block, Column, Section, Table
 from scircuit.report.canvas import inline_svg
-from scircuit.report.runs import read_result
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -41,25 +39,8 @@ _MEASURES = {
 """Names of measures that mean something else elsewhere, or nothing by themselves."""
 
 
-class Answer(NamedTuple):
-    """One answer of a comparison: the runs it is about (all where empty), the result, or why there is none."""
-
-    question: str
-    names: str
-    published: bool
-    result: Result | None
-    refused: str
-
-
-@dataclass(frozen=True)
-class Comparison:
-    """Every answer of a comparison, in the order in which they were asked."""
-
-    answers: list[Answer]
-
-    def of(self, question: str) -> list[Answer]:
-        """The answers to one question."""
-        return [answer for answer in self.answers if answer.question == question]
+_OF_ALL = {"": "all runs", "paper": "all runs, published rule"}
+"""Whom an answer is about that is not about two runs, by its folder."""
 
 
 class _Shown(NamedTuple):
@@ -70,34 +51,24 @@ class _Shown(NamedTuple):
     tables: Callable[[Result], list[Table]]
 
 
-def read_comparison(folder: str | Path) -> Comparison:
+def read_comparison(folder: str | Path) -> list[Answer]:
     """Read the answers that `scircuit compare` wrote."""
-    folder = Path(folder)
-    if not (folder / "answers.parquet").is_file():
+    table = read_answers(folder)
+    if table.empty:
         raise ScircuitError(f"{folder} has no answers.parquet; give a folder that `scircuit compare` wrote.")
-    asked = pd.read_parquet(folder / "answers.parquet").drop_duplicates(["question", "names", "folder"])
-    answers = []
-    for row in records(asked):
-        refused = row["refused"] if isinstance(row["refused"], str) else ""
-        place = folder / str(row["folder"]) / f"{row['question']}.json"
-        result = None if refused else read_result(place)
-        answers.append(Answer(row["question"], row["names"], row["folder"] == "paper", result, refused))
-    return Comparison(answers)
+    return Answers(folder, table=table).read()
 
 
-def comparison_sections(comparison: Comparison) -> list[Section]:
-    """One section per question that was asked."""
-    return [
-        _section(question, shown, comparison.of(question))
-        for question, shown in _SHOWN.items()
-        if comparison.of(question)
-    ]
+def comparison_sections(answers: Sequence[Answer]) -> list[Section]:
+    """One section per question that was asked, in the order of the page."""
+    asked = {question: [a for a in answers if a.question == question] for question in _SHOWN}
+    return [_section(question, _SHOWN[question], found) for question, found in asked.items() if found]
 
 
 def _section(question: str, shown: _Shown, answers: list[Answer]) -> Section:
     blocks = []
     for place, answer in enumerate(answers):
-        name = answer.names.replace(" | ", " and ") or ("all runs, published rule" if answer.published else "all runs")
+        name = answer.names.replace(" | ", " and ") or _OF_ALL[answer.folder]
         if answer.result is None:
             blocks.append(Block(name, "all", note=f"No answer: {answer.refused}"))
             continue

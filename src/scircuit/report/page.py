@@ -7,10 +7,11 @@ from typing import Any
 
 from scircuit._io import atomic
 from scircuit._version import __version__
+from scircuit.analysis.answers import Answer
 from scircuit.report import provenance, sections
 from scircuit.report.answers import answers, between
 from scircuit.report.blocks import Section
-from scircuit.report.comparison import Comparison, comparison_sections, read_comparison
+from scircuit.report.comparison import comparison_sections, read_comparison
 from scircuit.report.engine import engine_sections
 from scircuit.report.picture import payload
 from scircuit.report.runs import ReportRun, RunTables, load
@@ -56,7 +57,7 @@ def write_report(
     return path
 
 
-def page_sections(runs: Sequence[RunTables], comparison: Comparison | None = None) -> list[Section]:
+def page_sections(runs: Sequence[RunTables], comparison: Sequence[Answer] | None = None) -> list[Section]:
     """The sections of the page in their order."""
     return [
         sections.picture(runs),
@@ -71,7 +72,9 @@ def page_sections(runs: Sequence[RunTables], comparison: Comparison | None = Non
     ]
 
 
-def _render(runs: Sequence[RunTables], comparison: Comparison | None = None, first: Sequence[Section] = ()) -> str:
+def _render(
+    runs: Sequence[RunTables], comparison: Sequence[Answer] | None = None, first: Sequence[Section] = ()
+) -> str:
     from jinja2 import Environment, FunctionLoader, StrictUndefined
 
     environment = Environment(

@@ -7,7 +7,7 @@ import pandas as pd
 
 from scircuit._io import read_json
 from scircuit.analysis.coherence import coherence
-from scircuit.analysis.result import Measure, Result
+from scircuit.analysis.result import Result
 from scircuit.analysis.summary import summarise
 from scircuit.circuits.circuit import Circuit
 from scircuit.errors import ScircuitError
@@ -106,7 +106,7 @@ def _load(run: ReportRun, slug: str) -> RunTables:
     circuit = Circuit.read(run.circuit)
     results, refusals = _answers(circuit)
     if run.analysis is not None:
-        results |= {path.stem: read_result(path) for path in sorted(Path(run.analysis).glob("*.json"))}
+        results |= {path.stem: Result.read(path) for path in sorted(Path(run.analysis).glob("*.json"))}
     return RunTables(
         name=run.name,
         slug=slug,
@@ -127,21 +127,6 @@ def _answers(circuit: Circuit) -> tuple[dict[str, Result], dict[str, str]]:
         return results | {"coherence": coherence(circuit)}, {}
     except ScircuitError as error:
         return results, {"coherence": str(error)}
-
-
-def read_result(path: Path) -> Result:
-    """An answer from the pair of files that `Result.write` leaves; `path` is the JSON one."""
-    content = read_json(path)
-    missing = [key for key in ("question", "definition", "null_model", "glossary", "measures") if key not in content]
-    if missing:
-        raise ScircuitError(f"{path} has no {', '.join(missing)}; it is not an answer written by the analysis.")
-    table = path.with_suffix(".parquet")
-    if not table.exists():
-        raise ScircuitError(f"{table} does not exist beside {path.name}; write the answer again.")
-    measures = pd.DataFrame(content["measures"], columns=list(Measure._fields))
-    numeric = [name for name in Measure._fields if name not in ("measure", "n", "unit_of_n")]
-    words = {key: content[key] for key in ("question", "definition", "null_model", "glossary")}
-    return Result(**words, measures=measures.astype(dict.fromkeys(numeric, float)), table=pd.read_parquet(table))
 
 
 def _layers(run: ReportRun) -> pd.DataFrame:

@@ -2,6 +2,7 @@
 
 import logging
 from collections.abc import Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -9,8 +10,8 @@ import pandas as pd
 
 from scircuit._io import atomic, read_json
 from scircuit._progress import progress
+from scircuit.analysis.answers import Answers, headlines, read_answers
 from scircuit.analysis.registry import QUESTIONS, TABLES, answerable, question
-from scircuit.analysis.result import GLOSSARY, Measure, Result
 from scircuit.circuits.circuit import Circuit
 from scircuit.errors import ScircuitError
 from scircuit.published.annotation_rule import annotate_run_as_published
@@ -18,7 +19,6 @@ from scircuit.published.profiles import profile
 from scircuit.published.side_by_side import compare_profiles
 
 log = logging.getLogger(__name__)
-ANSWERS = "answers.parquet"
 LONG = ("coherence", "stability", "group_stability")
 """Questions whose nulls or bootstraps redraw every edge."""
 BRIEF: Mapping[str, Mapping[str, Any]] = {"stability": {"n_draws": 10}}
@@ -30,7 +30,7 @@ LONG_EDGES = 200_000
 def ask_run(run: str | Path) -> pd.DataFrame:
     """Every question the run answers in little time and has not been asked; writes `analysis/`, returns the summary."""
     run = Path(run)
-    known = answers_of(run / "analysis")
+    known = read_answers(run / "analysis")
     names = [name for name in answerable(run) if name not in set(known["question"])]
     left_out = [name for name in names if name in LONG and _n_edges(run) > LONG_EDGES]
     for name in left_out:
@@ -41,12 +41,6 @@ def ask_run(run: str | Path) -> pd.DataFrame:
     summary = ask(run, todo, options=BRIEF)
     _log(summary)
     return summary
-
-
-def answers_of(folder: str | Path) -> pd.DataFrame:
-    """The summary in a folder of answers; empty where there is none yet."""
-    file = Path(folder) / ANSWERS
-    return pd.read_parquet(file) if file.is_file() else pd.DataFrame({"question": pd.Series(dtype=object)})
 
 
 def ask(
@@ -74,56 +68,19 @@ def ask(
     Returns
     -------
     DataFrame
-        Also written as `answers.parquet`: one row per measure, `question, measure, estimate, low, high, null,
-        p_value, n, unit_of_n, definition, null_model, glossary, run_id, refused`; a refused question has one row with
-        the reason. Answers to other questions that were there stay.
+        The summary (`scircuit.analysis.answers`), also written as `answers.parquet`. Answers to other questions that
+        were there stay.
     """
     run = Path(run)
     if not (run / "circuit" / "run.json").is_file():
         raise ScircuitError(f"{run} holds no circuit; give the folder of a run that `scircuit trace` has finished.")
     names = [question(name).name for name in names]
     chosen = profile(profile_name)
-    folder = run / "analysis" / chosen.folder
-    facts = _facts(run, second)
-    rows = []
+    answers = notebook(run, run / "analysis" / chosen.folder, second)
     for name in progress(names, desc="analysis", unit="question"):
-        try:
-            result = chosen.analyze(name, run, second, **(options or {}).get(name, {}))
-        except ScircuitError as error:
-            if len(names) == 1:
-                raise
-            rows.append(refused(name, str(error)))
-            continue
-        result.write(folder, facts)
-        rows.append(_measures(result, facts["run_id"]))
-    return _summarise(folder, rows)
-
-
-def record(run: str | Path, answers: Sequence[Result | pd.DataFrame]) -> pd.DataFrame:
-    """Write answers got elsewhere (or what `refused` made of a refusal) beside those of `ask`; the whole summary."""
-    folder, facts = Path(run) / "analysis", _facts(Path(run), None)
-    rows = []
-    for answer in answers:
-        if isinstance(answer, Result):
-            answer.write(folder, facts)
-            rows.append(_measures(answer, facts["run_id"]))
-        else:
-            rows.append(answer)
-    return _summarise(folder, rows)
-
-
-def _summarise(folder: Path, rows: Sequence[pd.DataFrame]) -> pd.DataFrame:
-    """The summary with new rows in the place of those of the same questions, in the order of the registry."""
-    before = answers_of(folder)
-    names = [name for part in rows for name in part["question"].unique()]
-    kept = before[~before["question"].isin(names)]
-    summary = pd.concat([part for part in (kept, *rows) if len(part)], ignore_index=True)
-    place = {name: i for i, name in enumerate(QUESTIONS)}
-    order = summary["question"].map(lambda name: place.get(name, len(place)))
-    summary = summary.iloc[order.argsort(kind="stable")].reset_index(drop=True)
-    with atomic(folder / ANSWERS) as path:
-        summary.to_parquet(path, index=False)
-    return summary
+        answer = partial(chosen.analyze, name, run, second, **(options or {}).get(name, {}))
+        answers.add(answer()) if len(names) == 1 else answers.ask(name, answer)
+    return answers.write(list(QUESTIONS))
 
 
 def questions_of(run: str | Path, name: str, profile_name: str = "default") -> list[str]:
@@ -148,35 +105,8 @@ def both_profiles(run: str | Path) -> pd.DataFrame:
     return table
 
 
-def glossary(summary: pd.DataFrame) -> list[str]:
-    """The terms that the answers use, each explained once."""
-    known = summary["glossary"].dropna().unique()
-    terms = [sentence for sentence in GLOSSARY.values() if any(sentence in text for text in known)]
-    return terms + [text for text in known if not any(sentence in text for sentence in terms)]
-
-
-def sentences(summary: pd.DataFrame) -> list[str]:
-    """One line per question: its headline number with interval and null, or why there is none."""
-    lines = []
-    for name, rows in summary.groupby("question", sort=False):
-        first = rows.iloc[0]
-        if isinstance(first["refused"], str):
-            lines.append(f"{name}: not answered; {first['refused']}")
-            continue
-        around = beside(first["low"], first["high"], first["null"])
-        lines.append(f"{name}: {first['measure']} {first['estimate']:.3g}{around}, n = {first['n']:,}")
-    return lines
-
-
-def beside(low: float, high: float, null: float) -> str:
-    """Interval and null of a number in brackets, as far as it has them."""
-    around = [f"{low:.3g} to {high:.3g}"] if pd.notna(low) else []
-    around += [f"null {null:.3g}"] if pd.notna(null) else []
-    return f" ({', '.join(around)})" if around else ""
-
-
 def _log(summary: pd.DataFrame) -> None:
-    for line in sentences(summary):
+    for line in headlines(summary):
         log.info(line)
 
 
@@ -186,25 +116,10 @@ def _n_edges(run: Path) -> int:
     return int(pq.read_metadata(run / "circuit" / "edges.parquet").num_rows)
 
 
-def _facts(run: Path, second: str | Path | None) -> dict[str, Any]:
-    """Which circuit the numbers are of, and under which rule its edges were called."""
+def notebook(run: Path, folder: Path, second: str | Path | None = None) -> Answers:
+    """The answers of a run in a folder of it; each says of which circuit it is, and by which rule edges were called."""
     record = read_json(run / "circuit" / "run.json")
     facts = {"run_id": record.get("run_id"), "thresholds": record.get("thresholds")}
     if second is not None:
         facts["second_run_id"] = read_json(Path(second) / "circuit" / "run.json").get("run_id")
-    return facts
-
-
-def _measures(result: Result, run_id: str | None) -> pd.DataFrame:
-    words = {"definition": result.definition, "null_model": result.null_model, "glossary": result.glossary}
-    table = result.measures.assign(**words, run_id=run_id, refused=None)
-    table.insert(0, "question", result.question)
-    return table
-
-
-def refused(name: str, why: str) -> pd.DataFrame:
-    """The row of the summary for a question that has no answer."""
-    table = pd.DataFrame([Measure("", float("nan"))])
-    table = table.assign(definition=None, null_model=None, glossary=None, run_id=None, refused=why)
-    table.insert(0, "question", name)
-    return table
+    return Answers(folder, facts, read_answers(folder))

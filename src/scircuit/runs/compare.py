@@ -1,22 +1,19 @@
 """Several runs against each other: what their circuits share, with and without labels. No torch."""
 
 import logging
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from functools import partial
 from itertools import combinations
 from pathlib import Path
 from typing import Any
 
-import pandas as pd
-
-from scircuit._io import atomic, read_json, sha256_of, write_json
-from scircuit._tables import records
+from scircuit._io import read_json, sha256_of, write_json
+from scircuit.analysis.answers import Answers
 from scircuit.analysis.conditions import Condition, check_conditions
 from scircuit.analysis.consensus import consensus
 from scircuit.analysis.disease import associate, disease_conservation
 from scircuit.analysis.effect_comparison import compare_effect_sizes
 from scircuit.analysis.feature_matching import feature_consensus
-from scircuit.analysis.result import Measure, Result
 from scircuit.circuits.rule import EdgeRule
 from scircuit.errors import ScircuitError
 from scircuit.knowledge.choosing import disease_sets
@@ -28,7 +25,6 @@ from scircuit.runs.conditions import identity, open_conditions
 
 log = logging.getLogger(__name__)
 RECORD = "compare.json"
-ANSWERS = "answers.parquet"
 _FORMAT = 1
 
 
@@ -113,7 +109,7 @@ def compare(
     key = sha256_of(identity(conditions), asked, _FORMAT)
     if _done(out, key):
         return out
-    tally = _Tally(out)
+    tally = Answers(out)
     _ask_all(tally, conditions, sets, draws, seed, min_models)
     if chosen.between:
         rebuilt = open_conditions(runs, names, chosen.rule, n_cells, seed, models)
@@ -138,35 +134,8 @@ def compare(
     return out
 
 
-class _Tally:
-    """Answers as they come in: each written at once, all of them summarised at the end."""
-
-    def __init__(self, out: Path) -> None:
-        self.out = out
-        self.rows: list[pd.DataFrame] = []
-
-    def ask(self, question: str, answer: Callable[[], Result], folder: str = "", names: Sequence[str] = ()) -> None:
-        """Ask and write; a refusal is recorded with its reason."""
-        log.info("%s%s", question, f" of {' and '.join(names)}" if names else "")
-        where = {"question": question, "folder": folder, "names": " | ".join(names)}
-        try:
-            result = answer()
-        except ScircuitError as error:
-            log.info("%s: no answer; %s", question, error)
-            self.rows.append(pd.DataFrame([Measure("", float("nan"))]).assign(refused=str(error), **where))
-            return
-        result.write(self.out / folder)
-        self.rows.append(result.measures.assign(refused=None, **where))
-
-    def write(self) -> None:
-        table = pd.concat(self.rows, ignore_index=True)
-        first = ["question", "names", *Measure._fields]
-        with atomic(self.out / ANSWERS) as path:
-            table[[*first, "refused", "folder"]].to_parquet(path, index=False)
-
-
 def _ask_all(
-    tally: _Tally,
+    tally: Answers,
     conditions: list[Condition],
     sets: Mapping[str, Sequence[str]],
     draws: int,
@@ -183,7 +152,7 @@ def _ask_all(
         )
 
 
-def _ask_pair(tally: _Tally, a: Condition, b: Condition, draws: int, seed: int) -> None:
+def _ask_pair(tally: Answers, a: Condition, b: Condition, draws: int, seed: int) -> None:
     names, folder = (a.name, b.name), f"pairs/{_slug(a.name)}--{_slug(b.name)}"
     tally.ask("feature_consensus", lambda: feature_consensus(a, b, draws=draws, seed=seed), folder, names)
     tally.ask(
@@ -217,29 +186,3 @@ def _done(out: Path, key: str) -> bool:
 
 def _slug(name: str) -> str:
     return "".join(c if c.isalnum() or c in "-_." else "-" for c in name)
-
-
-def answers_of(out: str | Path) -> pd.DataFrame:
-    """The numbers of a comparison, one row each; see `compare`."""
-    path = Path(out) / ANSWERS
-    if not path.is_file():
-        raise ScircuitError(f"{path} does not exist; give a folder that `scircuit compare` wrote.")
-    return pd.read_parquet(path)
-
-
-def sentences(out: str | Path) -> list[str]:
-    """One line per number: estimate, interval, null and p; or why a question has no answer."""
-    return [_sentence(row) for row in records(answers_of(out))]
-
-
-def _sentence(row: Mapping[str, Any]) -> str:
-    of = f" [{row['names']}]" if row["names"] else ""
-    asked = f"{row['question']}{of}{' (published rule)' if row['folder'] == 'paper' else ''}"
-    if isinstance(row["refused"], str):
-        return f"{asked}: not answered; {row['refused']}"
-    around = [f"{row['low']:.3g} to {row['high']:.3g}"] if pd.notna(row["low"]) else []
-    around += [f"null {row['null']:.3g}"] if pd.notna(row["null"]) else []
-    around += [f"p {row['p_value']:.2g}"] if pd.notna(row["p_value"]) else []
-    beside = f" ({', '.join(around)})" if around else ""
-    estimate = f"{row['estimate']:.3g}" if pd.notna(row["estimate"]) else "undefined"
-    return f"{asked}: {row['measure']} {estimate}{beside}, n = {row['n']:,} {row['unit_of_n']}"

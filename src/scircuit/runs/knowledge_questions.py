@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import pandas as pd
@@ -10,6 +11,7 @@ from scircuit.analysis.cell_ontology import read_obo
 from scircuit.analysis.disease_of_run import disease
 from scircuit.analysis.hierarchy import hierarchy
 from scircuit.analysis.novelty import novelty
+from scircuit.analysis.registry import QUESTIONS
 from scircuit.analysis.result import Result
 from scircuit.analysis.tissue import tissue
 from scircuit.circuits.circuit import Circuit
@@ -18,7 +20,7 @@ from scircuit.features.labels import readable
 from scircuit.knowledge.choosing import disease_sets, open_network
 from scircuit.knowledge.registry import load_gene_sets
 from scircuit.report.answers import KNOWLEDGE_ASKS
-from scircuit.runs.ask import record, refused
+from scircuit.runs.ask import notebook
 from scircuit.runs.conditions import need_circuit, read_table
 
 ASKS: Mapping[str, str] = KNOWLEDGE_ASKS
@@ -74,15 +76,11 @@ def ask_with_knowledge(
     if unknown:
         raise ScircuitError(f"there is no question {unknown[0]!r}; choose one of {', '.join(ASKS)}.")
     need_circuit(run)
-    answers: list[Result | pd.DataFrame] = []
+    answers = notebook(run, run / "analysis")
     for name in names:
-        try:
-            answers.append(_ANSWERS[name](run, sources, draws, seed))
-        except ScircuitError as error:
-            if len(names) == 1:
-                raise
-            answers.append(refused(name, str(error)))
-    return record(run, answers)
+        answer = partial(_ANSWERS[name], run, sources, draws, seed)
+        answers.add(answer()) if len(names) == 1 else answers.ask(name, answer)
+    return answers.write(list(QUESTIONS))
 
 
 def answerable_with_knowledge(run: str | Path) -> list[str]:

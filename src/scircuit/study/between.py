@@ -2,15 +2,13 @@
 
 import logging
 import shutil
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 
-import pandas as pd
-
-from scircuit._io import atomic
+from scircuit.analysis.answers import Answers
 from scircuit.analysis.conditions import Condition, traced_cells
-from scircuit.analysis.result import Measure, Result
+from scircuit.analysis.result import Result
 from scircuit.circuits.circuit import Circuit
 from scircuit.errors import ScircuitError
 from scircuit.published.counts import disease_categories, gene_pair_numbers, label_numbers
@@ -20,32 +18,6 @@ from scircuit.runs.conditions import open_conditions
 from scircuit.study.config import StudyConfig
 
 log = logging.getLogger(__name__)
-ANSWERS = "answers.parquet"
-
-
-class Answers:
-    """Answers as they come in, summarised in one table as `runs.compare` does."""
-
-    def __init__(self, folder: Path) -> None:
-        self.folder = folder
-        self.rows: list[pd.DataFrame] = []
-
-    def ask(self, question: str, answer: Callable[[], Result], inside: str = "") -> None:
-        """Write the answer of `answer` below the folder; a refusal is recorded with its reason."""
-        try:
-            result = answer()
-        except ScircuitError as error:
-            self.rows.append(pd.DataFrame([Measure("", float("nan"))]).assign(refused=str(error), question=question))
-        else:
-            result.write(self.folder / inside)
-            self.rows.append(result.measures.assign(refused=None, question=question))
-        self.rows[-1]["folder"] = inside
-
-    def write(self) -> None:
-        """Write `answers.parquet`, last."""
-        table = pd.concat(self.rows, ignore_index=True)
-        with atomic(self.folder / ANSWERS) as path:
-            table[["question", *Measure._fields, "refused", "folder"]].to_parquet(path, index=False)
 
 
 def compare(study: StudyConfig) -> None:
@@ -62,9 +34,9 @@ def compare(study: StudyConfig) -> None:
         )  # fmt: skip
     except ScircuitError as error:  # a condition without edges: the study goes on, and its report says why
         log.warning("the conditions cannot be compared: %s", error)
-        refused = pd.DataFrame([Measure("", float("nan"))]).assign(question="consensus", names="", refused=str(error))
-        with atomic(out / ANSWERS) as path:
-            refused.assign(folder="").to_parquet(path, index=False)
+        refusal = Answers(out)
+        refusal.refuse("consensus", str(error))
+        refusal.write()
     tally = Answers(study.out / "labels")
     ours, published = (open_conditions(runs, names, rule, n_cells, study.seed, models) for rule in (None, PAPER))
     tally.ask("labels", partial(label_numbers, ours))

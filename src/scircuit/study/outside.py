@@ -8,6 +8,7 @@ from pathlib import Path
 import pandas as pd
 
 from scircuit._io import write_json
+from scircuit.analysis.answers import Answers
 from scircuit.analysis.disease import associate, disease_centrality
 from scircuit.analysis.hierarchy import hierarchy
 from scircuit.analysis.novelty import novelty
@@ -21,7 +22,6 @@ from scircuit.published.definitions import PAPER
 from scircuit.published.screen import PublishedScreen
 from scircuit.runs.screen import ScreenOptions
 from scircuit.runs.screen import validate as judge
-from scircuit.study.between import Answers
 from scircuit.study.config import StudyCondition, StudyConfig
 
 
