@@ -185,8 +185,10 @@ class TraceSection:
     """exact (the rest of the model runs again for every ablation), local (edited rows only), or auto (by size)."""
     targets: tuple[int, ...] = ()
     """Target layers; by default every later layer."""
-    n_random: int = 1
-    """Random directions of the same norm per source, as controls."""
+    decoy: str = "radial"
+    """What a latent must beat to be specific: radial, random, covariance or dictionary."""
+    n_random: int = 8
+    """Decoys per source, a fourth of them held out; for a layer traced whole, one for every tenth source instead."""
     interventions: tuple[str, ...] = ()
     """Done to every source beside its ablation: mean, scale:ALPHA, set:VALUE, activate:VALUE, resample, matched:N."""
     path_shares: bool = False
@@ -235,6 +237,10 @@ class EdgesSection:
     """nonzero (cells without response abstain) or zero_as_negative (the published rule)."""
     top_k: int | None = None
     """Keep the k strongest per source and layer; null keeps all."""
+    min_effect_sd: float | None = 0.1
+    """Sizeable: the near end of the interval of the mean response, in clean SD of the target; null asks no size."""
+    max_q_specific: float | None = 0.05
+    """Specific: target-decoy q must be below this; null asks no specificity."""
 
 
 @dataclass(frozen=True)
@@ -278,7 +284,15 @@ PROFILES: Mapping[str, Mapping[str, Any]] = {
     "paper": {
         "model": {"protocol": "paper"},
         "features": {"annotation": "published", "min_firings": 1},
-        "edges": {"max_q": None, "min_nonzero": 0, "consistency": "zero_as_negative", "top_k": 50},
+        "edges": {
+            "max_q": None,
+            "min_nonzero": 0,
+            "consistency": "zero_as_negative",
+            "top_k": 50,
+            "min_effect_sd": None,
+            "max_q_specific": None,
+        },
+        "trace": {"decoy": "random", "n_random": 1},
     },
 }
 """Named sets of values; nothing in the science asks for a profile's name."""

@@ -200,13 +200,13 @@ def test_write_and_read_back(planted, tmp_path):
         pd.testing.assert_frame_equal(ours, theirs)
     assert back.provenance == planted.circuit.provenance
     assert back.run_id == planted.circuit.run_id
-    assert dict(back.edges.dtypes.astype(str)) == dict(EDGES)
+    assert dict(back.edges.dtypes.astype(str)) == {**EDGES, "grade": "category"}
 
 
 def test_read_only_the_columns_asked_for(planted, tmp_path):
     planted.circuit.write(tmp_path)
     back = Circuit.read(tmp_path, edge_columns=["cohens_d"])
-    assert list(back.edges.columns) == [*ENDS, "cohens_d"]
+    assert list(back.edges.columns) == [*ENDS, "cohens_d", "grade"]
     with pytest.raises(ScircuitError, match="has no column colour"):
         Circuit.read(tmp_path, edge_columns=["colour"])
 

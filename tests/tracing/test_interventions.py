@@ -167,8 +167,10 @@ def test_kinds_are_distinct_and_complete(setup):
         ({"features": ()}, "at least one latent"),
         ({"features": (1, 1)}, "each named once"),
         ({"action": "set", "value": (1.0, 2.0)}, "2 values were given for 1 latents"),
-        ({"action": "matched"}, "needs instead="),
-        ({"instead": (3,)}, "no other action takes it"),
+        ({"action": "matched"}, "need instead="),
+        ({"instead": (3,)}, "and no other"),
+        ({"direction": (1.0,)}, "no other action takes it"),
+        ({"action": "radial", "features": (1, 2)}, "of one latent"),
         ({"action": "resample"}, "needs donors="),
     ],
 )

@@ -188,11 +188,16 @@ def test_auto_is_local_for_exhaustive_runs_on_models_that_show_their_keys(setup)
 
 def fake_tables(rows, n_cells=40):
     columns = ["source_layer", "source_feature", "target_layer", "cohens_d", "consistency", "n_nonzero", "p_value"]
-    effects = pd.DataFrame(rows, columns=columns).assign(kind="latent", n_cells=n_cells)
+    effects = pd.DataFrame(rows, columns=columns).assign(kind="latent", draw=0, n_cells=n_cells)
     effects["n_pos"] = (effects["consistency"] * effects["n_nonzero"]).round().astype(int)
     effects["n_neg"] = effects["n_nonzero"] - effects["n_pos"]
     tests = effects.groupby(["source_layer", "source_feature", "target_layer"]).size().rename("n_tests").reset_index()
-    return Tables(effects, tests.assign(kind="latent"), Path("cells"), Path("fired"), None, 5, 7)
+    tests = tests.assign(kind="latent", draw=0)
+    return Tables(effects, tests, Path("cells"), Path("fired"), None, pd.DataFrame(), 5, 7)
+
+
+def ablations(features):
+    return {layer: [(feature, "latent", 0) for feature in some] for layer, some in features.items()}
 
 
 def test_borderline_is_what_the_measured_error_could_flip():
@@ -207,8 +212,8 @@ def test_borderline_is_what_the_measured_error_could_flip():
         (1, 7, 3, -0.45, 0.95, 40, 1e-9),  # near from below, other layer
     ]
     tables = fake_tables(rows)
-    assert borderline(tables, fidelity, TraceSettings()) == {0: [2, 5, 6], 1: [7]}
-    assert borderline(tables, fidelity, TraceSettings(confirm="all")) == {0: [2, 3, 5, 6], 1: [7]}
+    assert borderline(tables, fidelity, TraceSettings()) == ablations({0: [2, 5, 6], 1: [7]})
+    assert borderline(tables, fidelity, TraceSettings(confirm="all")) == ablations({0: [2, 3, 5, 6], 1: [7]})
     assert borderline(tables, fidelity, TraceSettings(confirm="none")) == {}
     again = fake_tables([(0, 2, 2, 0.49, 0.9, 40, 1e-8)])
     merged = replace_rows(tables, again)
@@ -223,4 +228,4 @@ def test_borderline_counts_silent_cells_as_the_rule_does():
     tables = fake_tables([(0, 1, 2, 0.9, 0.5, 50, 1e-9)], n_cells=100)
     paper = replace(PAPER, min_consistency=0.75)
     assert borderline(tables, fidelity, TraceSettings()) == {}
-    assert borderline(tables, fidelity, TraceSettings(rule=paper)) == {0: [1]}
+    assert borderline(tables, fidelity, TraceSettings(rule=paper)) == ablations({0: [1]})

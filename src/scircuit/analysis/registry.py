@@ -259,7 +259,7 @@ def _own_rule(run: Path, keywords: list[str]) -> dict[str, Any]:
     """The rule of the run's circuit and the retention of its trace, for functions that take them."""
     record = run / "circuit" / "run.json"
     found = read_json(record) if record.exists() else {}
-    known: dict[str, Any] = {"rule": EdgeRule(**found["thresholds"])} if "thresholds" in found else {}
+    known: dict[str, Any] = {"rule": EdgeRule.recorded(found["thresholds"])} if "thresholds" in found else {}
     known |= {"retention": found["retention"]} if "retention" in found else {}
     return {keyword: value for keyword, value in known.items() if keyword in keywords}
 

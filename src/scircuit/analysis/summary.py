@@ -10,6 +10,7 @@ from scircuit.analysis.hubs import hubs
 from scircuit.analysis.result import Result
 from scircuit.analysis.sign_balance import sign_balance
 from scircuit.circuits.circuit import Circuit
+from scircuit.circuits.specificity import is_decoy
 
 
 @dataclass(frozen=True)
@@ -56,7 +57,7 @@ def layer_pairs(circuit: Circuit) -> pd.DataFrame:
     """Sources, tests and edges of every (source layer, target layer); see `Summary`."""
     keys = ["source_layer", "target_layer"]
     own = circuit.tests.loc[circuit.tests["kind"] == "latent"]
-    random = circuit.tests.loc[circuit.tests["kind"] == "random"]
+    random = circuit.tests.loc[is_decoy(circuit.tests)]
     table = own.groupby(keys).agg(n_sources=("source_feature", "nunique"), n_tests=("n_tests", "sum"))
     table["n_edges"] = circuit.edges.groupby(keys).size()
     table["n_random_edges"] = circuit.controls.groupby(keys).size()

@@ -9,8 +9,10 @@ import numpy as np
 import pandas as pd
 
 from scircuit.circuits.circuit import Circuit
+from scircuit.circuits.grades import at_least, graded, headline
 from scircuit.circuits.rule import DEFAULT, EdgeRule
 from scircuit.circuits.schema import CONTROLS, EDGES, EFFECTS, NODES, SOURCE, TERMS, TESTS, conform
+from scircuit.circuits.specificity import is_decoy
 from scircuit.errors import ScircuitError
 from scircuit.stats.signflip import screen_p
 
@@ -27,11 +29,12 @@ def build_circuit(
     terms: pd.DataFrame,
     rule: EdgeRule = DEFAULT,
     provenance: Mapping[str, Any] | None = None,
+    scales: pd.DataFrame | None = None,
 ) -> Circuit:
     """Assemble a circuit from the artefacts of a trace and of the feature catalogue.
 
     Benjamini-Hochberg runs over every test with a non-zero response: those retained in `effects` and, through
-    the counts in `tests`, those that were not. Ablations of latents and random directions are two families.
+    the counts in `tests`, those that were not. Ablations of latents and decoys are two families.
 
     Parameters
     ----------
@@ -44,12 +47,15 @@ def build_circuit(
     provenance : mapping, optional
         What goes to `run.json`; `retention` in it is the trace's retention level (default 0.05),
         `kept_abs_d` the |d| above which it kept every test whatever its p (None: it did not).
+    scales : DataFrame, optional
+        `trace/scales.parquet`; without it (or without decoys) no edge can be called specific.
 
     Returns
     -------
     Circuit
-        Edges and controls sorted by their ends. Provenance gains `thresholds`, `n_tests`, `n_control_tests`
-        and `n_edges`.
+        Every reproducible edge and control with its `grade` (`Circuit.at` takes those of one), sorted by their ends.
+        Provenance gains `thresholds`, `grade` (the strictest that the rule asks and the trace can tell), `grades`
+        (edges of each beside those of held-out decoys), `n_tests`, `n_control_tests` and `n_edges`.
 
     Raises
     ------
@@ -69,46 +75,59 @@ def build_circuit(
     if rule.max_q is None and (kept is None or kept > rule.min_abs_d):
         _warn_of_lost_tests(tests, rule, retention)
 
-    edges, n_tests = _select(effects, tests, "latent", rule)
-    controls, n_control_tests = _select(effects, tests, "random", rule)
+    found = {name: _reproducible(effects, tests, name, rule) for name in ("latent", "decoy")}
+    told = graded(pd.concat(found.values(), ignore_index=True), tests, rule, scales)
+    latent = (told.edges["kind"] == "latent").to_numpy()
+    columns = [c for c in told.edges.columns if c not in CONTROLS and c != "kind"]
+    edges, controls = (
+        _in_order(told.edges.loc[chosen], list(schema) + columns)
+        for chosen, schema in ((latent, EDGES), (~latent, CONTROLS))
+    )
     provenance |= {
         "thresholds": asdict(rule),
+        "grade": told.grade,
+        "grades": headline(edges, controls, tests, told.grade),
         "retention": retention,
-        "n_tests": n_tests,
-        "n_control_tests": n_control_tests,
-        "n_edges": len(edges),
+        "n_tests": _made(tests, "latent"),
+        "n_control_tests": _made(tests, "decoy"),
+        "n_edges": int(at_least(edges, told.grade).sum()),
     }
     return Circuit(
-        edges=edges[list(EDGES) + _extra(effects)],
+        edges=edges,
         nodes=_nodes(features, tests),
         tests=tests,
-        controls=controls[list(CONTROLS) + _extra(effects)],
+        controls=controls,
         terms=conform(terms, TERMS, "terms"),
         provenance=provenance,
     )
 
 
-def _extra(effects: pd.DataFrame) -> list[str]:
-    return [column for column in effects.columns if column not in EFFECTS]
+def _family(table: pd.DataFrame, name: str) -> np.ndarray:
+    return is_decoy(table) if name == "decoy" else (table["kind"] == name).to_numpy()
 
 
-def _select(effects: pd.DataFrame, tests: pd.DataFrame, kind: str, rule: EdgeRule) -> tuple[pd.DataFrame, int]:
-    """The rows of one family that pass the rule, with their q-values, and the size of the family."""
-    family = effects.loc[effects["kind"] == kind]
-    n_tests = int(tests.loc[tests["kind"] == kind, "n_tests"].sum())
+def _made(tests: pd.DataFrame, name: str) -> int:
+    return int(tests.loc[_family(tests, name), "n_tests"].sum())
+
+
+def _reproducible(effects: pd.DataFrame, tests: pd.DataFrame, name: str, rule: EdgeRule) -> pd.DataFrame:
+    """The rows of one family that pass the first claim, with their q-values."""
+    family, n_tests = effects.loc[_family(effects, name)], _made(tests, name)
     if len(family) > n_tests:
         raise ScircuitError(
-            f"effects holds {len(family)} tests of kind {kind} but tests counts only {n_tests}; "
+            f"effects holds {len(family)} tests of kind {name} but tests counts only {n_tests}; "
             "the two tables come from different traces."
         )
     q = rule.q_values(family, n_tests)
     passes = rule.passes(family, q=q)
     consistency = rule.agreement(family).astype(np.float32)
     chosen = family.loc[passes].assign(q_value=q[passes], consistency=consistency[passes])
-    if rule.top_k is not None:
-        chosen = _strongest(chosen, rule.top_k)
+    return chosen if rule.top_k is None else _strongest(chosen, rule.top_k)
+
+
+def _in_order(edges: pd.DataFrame, columns: list[str]) -> pd.DataFrame:
     order = ["source_layer", "source_feature", "draw", "target_layer", "target_feature"]
-    return chosen.sort_values(order, ignore_index=True), n_tests
+    return edges.sort_values(order, ignore_index=True)[columns]
 
 
 def _strongest(edges: pd.DataFrame, k: int) -> pd.DataFrame:

@@ -1,14 +1,15 @@
 """`Circuit`: what a trace found, as plain tables with their provenance."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 
 from scircuit._io import atomic, read_json, sha256_of, write_json
-from scircuit.circuits.schema import CONTROLS, EDGES, ENDS, NODES, TERMS, TESTS, conform
+from scircuit.circuits.grades import at_least
+from scircuit.circuits.schema import CONTROLS, EDGES, ENDS, GRADES, NODES, TERMS, TESTS, conform
 from scircuit.errors import ScircuitError
 
 FORMAT_VERSION = 1
@@ -33,7 +34,7 @@ class Circuit:
     Attributes
     ----------
     edges : DataFrame
-        One row per significant (source latent, target latent).
+        One row per reproducible (source latent, target latent); `grade` says what more each claims.
     nodes : DataFrame
         One row per latent of every traced layer, with or without edges.
     tests : DataFrame
@@ -57,6 +58,21 @@ class Circuit:
     def run_id(self) -> str:
         """Hash over the provenance, without what may differ between repeats (times, versions, hardware)."""
         return sha256_of({k: v for k, v in self.provenance.items() if k not in _VOLATILE})
+
+    def at(self, grade: str) -> "Circuit":
+        """The circuit of the edges of one grade or a stricter one; controls likewise.
+
+        Raises
+        ------
+        ScircuitError
+            On an unknown grade, or one that this circuit's trace or rule could not tell.
+        """
+        told = self.provenance.get("grade", GRADES[0])
+        if grade not in GRADES[: GRADES.index(told) + 1]:
+            known = ", ".join(GRADES[: GRADES.index(told) + 1])
+            raise ScircuitError(f"this circuit has no grade {grade!r}; its trace and its rule tell {known}.")
+        edges, controls = (t.loc[at_least(t, grade)].reset_index(drop=True) for t in (self.edges, self.controls))
+        return replace(self, edges=edges, controls=controls)
 
     def write(self, path: str | Path) -> None:
         """Write the tables as Parquet and the provenance as `run.json` into the folder `path`.
@@ -86,7 +102,7 @@ class Circuit:
         write_json(record, {"format_version": FORMAT_VERSION, "run_id": self.run_id} | self.provenance)
 
     @classmethod
-    def read(cls, path: str | Path, edge_columns: Sequence[str] | None = None) -> "Circuit":
+    def read(cls, path: str | Path, edge_columns: Sequence[str] | None = None, grade: str | None = None) -> "Circuit":
         """Read a circuit folder.
 
         Parameters
@@ -95,6 +111,8 @@ class Circuit:
         edge_columns : list of str, optional
             Columns of edges and controls to load; the four ends always come. A circuit of 25 million edges
             takes 2 GB whole and a fraction of that for one question.
+        grade : str, optional
+            Edges of this grade or a stricter one; by default the strictest that the circuit's rule asks.
 
         Raises
         ------
@@ -114,10 +132,10 @@ class Circuit:
         for name, schema in _TABLES.items():
             wanted = None
             if edge_columns is not None and name in ("edges", "controls"):
-                wanted = [*dict.fromkeys([*ENDS, *edge_columns])]
+                wanted = [*dict.fromkeys([*ENDS, *edge_columns, *(["grade"] if "grade" in provenance else [])])]
                 schema = {c: t for c, t in schema.items() if c in wanted}
             tables[name] = conform(_read_table(path / f"{name}.parquet", wanted), schema, name)
-        return cls(**tables, provenance=provenance)
+        return cls(**tables, provenance=provenance).at(grade or provenance.get("grade", GRADES[0]))
 
 
 def _read_table(path: Path, columns: list[str] | None) -> pd.DataFrame:

@@ -1,4 +1,7 @@
-"""`EdgeRule`: the one place that says which tests are edges."""
+"""`EdgeRule`: the one place that says which tests are edges, and which claims each edge makes.
+
+A claim is measured or it is not made: a table without intervals has no sizeable edge, one without decoys no specific.
+"""
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -7,6 +10,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from scircuit.circuits.schema import GRADES
 from scircuit.errors import ScircuitError
 from scircuit.stats.multiple import benjamini_hochberg
 
@@ -31,7 +35,11 @@ VOTES: Mapping[str, Callable[[Tests], Votes]] = {"nonzero": _abstaining, "zero_a
 
 @dataclass(frozen=True)
 class EdgeRule:
-    """Which tests are edges: |d| > min_abs_d, consistency > min_consistency, q < max_q, all strict.
+    """Which tests are edges, and of which grade.
+
+    An edge is *reproducible*: |d| > min_abs_d, consistency > min_consistency, q < max_q, all strict. It is *sizeable*
+    where the near end of the interval of its mean response exceeds `min_effect_sd` clean SD of the target, and
+    *specific* where it also beats the decoys (`circuits.specificity`).
 
     Attributes
     ----------
@@ -47,6 +55,11 @@ class EdgeRule:
         `nonzero` (zeros abstain) or `zero_as_negative` (the published rule).
     top_k : int or None
         Keep only the k largest |d| of each source and target layer; None keeps all.
+    min_effect_sd : float or None
+        Floor on the near end of the 95 % interval of the mean response, in SD of the target's clean activation over
+        the cells and positions where the source fires; None makes no claim of size.
+    max_q_specific : float or None
+        Threshold on the target-decoy q; None makes no claim of specificity.
     """
 
     min_abs_d: float = 0.5
@@ -55,17 +68,28 @@ class EdgeRule:
     min_nonzero: int = 10
     consistency: str = "nonzero"
     top_k: int | None = None
+    min_effect_sd: float | None = 0.1
+    max_q_specific: float | None = 0.05
 
     def __post_init__(self) -> None:
         if self.consistency not in VOTES:
             raise ScircuitError(f"consistency is {self.consistency!r}; choose one of {', '.join(VOTES)}.")
         if self.max_q is not None and not 0 < self.max_q <= 1:
             raise ScircuitError(f"max_q is {self.max_q}; give a rate in (0, 1], or None for no test.")
-        for name in ("min_abs_d", "min_consistency", "min_nonzero"):
-            if getattr(self, name) < 0:
+        if self.max_q_specific is not None and not 0 < self.max_q_specific <= 1:
+            raise ScircuitError(f"max_q_specific is {self.max_q_specific}; give a rate in (0, 1], or None to ask none.")
+        if self.max_q_specific is not None and self.min_effect_sd is None:
+            raise ScircuitError("max_q_specific needs a floor of size; give min_effect_sd (0 if any size will do).")
+        for name in ("min_abs_d", "min_consistency", "min_nonzero", "min_effect_sd"):
+            if getattr(self, name) is not None and getattr(self, name) < 0:
                 raise ScircuitError(f"{name} is {getattr(self, name)}; give a number of at least 0.")
         if self.top_k is not None and self.top_k < 1:
             raise ScircuitError(f"top_k is {self.top_k}; give at least 1, or None to keep every edge.")
+
+    @classmethod
+    def recorded(cls, thresholds: Mapping[str, Any]) -> "EdgeRule":
+        """The rule that `run.json` tells; what was built before edges had grades made no further claims."""
+        return cls(**{"min_effect_sd": None, "max_q_specific": None, **thresholds})
 
     def votes(self, tests: Tests) -> Votes:
         """Cells that agree in sign, and cells that have a vote; float64 `[test]` each."""
@@ -86,8 +110,23 @@ class EdgeRule:
         q[responded] = benjamini_hochberg(_column(tests, "p_value")[responded], n_tests)
         return q
 
+    @property
+    def grade(self) -> str:
+        """The strictest claim that this rule asks of an edge."""
+        asked = (True, self.min_effect_sd is not None, self.max_q_specific is not None)
+        return [grade for grade, wanted in zip(GRADES, asked, strict=True) if wanted][-1]
+
+    def sizeable(self, tests: Tests) -> np.ndarray:
+        """Whether the near end of the interval exceeds the floor, bool `[test]`, of any test, reproducible or not.
+
+        `tests` gives `effect_sd_near` (see `circuits.size`). False where the target's clean activation does not vary,
+        for then nothing says what is much.
+        """
+        near = _column(tests, "effect_sd_near")
+        return np.where(np.isfinite(near), near, -np.inf) > (self.min_effect_sd or 0.0)
+
     def passes(self, tests: Tests, n_tests: int | None = None, q: np.ndarray | None = None) -> np.ndarray:
-        """Which tests are edges but for `top_k`, bool `[test]`.
+        """Which tests are reproducible, bool `[test]`; `top_k` is left to who has the whole table.
 
         d counts in the precision in which tables store it (float32), whatever it was computed in, so that a test at a
         threshold is judged alike before and after it was written.

@@ -10,6 +10,13 @@ from scircuit.errors import ScircuitError
 SOURCE = ["source_layer", "source_feature"]
 TARGET = ["target_layer", "target_feature"]
 ENDS = SOURCE + TARGET
+SCALE_KEY = ["source_layer", "target_layer", "target_feature"]
+"""What a scale of decoys belongs to: all sources of a layer share it."""
+
+DECOYS = ("random", "radial", "covariance", "dictionary")
+"""Kinds of decoys: pushes as large as a source's ablation, where it acts, along directions that mean nothing."""
+GRADES = ("reproducible", "sizeable", "specific")
+"""What an edge claims, each grade beside those before it."""
 
 _MOMENTS = {
     "source_layer": "int16",
@@ -35,7 +42,24 @@ EDGES: Mapping[str, str] = {**_MOMENTS, "q_value": "float64", **_CLEAN}
 """`circuit/edges.parquet`: one row per edge of the sources' own ablations."""
 
 CONTROLS: Mapping[str, str] = {**EDGES, "draw": "int32"}
-"""`circuit/controls.parquet`: one row per edge of a norm-matched random direction."""
+"""`circuit/controls.parquet`: one row per edge of a decoy."""
+
+MEASURED: Mapping[str, str] = {"ci_low": "float64", "ci_high": "float64"}
+"""What the size of an edge needs of `effects` beside `EFFECTS`; older traces lack it."""
+PUSHED: Mapping[str, str] = {"push_norm": "float32", "push_weight": "float32"}
+"""What the specificity of an edge needs: mean norm of the rows taken from the residual stream, and encoder of the
+target . mean row (units of the target)."""
+SCALES: Mapping[str, str] = {
+    "source_layer": "int16",
+    "target_layer": "int16",
+    "target_feature": "int32",
+    "n_decoys": "int32",
+    "sum_uu": "float64",
+    "sum_uc": "float64",
+    "sum_cc": "float64",
+}
+"""`trace/scales.parquet`: sums over every decoy that competes, with a response or without, of u = mean_delta /
+push_norm and c = push_weight / push_norm."""
 
 TESTS: Mapping[str, str] = {
     "source_layer": "int16",

@@ -4,6 +4,7 @@ import pandas as pd
 
 from scircuit.circuits.circuit import Circuit
 from scircuit.circuits.schema import SOURCE
+from scircuit.circuits.specificity import is_decoy
 
 
 def source_counts(circuit: Circuit) -> pd.DataFrame:
@@ -21,7 +22,7 @@ def source_counts(circuit: Circuit) -> pd.DataFrame:
     own = tests[tests["kind"] == "latent"].groupby(SOURCE)
     table = own.agg(n_cells=("n_cells", "max"), n_tests=("n_tests", "sum"))
     table["n_edges"] = circuit.edges.groupby(SOURCE).size().reindex(table.index, fill_value=0)
-    made = tests[tests["kind"] == "random"].groupby([*SOURCE, "draw"])["n_tests"].sum().rename("n_tests").to_frame()
+    made = tests[is_decoy(tests)].groupby([*SOURCE, "draw"])["n_tests"].sum().rename("n_tests").to_frame()
     draws = circuit.controls.assign(draw=circuit.controls["draw"].astype("int64")).groupby([*SOURCE, "draw"]).size()
     made["n_edges"] = draws.reindex(made.index, fill_value=0)
     of_source = table["n_edges"].reindex(made.reset_index("draw").index).to_numpy()

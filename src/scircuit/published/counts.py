@@ -19,6 +19,7 @@ from scircuit.analysis.result import Measure, Result
 from scircuit.circuits.build import build_circuit
 from scircuit.circuits.circuit import Circuit
 from scircuit.circuits.schema import SOURCE, TARGET
+from scircuit.circuits.specificity import is_decoy
 from scircuit.errors import ScircuitError
 from scircuit.published import definitions as paper
 from scircuit.published.definitions import PAPER
@@ -85,8 +86,8 @@ def _of_edges(capped: Circuit, uncapped: Circuit, profile: str) -> Iterator[Numb
     edges, controls, tests = capped.edges, capped.controls, capped.tests
     n = len(edges)
     # Random directions per source: the null of a count is what one of them finds.
-    draws = max(1, tests.loc[tests["kind"] == "random", "draw"].nunique())
-    has_null = profile == "default" and bool((tests["kind"] == "random").any())
+    draws = max(1, tests.loc[is_decoy(tests), "draw"].nunique())
+    has_null = profile == "default" and bool(is_decoy(tests).any())
     null = len(controls) / draws if has_null else np.nan
     yield Number("edges", profile, n, null, n)
     yield Number("edges_uncapped", profile, len(uncapped.edges), null, len(uncapped.edges))

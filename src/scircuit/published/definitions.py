@@ -13,8 +13,11 @@ import pandas as pd
 from scircuit.circuits.rule import EdgeRule
 from scircuit.circuits.schema import SOURCE
 
-PAPER = EdgeRule(max_q=None, min_nonzero=0, consistency="zero_as_negative", top_k=50)
-"""The published rule: no test, zeros count as negative, top 50 per source and layer."""
+PAPER = EdgeRule(
+    max_q=None, min_nonzero=0, consistency="zero_as_negative", top_k=50, min_effect_sd=None, max_q_specific=None
+)
+"""The published rule: no test, zeros count as negative, top 50 per source and layer; no claim of size or of
+specificity."""
 SOURCE_LIBRARIES = ("GO_BP", "KEGG", "Reactome")
 TARGET_LIBRARY = "GO_BP"
 """Libraries that label sources, and the one that labels targets."""

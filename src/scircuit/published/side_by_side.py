@@ -55,12 +55,13 @@ def compare_profiles(
     sets: tuple[pd.DataFrame, pd.DataFrame] | None = None,
     draws: int = 1000,
     seed: int = 0,
+    scales: pd.DataFrame | None = None,
 ) -> pd.DataFrame:
     """Both profiles of one trace side by side.
 
     Parameters
     ----------
-    effects, tests, features, terms, provenance
+    effects, tests, features, terms, provenance, scales
         As for `scircuit.circuits.build.build_circuit`.
     annotations : DataFrame, optional
         Published annotations; see `scircuit.published.questions.coherence`.
@@ -78,7 +79,8 @@ def compare_profiles(
         One row per question: `number, default, default_low, default_high, default_null, paper,
         difference` (one sentence on what differs).
     """
-    ours = build_circuit(effects, tests, features, terms, DEFAULT, provenance)
+    graded = build_circuit(effects, tests, features, terms, DEFAULT, provenance, scales)
+    ours = graded.at(graded.provenance["grade"])
     theirs = Traced.of(effects, tests, features, terms, provenance)
     rows = [_row("edges", Measure("n_edges", len(ours.edges)), published.sign_balance(theirs)["n_edges"])]
     if not ours.edges.empty:

@@ -8,6 +8,7 @@ from typing import Any
 from scircuit._io import atomic
 from scircuit._version import __version__
 from scircuit.analysis.answers import Answer
+from scircuit.circuits.specificity import is_decoy
 from scircuit.report import provenance, sections
 from scircuit.report.answers import answers, between
 from scircuit.report.blocks import Section
@@ -91,7 +92,7 @@ def _render(
         overview=provenance.overview_table(runs),
         record=provenance.record_table(runs),
         sections=[*first, *page_sections(runs, comparison)],
-        has_controls=any((run.circuit.tests["kind"] == "random").any() for run in runs),
+        has_controls=any(is_decoy(run.circuit.tests).any() for run in runs),
         data={run.slug: _payload(run) for run in runs},
         style=(TEMPLATES / "style.css").read_text(encoding="utf-8"),
         script=(TEMPLATES / "circuit.js").read_text(encoding="utf-8"),

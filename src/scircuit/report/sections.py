@@ -9,6 +9,7 @@ from scircuit._tables import iterate, records
 from scircuit.analysis.nodes import NodeIndex
 from scircuit.analysis.summary import layer_pairs as count_pairs
 from scircuit.circuits.sources import source_counts
+from scircuit.circuits.specificity import is_decoy
 from scircuit.report import figures, numbers
 from scircuit.report.blocks import Block, Column, Section, Table
 from scircuit.report.canvas import inline_svg
@@ -200,7 +201,7 @@ def layer_pairs(runs: Sequence[RunTables]) -> Section:
 def pair_counts(run: RunTables) -> pd.DataFrame:
     """The analysis' counts per layer pair, with the tests made of random directions."""
     pairs = count_pairs(run.circuit)
-    random = run.circuit.tests[run.circuit.tests["kind"] == "random"]
+    random = run.circuit.tests[is_decoy(run.circuit.tests)]
     made = random.groupby(["source_layer", "target_layer"])["n_tests"].sum().rename("n_random_tests").reset_index()
     joined = pairs.merge(made, how="left", on=["source_layer", "target_layer"])
     return joined.assign(n_random_tests=joined["n_random_tests"].fillna(0).astype(int))

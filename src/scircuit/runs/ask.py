@@ -94,11 +94,13 @@ def both_profiles(run: str | Path) -> pd.DataFrame:
     circuit = Circuit.read(run / "circuit")
     effects, tests = (pd.read_parquet(run / "trace" / f"{name}.parquet") for name in ("effects", "tests"))
     more = {name: run / TABLES[name][0] for name in ("coactivation", "interactions", "interaction_sets")}
+    more["scales"] = run / "trace" / "scales.parquet"
     known = {name: pd.read_parquet(path) for name, path in more.items() if path.is_file()}
     table = compare_profiles(
         effects, tests, circuit.nodes, circuit.terms, circuit.provenance,
         annotations=annotate_run_as_published(run), pairs=known.get("coactivation"),
         sets=(known["interactions"], known["interaction_sets"]) if "interactions" in known else None,
+        scales=known.get("scales"),
     )  # fmt: skip
     with atomic(run / "analysis" / "profiles.parquet") as path:
         table.to_parquet(path, index=False)

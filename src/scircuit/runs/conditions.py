@@ -93,6 +93,7 @@ def _circuit(run: Path, rule: EdgeRule | None, n_cells: int | None, seed: int) -
     if rule is None and n_cells is None:
         return circuit
     effects, tests = (read_table(run, f"trace/{name}.parquet", "run `scircuit trace`") for name in ("effects", "tests"))
+    scales = run / "trace" / "scales.parquet"
     provenance = dict(circuit.provenance)
     if n_cells is not None:
         if circuit.provenance.get("config", {}).get("trace", {}).get("units"):
@@ -107,8 +108,11 @@ def _circuit(run: Path, rule: EdgeRule | None, n_cells: int | None, seed: int) -
         effects, tests = subsample(effects, tests, cell_effects, source_cells, n_cells, seed)
         provenance |= {"n_cells": n_cells, "subsampled_from": circuit.provenance.get("n_cells"), "subsample_seed": seed}
     if rule is None:
-        rule = EdgeRule(**circuit.provenance["thresholds"])
-    return build_circuit(effects, tests, circuit.nodes, circuit.terms, rule, provenance)
+        rule = EdgeRule.recorded(circuit.provenance["thresholds"])
+    # Scales were measured in all cells: in a draw of them nothing is told specific.
+    known = pd.read_parquet(scales) if scales.is_file() and n_cells is None else None
+    built = build_circuit(effects, tests, circuit.nodes, circuit.terms, rule, provenance, known)
+    return built.at(built.provenance["grade"])
 
 
 def _name(circuit: Circuit, folder: Path) -> str:

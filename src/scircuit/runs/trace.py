@@ -11,7 +11,7 @@ from scircuit.cells.tokens import TokenStore
 from scircuit.circuits.build import build_circuit
 from scircuit.circuits.circuit import Circuit
 from scircuit.circuits.rule import EdgeRule
-from scircuit.circuits.schema import SOURCE
+from scircuit.circuits.schema import GRADES, SOURCE
 from scircuit.circuits.sources import source_counts
 from scircuit.config import RunConfig
 from scircuit.features.catalogue import Catalogue
@@ -78,7 +78,7 @@ def run_circuit(run: RunFolder, model: FoundationModel, catalogue: Catalogue, te
     """Stage `circuit`: all tests corrected together, thresholds applied, provenance attached."""
     folder = run.stage("circuit")
     if run.done("circuit"):
-        return Circuit.read(folder)
+        return Circuit.read(folder, grade=GRADES[0])
     source = run.need("trace")
     info = read_json(source / "trace.json")
     c = run.config
@@ -105,7 +105,7 @@ def run_circuit(run: RunFolder, model: FoundationModel, catalogue: Catalogue, te
     sources = tests.loc[tests["kind"] == "latent", SOURCE].set_axis(["layer", "feature"], axis=1)
     circuit = build_circuit(
         pd.read_parquet(source / "effects.parquet"), tests, label_ends(catalogue.features, sources), terms,
-        EdgeRule(**vars(c.edges)), provenance,
+        EdgeRule(**vars(c.edges)), provenance, pd.read_parquet(source / "scales.parquet"),
     )  # fmt: skip
     with atomic(folder / "sources.parquet") as path:
         source_counts(circuit).to_parquet(path, index=False)

@@ -11,19 +11,21 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from scircuit._io import atomic
+from scircuit.circuits.specificity import merge_scales
 from scircuit.sae.base import SparseAutoencoder
 from scircuit.tracing.engines.interventions import Intervention
 from scircuit.tracing.groups import Grouping, group_table, unit_p
 from scircuit.tracing.moments import merge
 from scircuit.tracing.parts import CellEffects, Part, Unit
 from scircuit.tracing.settings import TraceSettings
-from scircuit.tracing.tables import effect_table, weight_effects
+from scircuit.tracing.tables import effect_table, scale_table, weights_of
 
 
 class Tables(NamedTuple):
     """The tables of a trace and the forwards that they took.
 
-    `effects`, `tests`, and the effects per group of cells (`groups`, None where no grouping was asked for). Files,
+    `effects`, `tests`, the effects per group of cells (`groups`, None where no grouping was asked for), and the sums
+    over decoys (`scales`). Files,
     because they grow with the cells: per-cell responses (`cells`) and the cells in which each source fires
     (`source_cells`).
     """
@@ -33,17 +35,21 @@ class Tables(NamedTuple):
     cells: Path
     source_cells: Path
     groups: pd.DataFrame | None
+    scales: pd.DataFrame
     n_clean: int
     n_ablated: int
 
     def write(self, folder: Path) -> None:
         """One Parquet file each, whole or not at all; the files are moved."""
-        for name, table in {"effects": self.effects, "tests": self.tests, "groups": self.groups}.items():
+        for name, table in self._frames().items():
             if table is not None:
                 with atomic(folder / f"{name}.parquet") as path:
                     table.to_parquet(path, index=False)
         os.replace(self.cells, folder / "cell_effects.parquet")
         os.replace(self.source_cells, folder / "source_cells.parquet")
+
+    def _frames(self) -> dict[str, pd.DataFrame | None]:
+        return {"effects": self.effects, "tests": self.tests, "groups": self.groups, "scales": self.scales}
 
 
 class Assembly:
@@ -72,6 +78,7 @@ class Assembly:
         self._effects: list[pd.DataFrame] = []
         self._tests: list[pd.DataFrame] = []
         self._groups: list[pd.DataFrame] = []
+        self._scales: list[pd.DataFrame] = []
         self._counts = np.zeros(2, dtype=np.int64)
         self._cells = _Rows(parts / "cell_effects.parquet")
         self._fired = _Rows(parts / "source_cells.parquet")
@@ -108,6 +115,7 @@ class Assembly:
             cells=self._cells.close(),
             source_cells=self._fired.close(),
             groups=_concat(self._groups) if self._groups else None,
+            scales=merge_scales(self._scales),
             n_clean=int(self._counts[0]),
             n_ablated=int(self._counts[1]),
         )
@@ -126,12 +134,15 @@ class Assembly:
         rule: dict[str, Any] = {"retention": s.retention, "seed": s.seed}
         found = CellEffects.concatenate([p.cell_effects[target] for p in read])
         grouped = [merge(p.groups[target][n] for p in read) for n in range(len(self._groupings))]
-        weights = weight_effects(todo, self._saes[layer], self._saes[target])
         p = None
         for grouping, sums in zip(self._groupings, grouped, strict=True):
             if grouping.name == s.units:
                 p = unit_p(sums, len(grouping.labels), **rule)
         moments = merge(part.moments[target] for part in read)
+        pushes = np.sum([part.pushes for part in read], axis=0)
+        n_cells = moments.n_cells.cpu().numpy()
+        weights = weights_of(todo, pushes, n_cells, self._saes[layer], self._saes[target])
+        self._scales.append(scale_table(layer, target, todo, moments.arrays(), weights))
         table, made = effect_table(
             layer, target, todo, moments, found, **rule, weights=weights, p=p, kept_abs_d=s.kept_abs_d
         )

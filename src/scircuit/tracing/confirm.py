@@ -3,6 +3,7 @@
 import numpy as np
 import pandas as pd
 
+from scircuit.circuits.specificity import is_decoy
 from scircuit.tracing.assemble import Tables
 from scircuit.tracing.fidelity import Fidelity
 from scircuit.tracing.settings import TraceSettings
@@ -11,18 +12,31 @@ _ERRORS = 3.0
 """Root-mean-square errors of d within which an effect counts as near the threshold."""
 
 
-def borderline(tables: Tables, fidelity: Fidelity, settings: TraceSettings) -> dict[int, list[int]]:
-    """Sources, per layer, with an edge to be measured again (`settings.confirm`).
+def borderline(tables: Tables, fidelity: Fidelity, settings: TraceSettings) -> dict[int, list[tuple[int, str, int]]]:
+    """Interventions, per layer as (latent, kind, draw), with an edge to be measured again (`settings.confirm`).
+
+    Sources and decoys alike, or their comparison would be one of engines.
 
     `borderline`: beyond distance 1 (where the local engine is exact), effects that do not clearly fail any
     threshold and are near one: |d| within 3 root-mean-square errors of the fidelity check at that distance,
     consistency (as the rule counts it) within one and a half cells, q within a factor of two. `all`: every effect
     beyond distance 1 that passes the thresholds or is borderline.
     """
-    e = tables.effects[tables.effects["kind"] == "latent"]
-    if settings.confirm == "none" or e.empty:
-        return {}
-    n_tests = int(tables.tests.loc[tables.tests["kind"] == "latent", "n_tests"].sum())
+    families = [(t["kind"] == "latent", is_decoy(t)) for t in (tables.effects, tables.tests)]
+    found: dict[int, set[tuple[int, str, int]]] = {}
+    for chosen, made in zip(*families, strict=True):
+        e = tables.effects[chosen]
+        if settings.confirm == "none" or e.empty:
+            continue
+        near = _near(e, int(tables.tests.loc[made, "n_tests"].sum()), fidelity, settings)
+        ends = e.loc[near, ["source_layer", "source_feature", "kind", "draw"]].drop_duplicates()
+        for layer, feature, kind, draw in ends.itertuples(index=False):
+            found.setdefault(int(layer), set()).add((int(feature), str(kind), int(draw)))
+    return {layer: sorted(some) for layer, some in sorted(found.items())}
+
+
+def _near(e: pd.DataFrame, n_tests: int, fidelity: Fidelity, settings: TraceSettings) -> np.ndarray:
+    """Which tests of one family are to be measured again, bool `[test]`."""
     rule = settings.rule
     q = rule.q_values(e, n_tests)
     distance = (e["target_layer"] - e["source_layer"]).to_numpy()
@@ -34,32 +48,29 @@ def borderline(tables: Tables, fidelity: Fidelity, settings: TraceSettings) -> d
     near = np.abs(d - rule.min_abs_d) <= _ERRORS * rmse
     near |= np.abs(c - rule.min_consistency) <= margin_c
     near |= (q >= limit_q / 2) & (q <= 2 * limit_q)
-    chosen = e[(distance > 1) & ~fails & (near | (settings.confirm == "all"))]
-    found: dict[int, set[int]] = {}
-    for layer, feature in chosen[["source_layer", "source_feature"]].to_numpy(np.int64).tolist():
-        found.setdefault(layer, set()).add(feature)
-    return {layer: sorted(features) for layer, features in sorted(found.items())}
+    return np.asarray((distance > 1) & ~fails & (near | (settings.confirm == "all")))
 
 
 def replace_rows(tables: Tables, again: Tables) -> Tables:
-    """The exact rows of the sources measured again instead of their local ones; counts of forwards add up.
+    """The exact rows of the interventions measured again instead of their local ones; counts of forwards add up.
 
-    Only the exact engine keeps per-cell responses.
+    Only the exact engine keeps per-cell responses. Scales of decoys stay as the local engine measured all of them.
     """
-    ends = ["source_layer", "source_feature"]
-    redone = pd.MultiIndex.from_frame(again.tests[ends].drop_duplicates())
+    what = ["source_layer", "source_feature", "kind", "draw"]
+    redone = again.tests[what].drop_duplicates().astype({"kind": str})
 
     def merged(old: pd.DataFrame, new: pd.DataFrame) -> pd.DataFrame:
-        stale = pd.MultiIndex.from_frame(old[ends]).isin(redone)
-        if "kind" in old:
-            stale &= (old["kind"] == "latent").to_numpy()
-        return pd.concat([old[~stale], new], ignore_index=True)
+        ends = what if "kind" in old else what[:2]
+        key = pd.MultiIndex.from_frame(old[ends].astype({"kind": str} if "kind" in old else {}))
+        again_here = redone if "kind" in old else redone.loc[redone["kind"] == "latent", ends]
+        return pd.concat([old[~key.isin(pd.MultiIndex.from_frame(again_here))], new], ignore_index=True)
 
     return Tables(
         effects=merged(tables.effects, again.effects),
         tests=merged(tables.tests, again.tests),
         cells=again.cells,
         source_cells=tables.source_cells,
+        scales=tables.scales,
         groups=None if tables.groups is None or again.groups is None else merged(tables.groups, again.groups),
         n_clean=tables.n_clean + again.n_clean,
         n_ablated=tables.n_ablated + again.n_ablated,

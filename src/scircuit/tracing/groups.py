@@ -12,7 +12,7 @@ from scircuit.stats.signflip import screen_p, signflip_p
 from scircuit.tracing.engines.interventions import Intervention
 from scircuit.tracing.moments import Moments
 from scircuit.tracing.parts import CellEffects
-from scircuit.tracing.tables import REFINE, cell_p, effect_rows
+from scircuit.tracing.tables import REFINE, Weights, cell_p, effect_rows
 
 
 @dataclass(frozen=True)
@@ -76,7 +76,7 @@ def group_table(
     *,
     retention: float,
     seed: int,
-    weights: np.ndarray,
+    weights: Weights,
 ) -> pd.DataFrame:
     """Rows of `groups.parquet` for one source block, target layer and grouping.
 

@@ -12,6 +12,7 @@ from scircuit.errors import ScircuitError
 from scircuit.models.base import FoundationModel
 from scircuit.models.stack import BlockStack
 from scircuit.sae.base import SparseAutoencoder
+from scircuit.tracing.draws import n_decoys
 from scircuit.tracing.settings import CONTEXT_LADDER, TraceSettings
 
 log = logging.getLogger(__name__)
@@ -191,7 +192,9 @@ def fit(
     if settings.memory is None:
         return settings
     budget = parse_memory(settings.memory)
-    n_rows = max(len(s) for s in sources.values()) * (1 + settings.n_random)
+    n_rows = max(
+        len(s) + n_decoys(s, saes[layer].n_latents, settings.n_random, settings.seed) for layer, s in sources.items()
+    )
     n_targets = max(len(t) for t in targets.values())
 
     def peak(candidate: TraceSettings) -> MemoryPlan:

@@ -59,13 +59,16 @@ class Part:
 
     Per target layer `moments`, per-cell responses (`cell_effects`) and, for each grouping of the cells, moments
     with one row per (intervention, group) (`groups`). `acted` int32 `[2, n]` lists the interventions (rows) and
-    cells in which they found something to change. `n_clean` and `n_ablated` count forwards.
+    cells in which they found something to change. `pushes` float64 `[intervention, d_model + 1]` sums over those cells
+    the mean row that was added (over the positions of a cell) and the mean norm of these rows. `n_clean` and
+    `n_ablated` count forwards.
     """
 
     moments: Mapping[int, Moments]
     cell_effects: Mapping[int, CellEffects]
     groups: Mapping[int, list[Moments]]
     acted: np.ndarray
+    pushes: np.ndarray
     n_clean: int
     n_ablated: int
 
@@ -83,6 +86,7 @@ class Part:
                 tensors[f"{target}.cell_{name}"] = torch.from_numpy(getattr(effects, name))
         tensors["counts"] = torch.tensor([self.n_clean, self.n_ablated])
         tensors["acted"] = torch.from_numpy(self.acted)
+        tensors["pushes"] = torch.from_numpy(self.pushes)
         tensors["n_groupings"] = torch.tensor(max((len(g) for g in self.groups.values()), default=0))
         with atomic(path) as temporary:
             save_file(tensors, temporary)
@@ -102,6 +106,7 @@ class Part:
                 lambda t: [Moments.from_tensors(tensors, f"{t}.group{number}") for number in range(n_groupings)],
             ),
             tensors["acted"].numpy(),
+            tensors["pushes"].numpy(),
             n_clean,
             n_ablated,
         )

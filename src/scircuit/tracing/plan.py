@@ -14,12 +14,13 @@ from scircuit.models.base import FoundationModel
 from scircuit.models.stack import BlockStack
 from scircuit.models.stream import residuals
 from scircuit.sae.base import SparseAutoencoder
+from scircuit.tracing.draws import decoys_of, with_decoys
 from scircuit.tracing.engines.clean import CleanBatch, clean_batch, make_jobs
 from scircuit.tracing.engines.costs import clean_madds, exact_madds, local_madds
 from scircuit.tracing.engines.interventions import Intervention
 from scircuit.tracing.memory import MemoryPlan, fit, plan_memory
 from scircuit.tracing.settings import TraceSettings
-from scircuit.tracing.tracer import block_size, check_targets, choose_engine, interventions
+from scircuit.tracing.tracer import block_size, check_targets, choose_engine
 from scircuit.tracing.units import respond
 
 _MOMENT_BYTES, _EFFECT_BYTES = 40, 16
@@ -120,8 +121,9 @@ def plan_trace(
     engine = choose_engine(model, saes, sources, settings)
     length = int(cells.lengths.max())
     settings = fit(model, saes, settings, engine=engine, length=length, sources=sources, targets=targets)
+    decoys = decoys_of(model, saes, cells, sources, settings)
     todo = {
-        layer: [*interventions(features, settings), *(extra or {}).get(layer, ())]
+        layer: [*with_decoys(features, decoys[layer]), *(extra or {}).get(layer, ())]
         for layer, features in sorted(sources.items())
     }
     at_once = block_size(cells, settings)

@@ -26,7 +26,7 @@ from scircuit.tracing.memory import BatchSize, fit
 from scircuit.tracing.moments import merge
 from scircuit.tracing.parts import CellEffects, Part, Unit
 from scircuit.tracing.settings import RESOURCES, TraceSettings
-from scircuit.tracing.tables import cell_p, effect_rows, weight_effects
+from scircuit.tracing.tables import cell_p, effect_rows, weights_of
 from scircuit.tracing.tracer import run_parts
 
 FORMAT_VERSION = 1
@@ -177,7 +177,8 @@ def _rows(
         p = unit_p(sums, n_units, 1.0, settings.seed)
     else:
         p = cell_p(m, found, retention=1.0, seed=settings.seed)  # every row is kept, so every p is the real one
-    weights = weight_effects(unit.interventions, saes[unit.layer], saes[target])
+    pushes = np.sum([part.pushes for part in read], axis=0)
+    weights = weights_of(unit.interventions, pushes, m["n_cells"], saes[unit.layer], saes[target])
     table = effect_rows(unit.layer, target, unit.interventions, m, p, m["n_nonzero"] > 0, weights)
     silent = np.argwhere(wanted & (m["n_nonzero"] == 0))
     if not len(silent):

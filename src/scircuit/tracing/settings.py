@@ -4,6 +4,7 @@ import math
 from dataclasses import dataclass
 
 from scircuit.circuits.rule import DEFAULT, EdgeRule
+from scircuit.circuits.schema import DECOYS
 from scircuit.errors import ScircuitError
 
 ENGINES = ("auto", "exact", "local")
@@ -27,8 +28,11 @@ class TraceSettings:
         auto: local where at least half of a dictionary is traced on a model that allows it, exact otherwise.
     targets
         Target layers; empty means every layer above the source.
+    decoy
+        What latents must beat to be specific (see `engines.decoys`): radial, random, covariance or dictionary.
     n_random
-        Random directions of the same norm per source, traced beside it as its control.
+        Decoys per source, traced beside it; every fourth is held out of the comparison and shows what it lets through.
+        Where at least half of a dictionary is traced, one decoy for every tenth source instead.
     context_rows
         Local engine: rows propagated beside the firing positions, per firing position; None lets the fidelity
         check choose the least that meets the floors.
@@ -69,7 +73,8 @@ class TraceSettings:
 
     engine: str = "auto"
     targets: tuple[int, ...] = ()
-    n_random: int = 1
+    decoy: str = "radial"
+    n_random: int = 8
     context_rows: float | None = None
     check_sources: int = 8
     check_cells: int = 16
@@ -94,7 +99,7 @@ class TraceSettings:
         return self.rule.min_abs_d if self.rule.max_q is None else None
 
     def __post_init__(self) -> None:
-        for name, allowed in (("engine", ENGINES), ("confirm", CONFIRM)):
+        for name, allowed in (("engine", ENGINES), ("decoy", DECOYS), ("confirm", CONFIRM)):
             if getattr(self, name) not in allowed:
                 raise ScircuitError(f"{name}={getattr(self, name)!r} is unknown; it may be {', '.join(allowed)}.")
         for name, least in (
@@ -110,7 +115,7 @@ class TraceSettings:
         if isinstance(self.groups, str) or len(set(self.groups)) < len(self.groups):
             raise ScircuitError(f"groups={self.groups!r} must be a tuple of different obs columns.")
         if self.n_random < 0:
-            raise ScircuitError(f"n_random={self.n_random} is negative; 0 means no random directions.")
+            raise ScircuitError(f"n_random={self.n_random} is negative; 0 means no decoys.")
         if self.context_rows is not None and not 0 <= self.context_rows < math.inf:
             raise ScircuitError(
                 f"context_rows={self.context_rows} must be finite and at least 0; all is engine='exact'."

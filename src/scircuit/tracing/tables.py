@@ -1,11 +1,14 @@
 """From summed moments to the tables of a trace: every test counted, those with a small p kept."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
 from scipy.special import stdtrit
 
+from scircuit.circuits.schema import DECOYS
+from scircuit.circuits.specificity import held_out, is_decoy
 from scircuit.sae.base import SparseAutoencoder
 from scircuit.stats.effect import hedges
 from scircuit.stats.signflip import screen_p, signflip_p
@@ -17,6 +20,21 @@ REFINE = 4.0
 """Tests are refined by the real sign-flip up to this many times the retention level of the screening p."""
 
 
+class Weights(NamedTuple):
+    """What a push would do to a target if it passed unchanged down the residual stream: products, no forward pass.
+
+    `of_push` `[intervention, target latent]`: encoder of the target . mean row added (units of the target). `push_norm`
+    `[intervention]`: mean norm of these rows. `per_unit` `[intervention, target latent]`: encoder of the target .
+    decoder of the source, or of the decoy in its place, per unit of the source's activation; 0 for interventions that
+    are no loss along one direction. NaN where the target is an object that does not show its encoder, and where an
+    intervention acted in no cell.
+    """
+
+    of_push: np.ndarray
+    push_norm: np.ndarray
+    per_unit: np.ndarray
+
+
 def effect_table(
     layer: int,
     target: int,
@@ -26,14 +44,13 @@ def effect_table(
     *,
     retention: float,
     seed: int,
-    weights: np.ndarray,
+    weights: Weights,
     p: np.ndarray | None = None,
     kept_abs_d: float | None = None,
 ) -> tuple[pd.DataFrame, pd.DataFrame]:
     """Rows of `effects.parquet` and `tests.parquet` for one source block and one target layer.
 
-    `weights` float `[intervention, latent]` is the weight-space part, encoder of the target times decoder
-    of the source. `p` `[intervention, latent]` takes the place of the p over cells (see `groups.unit_p`). Tests with
+    `p` `[intervention, latent]` takes the place of the p over cells (see `groups.unit_p`). Tests with
     |d| > `kept_abs_d` are rows whatever their p.
     """
     m = moments.arrays()
@@ -64,13 +81,14 @@ def effect_rows(
     m: Mapping[str, np.ndarray],
     p: np.ndarray,
     kept: np.ndarray,
-    weights: np.ndarray,
+    weights: Weights,
 ) -> pd.DataFrame:
     """Statistics of the tests in `kept`, bool `[intervention, latent]`, one row each.
 
     d = mean / sd over the cells in which the source fires (ddof 1); `hedges_g` is d without its small-sample
     bias (Hedges 1981); `ci_low` and `ci_high` are the 95 % t interval of `mean_delta` over cells; consistency =
-    max(n_pos, n_neg) / n_nonzero.
+    max(n_pos, n_neg) / n_nonzero. `push_norm` is the mean norm of the rows taken from the residual stream, over the
+    positions of a cell and then over cells; `push_weight` and `weight_effect` as in `Weights`.
     """
     row, latent = np.nonzero(kept)
     n = m["n_cells"][row].astype(np.float64)
@@ -102,7 +120,9 @@ def effect_rows(
             "p_value": p[row, latent],
             "clean_mean": m["clean"][row, latent] / n,
             "clean_sd": _sd(m["clean"][row, latent], m["clean_sq"][row, latent], n),
-            "weight_effect": weights[row, latent],
+            "weight_effect": weights.per_unit[row, latent],
+            "push_norm": weights.push_norm[row],
+            "push_weight": weights.of_push[row, latent],
             "kind": pd.Categorical([interventions[i].kind for i in row], categories=KINDS),
             "draw": np.array([i.draw for i in interventions], dtype=np.int32)[row],
         }
@@ -164,14 +184,34 @@ def _refine(p: np.ndarray, candidates: np.ndarray, effects: CellEffects, seed: i
         p.reshape(-1)[tests[block]] = signflip_p(values, rng, draws=1000)
 
 
-def weight_effects(
-    interventions: tuple[Intervention, ...], source: SparseAutoencoder, target: SparseAutoencoder
-) -> np.ndarray:
-    """Encoder of each target latent . decoder of each source, float32 `[intervention, target latent]`.
+def weights_of(
+    interventions: tuple[Intervention, ...],
+    pushes: np.ndarray,
+    n_cells: np.ndarray,
+    source: SparseAutoencoder,
+    target: SparseAutoencoder,
+) -> Weights:
+    """Weight-space part of each intervention's effects; `pushes` as in `Part`, over `n_cells` `[row]`."""
+    with np.errstate(divide="ignore", invalid="ignore"):
+        mean = pushes / n_cells[:, None]
+    rows, norm = mean[:, :-1], mean[:, -1]
+    per_unit = weight_effects(interventions, source, target)
+    if not hasattr(target, "W_enc"):
+        return Weights(per_unit.astype(np.float64), norm, per_unit)
+    of_push = rows @ target.W_enc.detach().double().cpu().numpy()
+    decoy = np.array([i.kind in DECOYS for i in interventions])
+    removed = source.W_dec[[i.features[0] for i in interventions]].detach().double().norm(dim=1).cpu().numpy()
+    with np.errstate(divide="ignore", invalid="ignore"):
+        per_unit[decoy] = (-of_push * (removed / norm)[:, None])[decoy]
+    return Weights(of_push, norm, per_unit)
 
-    The change of the target's pre-activation if one unit of the source passed unchanged down the residual
-    stream: a product of weights that needs no forward pass. 0 for all but plain ablations; NaN where the
-    target is an object that does not show its encoder.
+
+def weight_effects(
+    interventions: Sequence[Intervention], source: SparseAutoencoder, target: SparseAutoencoder
+) -> np.ndarray:
+    """Encoder of each target latent . decoder of each ablated source, float32 `[intervention, target latent]`.
+
+    0 for all but plain ablations; NaN where the target does not show its encoder.
     """
     if not hasattr(target, "W_enc"):
         return np.full((len(interventions), target.n_latents), np.nan, dtype=np.float32)
@@ -179,3 +219,29 @@ def weight_effects(
     product = (decoder @ target.W_enc.detach().to(decoder.dtype)).float().cpu().numpy()
     product[[i.kind != "latent" for i in interventions]] = 0.0
     return product
+
+
+def scale_table(
+    layer: int, target: int, interventions: tuple[Intervention, ...], m: Mapping[str, np.ndarray], weights: Weights
+) -> pd.DataFrame:
+    """Rows of `scales.parquet`: sums over the decoys that compete, whether a target answered them or not.
+
+    See `circuits.specificity`; a decoy that acted in no cell is none.
+    """
+    table = pd.DataFrame({"kind": [i.kind for i in interventions], "draw": [i.draw for i in interventions]})
+    chosen = is_decoy(table) & ~held_out(table) & (m["n_cells"] > 0)
+    n_latents = m["total"].shape[1]
+    norm = weights.push_norm[chosen, None]
+    u = m["total"][chosen] / m["n_cells"][chosen, None] / norm
+    c = weights.of_push[chosen] / norm
+    return pd.DataFrame(
+        {
+            "source_layer": np.int16(layer),
+            "target_layer": np.int16(target),
+            "target_feature": np.arange(n_latents, dtype=np.int32),
+            "n_decoys": np.int32(chosen.sum()),
+            "sum_uu": (u**2).sum(axis=0),
+            "sum_uc": (u * c).sum(axis=0),
+            "sum_cc": (c**2).sum(axis=0),
+        }
+    )

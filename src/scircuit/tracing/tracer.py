@@ -20,6 +20,7 @@ from scircuit.sae.base import SparseAutoencoder, require_traceable
 from scircuit.tracing.assemble import Assembly, Tables
 from scircuit.tracing.confirm import borderline, replace_rows
 from scircuit.tracing.distributed import run_units
+from scircuit.tracing.draws import decoys_of, is_exhaustive, with_decoys
 from scircuit.tracing.engines.interventions import Intervention
 from scircuit.tracing.fidelity import choose_context
 from scircuit.tracing.groups import Grouping, groupings
@@ -92,7 +93,7 @@ def trace(
     )
     size = BatchSize(settings.tokens, settings.score_bytes)
     parts = out / "parts" / sha256_of(key, {name: getattr(settings, name) for name in RESOURCES})[:16]
-    todo = _todo(saes, sources, settings, extra or {})
+    todo = _todo(model, saes, cells, sources, settings, extra or {})
     report: dict[str, Any] = {"engine": engine}
     if is_reduced(model):
         report["precision_report"] = size.halving(
@@ -107,13 +108,20 @@ def trace(
         context = fidelity.context_rows
         tables = _run(model, saes, cells, todo, targets, settings, parts / "main", context, size, client)
         near = borderline(tables, fidelity, settings)
-        report |= {"fidelity": fidelity.to_json(), "n_sources_confirmed": sum(map(len, near.values()))}
+        report |= {
+            "fidelity": fidelity.to_json(),
+            "n_sources_confirmed": sum(k == "latent" for some in near.values() for _, k, _ in some),
+        }
         if near:
             log.info(
-                "%d of %d sources have an edge that the approximation could flip; they are measured again exactly",
-                sum(map(len, near.values())), sum(map(len, sources.values())),
+                "%d of %d ablations and decoys have an edge that the approximation could flip; they are measured again "
+                "exactly",
+                sum(map(len, near.values())), sum(map(len, todo.values())),
             )  # fmt: skip
-            own = {layer: [Intervention((f,)) for f in features] for layer, features in near.items()}
+            own = {
+                layer: [i for i in todo[layer] if (i.features[0], i.kind, i.draw) in set(some)]
+                for layer, some in near.items()
+            }
             again = _run(model, saes, cells, own, targets, settings, parts / "confirm", None, size, client)
             tables = replace_rows(tables, again)
     tables.write(out)
@@ -144,7 +152,7 @@ def choose_engine(
     """`exact` or `local`; `auto` is local where at least half of a dictionary is traced and the model allows it."""
     if settings.engine != "auto":
         return settings.engine
-    exhaustive = any(2 * len(features) >= saes[layer].n_latents for layer, features in sources.items())
+    exhaustive = any(is_exhaustive(len(features), saes[layer].n_latents) for layer, features in sources.items())
     return "local" if exhaustive and isinstance(model, BlockStack) else "exact"
 
 
@@ -222,18 +230,6 @@ def _run_here(units: Sequence[Unit], run: Callable[[Unit], Part], parts: Path) -
         yield unit
 
 
-def interventions(features: Sequence[int], settings: TraceSettings) -> list[Intervention]:
-    """The ablation of each source followed by its random directions."""
-    out = []
-    for feature in features:
-        out.append(Intervention((int(feature),)))
-        out += [
-            Intervention((int(feature),), "random", draw=draw, seed=settings.seed)
-            for draw in range(1, settings.n_random + 1)
-        ]
-    return out
-
-
 def block_size(cells: TokenStore, settings: TraceSettings) -> int:
     """Interventions per unit: a group of cells holds sums like the whole, so with groups there are fewer."""
     n_groups = sum(len(g.labels) for g in groupings(cells, _columns(settings)))
@@ -246,13 +242,16 @@ def _columns(settings: TraceSettings) -> list[str]:
 
 
 def _todo(
+    model: FoundationModel,
     saes: Mapping[int, SparseAutoencoder],
+    cells: TokenStore,
     sources: Mapping[int, Sequence[int]],
     settings: TraceSettings,
     extra: Mapping[int, Sequence[Intervention]],
 ) -> dict[int, list[Intervention]]:
     """Interventions per source layer, none of them twice."""
-    todo = {layer: interventions(features, settings) for layer, features in sources.items()}
+    decoys = decoys_of(model, saes, cells, sources, settings)
+    todo = {layer: with_decoys(features, decoys[layer]) for layer, features in sources.items()}
     for layer, more in extra.items():
         if layer not in todo:
             raise ScircuitError(f"Layer {layer} has further interventions but no source; name a source of it.")

@@ -3,6 +3,7 @@
 from collections.abc import Iterator, Mapping, Sequence
 
 import numpy as np
+import torch
 
 from scircuit.cells.tokens import TokenStore
 from scircuit.models.base import FoundationModel
@@ -54,6 +55,7 @@ def run_unit(
     groups = {t: [Moments.zeros(rows * len(g.labels), saes[t].n_latents, device) for g in groupings] for t in targets}
     seen: dict[int, list[CellEffects]] = {t: [] for t in targets}
     acted: list[np.ndarray] = [np.zeros((2, 0), dtype=np.int32)]
+    pushes = np.zeros((rows, model.d_model + 1))
     at_once = max(1, tokens // (8 * int(cells.lengths[unit.cells].max())))
     for batch in cells.batches(at_once, cells=unit.cells):
         clean = clean_batch(model, saes[unit.layer], batch, unit.layer)
@@ -61,6 +63,8 @@ def run_unit(
         row_of = np.array([job.row for job in jobs], dtype=np.int64)
         cell_of = np.array([batch.cell[job.cell] for job in jobs], dtype=np.int32)
         acted.append(np.stack([row_of.astype(np.int32), cell_of]))
+        for job in jobs:
+            pushes[job.row] += _push(job)
         for r in respond(
             model, saes, clean, jobs, targets, context_rows=context_rows, tokens=tokens, score_bytes=score_bytes
         ):
@@ -72,7 +76,13 @@ def run_unit(
                 seen[r.layer].append(_nonzero(r, row_of, cell_of))
     effects = {t: CellEffects.concatenate(parts) for t, parts in seen.items()}
     done = np.concatenate(acted, axis=1)
-    return Part(moments, effects, groups, done, n_clean=len(unit.cells), n_ablated=done.shape[1])
+    return Part(moments, effects, groups, done, pushes, n_clean=len(unit.cells), n_ablated=done.shape[1])
+
+
+def _push(job: Job) -> np.ndarray:
+    """Mean row that a job adds and mean norm of its rows, float64 `[d_model + 1]`."""
+    rows = job.edit.rows.double()
+    return torch.cat([rows.mean(dim=0), rows.norm(dim=1).mean()[None]]).cpu().numpy()
 
 
 def _nonzero(r: Responses, row_of: np.ndarray, cell_of: np.ndarray) -> CellEffects:

@@ -63,7 +63,7 @@ def make_jobs(clean: CleanBatch, sae: SparseAutoencoder, interventions: Sequence
     """Every (cell, intervention) pair in which a latent fires, cell by cell."""
     jobs = []
     for cell, (positions, latents) in enumerate(zip(clean.positions, clean.latents, strict=True)):
-        firings = Firings(latents, positions, int(clean.batch.cell[cell]))
+        firings = Firings(latents, positions, int(clean.batch.cell[cell]), clean.h[cell])
         for row, intervention in enumerate(interventions):
             edit = intervention.edit(sae, firings)
             if edit is not None:

@@ -7,11 +7,13 @@ import torch
 from torch import Tensor
 
 from scircuit._io import sha256_of
+from scircuit.circuits.schema import DECOYS
 from scircuit.errors import ScircuitError
 from scircuit.sae.base import SparseAutoencoder
 from scircuit.sae.latents import Latents
+from scircuit.tracing.engines.decoys import radial_rows
 
-ACTIONS = ("zero", "random", "matched", "mean", "scale", "set", "resample", "activate")
+ACTIONS = ("zero", *DECOYS, "matched", "mean", "scale", "set", "resample", "activate")
 KINDS = ("latent", *ACTIONS[1:], *(f"group_{action}" for action in ACTIONS))
 """Values of `kind` in the effect tables: what was done to one latent (`latent` is its ablation), or to a group."""
 
@@ -37,10 +39,12 @@ class Firings:
         Position in the sequence of each of those rows, int64 `[row]`, ascending.
     cell
         Number of the cell, by which resampled values are drawn; batches do not change it.
+    residual
+        The cell's clean residual `[position, d_model]`, which radial decoys need.
     """
 
-    def __init__(self, latents: Latents, positions: Tensor, cell: int = -1) -> None:
-        self.cell, self.gene_positions = cell, positions
+    def __init__(self, latents: Latents, positions: Tensor, cell: int = -1, residual: Tensor | None = None) -> None:
+        self.cell, self.gene_positions, self.residual = cell, positions, residual
         row, slot = (latents.values > 0).nonzero(as_tuple=True)
         feature = latents.indices[row, slot]
         # Rows come in ascending order, so a stable sort by latent keeps positions ascending within each.
@@ -81,18 +85,20 @@ class Intervention:
         `zero`: ablate, the residual loses z_f(p) W_dec[f]. `mean`: z becomes `value`, the latent's mean
         activation. `set`: z becomes `value`. `scale`: z becomes `value` * z (2 doubles it). `resample`: z becomes
         what the latent does at a random gene of another cell (`donors`). `activate`: z becomes `value` at every
-        gene position, firing or not. Controls: `random`, the same loss along a random unit direction instead of
-        the decoder's, scaled by ||z_f(p) W_dec[f]|| (it removes as much, of nothing in particular); `matched`,
-        the latents `instead` are ablated in place of `features`, for which they count.
+        gene position, firing or not. Decoys (see `engines.decoys`), rows of the norm ||z_f(p) W_dec[f]|| that
+        mean nothing: `random`, `radial`, `covariance` (along `direction`), `dictionary` (along the decoder row of the
+        latent `instead`). `matched`: the latents `instead` are ablated in place of `features`, for which they count.
     value : float or tuple of float
         For `mean`, `set`, `scale` and `activate`: one for all latents, or one for each.
     draw : int
-        For `random`: which of the directions; they depend on (seed, features, draw) only. For every other action
-        it numbers the interventions of one kind on one latent (doses, matched latents).
+        For decoys: which of the directions; `random` and `radial` ones depend on (seed, features, draw) only. For every
+        other action it numbers the interventions of one kind on one latent (doses, matched latents).
     seed : int
-        For `random` and `resample`.
+        For `random`, `radial` and `resample`.
     instead : tuple of int
-        For `matched` (see `matched_latents`).
+        For `matched` (see `matched_latents`) and `dictionary`.
+    direction : tuple of float
+        For `covariance`: `[d_model]`, of any length but 0.
     donors : tuple of tuple of Donor
         For `resample`: one tuple per latent (see `find_donors`). A cell never is its own donor.
     """
@@ -103,6 +109,7 @@ class Intervention:
     draw: int = 0
     seed: int = 0
     instead: tuple[int, ...] = ()
+    direction: tuple[float, ...] = ()
     donors: tuple[tuple[Donor, ...], ...] = ()
 
     def __post_init__(self) -> None:
@@ -114,8 +121,14 @@ class Intervention:
             raise ScircuitError(
                 f"{len(self.value)} values were given for {len(self.features)} latents; give one, or one for each."
             )
-        if bool(self.instead) != (self.action == "matched"):
-            raise ScircuitError("action='matched' needs instead=, the latents to ablate; no other action takes it.")
+        if bool(self.instead) != (self.action in ("matched", "dictionary")):
+            raise ScircuitError(
+                f"action={self.action!r}: matched and dictionary, and no other, need instead=, the latents to edit by."
+            )
+        if bool(self.direction) != (self.action == "covariance"):
+            raise ScircuitError(f"action={self.action!r}: covariance needs direction=; no other action takes it.")
+        if self.action in DECOYS[1:] and len(self.features) > 1:
+            raise ScircuitError(f"action={self.action!r} is a decoy of one latent; for groups there is 'random'.")
         if (len(self.donors) == len(self.features)) != (self.action == "resample"):
             raise ScircuitError(
                 "action='resample' needs donors= for each latent (see find_donors); no other action takes it."
@@ -130,7 +143,7 @@ class Intervention:
 
     def edit(self, sae: SparseAutoencoder, firings: Firings) -> Edit | None:
         """The rows to add in one cell, or None where nothing is to be changed (none of the latents fires)."""
-        acted = list(self.instead or self.features)
+        acted = list(self.instead if self.action == "matched" else self.features)
         spans = [firings.of(f) for f in acted]
         if self.action == "activate":
             positions = firings.gene_positions
@@ -142,16 +155,21 @@ class Intervention:
         for column, (at, values) in enumerate(spans):
             z[torch.searchsorted(positions, at), column] = values.to(z.dtype)
         decoder = sae.W_dec[acted]
-        if self.action == "random":
-            decoder = self._directions(decoder)
+        if self.action in DECOYS and self.action != "radial":
+            decoder = self._directions(sae, decoder)
         change = self._change(z, firings.cell)
         # One latent is a product per element, so that ablating it removes exactly z_f(p) W_dec[f].
         rows = change * decoder if len(spans) == 1 else change @ decoder
+        if self.action == "radial":
+            if firings.residual is None:
+                raise ScircuitError("A radial decoy turns rows around the residual; give Firings the cell's residual.")
+            residual = firings.residual[positions].to(rows.dtype)
+            rows = radial_rows(rows, residual, self._drawn_directions(decoder)[0])
         return Edit(positions, rows.detach())
 
     def _change(self, z: Tensor, cell: int) -> Tensor:
         """What is added to each activation `[position, latent]`."""
-        if self.action in ("zero", "random", "matched"):
+        if self.action in ("zero", "matched", *DECOYS):
             return -z
         if self.action == "resample":
             return self._drawn(z, cell) - z
@@ -172,15 +190,24 @@ class Intervention:
             columns.append(pool[torch.randint(len(pool), (len(z),), generator=generator)])
         return torch.stack(columns, dim=1).to(z.device)
 
-    def _directions(self, decoder: Tensor) -> Tensor:
-        """One random direction per latent, with the norm of its decoder row; drawn on the CPU for all devices."""
+    def _directions(self, sae: SparseAutoencoder, decoder: Tensor) -> Tensor:
+        """One direction per latent, with the norm of its decoder row."""
+        if self.action == "random":
+            return self._drawn_directions(decoder) * decoder.norm(dim=1, keepdim=True)
+        if self.action == "dictionary":
+            directions = sae.W_dec[list(self.instead)]
+        else:
+            directions = torch.tensor(self.direction, device=decoder.device, dtype=decoder.dtype)[None]
+        return directions / directions.norm(dim=1, keepdim=True) * decoder.norm(dim=1, keepdim=True)
+
+    def _drawn_directions(self, decoder: Tensor) -> Tensor:
+        """One random unit direction per latent; drawn on the CPU for all devices."""
         out = []
         for feature in self.features:
             generator = torch.Generator().manual_seed(_seed(self.seed, feature, self.draw))
             u = torch.randn(decoder.shape[1], generator=generator, dtype=torch.float64)
             out.append(u / u.norm())
-        directions = torch.stack(out).to(device=decoder.device, dtype=decoder.dtype)
-        return directions * decoder.norm(dim=1, keepdim=True)
+        return torch.stack(out).to(device=decoder.device, dtype=decoder.dtype)
 
 
 def _seed(*parts: int) -> int:

@@ -1,0 +1,73 @@
+"""The grades of edges: reproducible, sizeable, specific; and how many of each decoys reach that no one looked for."""
+
+from typing import Any, NamedTuple
+
+import numpy as np
+import pandas as pd
+
+from scircuit.circuits.rule import EdgeRule
+from scircuit.circuits.schema import GRADES, MEASURED, PUSHED
+from scircuit.circuits.size import sizes
+from scircuit.circuits.specificity import held_out, q_specific, scores
+
+_GRADE = pd.CategoricalDtype(list(GRADES), ordered=True)
+
+
+class Graded(NamedTuple):
+    """Edges with `grade` and the columns that it rests on, and the strictest grade that could be told."""
+
+    edges: pd.DataFrame
+    grade: str
+
+
+def graded(edges: pd.DataFrame, tests: pd.DataFrame, rule: EdgeRule, scales: pd.DataFrame | None) -> Graded:
+    """Judge reproducible edges of latents and decoys by the further claims of a rule.
+
+    Parameters
+    ----------
+    edges : DataFrame
+        Columns of `effects`; where it lacks those of size or of the push, the claims that need them are not made.
+    tests : DataFrame
+        `tests.parquet`, for the numbers of tests on which the competition with decoys rests.
+    scales : DataFrame or None
+        `trace/scales.parquet`.
+    """
+    grade = np.zeros(len(edges), dtype=np.int8)
+    reached = 0
+    if set(MEASURED) <= set(edges.columns):
+        edges = edges.assign(**sizes(edges))
+        if rule.min_effect_sd is not None:
+            grade[rule.sizeable(edges)] = reached = 1
+    if reached and set(PUSHED) <= set(edges.columns) and scales is not None and len(scales):
+        score = scores(edges, scales)
+        q = q_specific(edges, score, grade == 1, tests)
+        edges = edges.assign(specificity=score.astype(np.float32), q_specific=q)
+        if rule.max_q_specific is not None:
+            grade[(grade == 1) & (q < rule.max_q_specific)] = reached = 2
+    return Graded(edges.assign(grade=pd.Categorical.from_codes(grade, dtype=_GRADE)), GRADES[reached])
+
+
+def at_least(edges: pd.DataFrame, grade: str) -> np.ndarray:
+    """Which edges are of a grade or a stricter one, bool `[edge]`; a table without grades holds reproducible edges."""
+    if "grade" not in edges.columns:
+        return np.full(len(edges), grade == GRADES[0])
+    return (edges["grade"].cat.codes >= GRADES.index(grade)).to_numpy()
+
+
+def headline(edges: pd.DataFrame, controls: pd.DataFrame, tests: pd.DataFrame, told: str) -> list[dict[str, Any]]:
+    """Edges of each grade up to `told`, beside what held-out decoys reach under the same rule.
+
+    Returns
+    -------
+    list of dict
+        `grade, n_edges`, and `n_by_decoys`: the edges of held-out decoys, brought to the number of tests of the latents
+        (None where no decoy was held out).
+    """
+    of_latents = int(tests.loc[tests["kind"] == "latent", "n_tests"].sum())
+    of_decoys = int(tests.loc[held_out(tests), "n_tests"].sum())
+    aside = controls.loc[controls["draw"].isin(tests.loc[held_out(tests), "draw"].unique())]
+    rows = []
+    for grade in GRADES[: GRADES.index(told) + 1]:
+        by_decoys = int(at_least(aside, grade).sum()) * of_latents / of_decoys if of_decoys else None
+        rows.append({"grade": grade, "n_edges": int(at_least(edges, grade).sum()), "n_by_decoys": by_decoys})
+    return rows
