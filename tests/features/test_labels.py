@@ -3,7 +3,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from scircuit.features.labels import UNLABELLED, label_features, readable
+from scircuit.features.labels import UNLABELLED, label_features
+from scircuit.knowledge.gmt import readable
 
 COLUMNS = ["layer", "feature", "library", "term", "n_overlap", "information_content", "p_value", "q_value"]
 

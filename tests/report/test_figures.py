@@ -19,7 +19,7 @@ from scircuit.analysis.effect_comparison import compare_effect_sizes
 from scircuit.analysis.group_stability import group_stability
 from scircuit.analysis.interactions import interactions
 from scircuit.analysis.mediation import mediation
-from scircuit.analysis.registry import QUESTIONS
+from scircuit.analysis.registry import every_question, questions
 from scircuit.analysis.replication import replication
 from scircuit.analysis.result import Measure, Result
 from scircuit.analysis.seed_stability import seed_stability
@@ -30,11 +30,10 @@ from scircuit.analysis.thresholds import threshold_sweep
 from scircuit.circuits.circuit import Circuit
 from scircuit.circuits.schema import ENDS
 from scircuit.circuits.synthetic import Planted, planted_circuit
+from scircuit.published.disease import QUESTION as DISEASE_AS_PUBLISHED
 from scircuit.report import figures
-from scircuit.report.answers import PRESENTATIONS
 from scircuit.report.canvas import COLUMN_INCHES, inline_svg
 from scircuit.report.picture import strongest
-from scircuit.runs.knowledge_questions import ASKS
 
 matplotlib.use("Agg")
 
@@ -190,9 +189,10 @@ def test_every_answer_is_drawn_in_a_column(answers: dict[str, Result], question:
 
 
 def test_every_question_has_a_place_on_the_page() -> None:
-    assert set(PRESENTATIONS) == set(QUESTIONS) | set(ASKS)
+    named = {q.figure for q in (*every_question().values(), DISEASE_AS_PUBLISHED)}
+    assert named <= set(figures.__all__)
     drawn = {name for name in ANSWERED if name in figures.__all__} | {"effect_sizes"}
-    assert drawn == set(QUESTIONS)
+    assert drawn == {name for name, q in questions().items() if q.by_itself}
 
 
 def test_a_narrow_logarithmic_axis_still_has_named_ticks(answers: dict[str, Result]) -> None:

@@ -12,13 +12,14 @@ from typer.testing import CliRunner
 
 from scircuit._io import read_json, write_json
 from scircuit.analysis.answers import read_answers, sentence
+from scircuit.analysis.given import Sources
 from scircuit.circuits.circuit import Circuit
 from scircuit.circuits.synthetic import planted_circuit
 from scircuit.cli.app import app
 from scircuit.errors import ScircuitError
+from scircuit.runs.ask import ask
 from scircuit.runs.compare import compare
 from scircuit.runs.conditions import open_conditions
-from scircuit.runs.knowledge_questions import ASKS, Sources, ask_with_knowledge
 
 Refusal = Callable[..., str]
 
@@ -164,20 +165,20 @@ def deeper_copy(finished_copy: Path) -> Path:
 
 def test_too_few_cells_of_a_group_are_said(finished_copy: Path) -> None:
     with pytest.raises(ScircuitError, match="no test has 10 cells inside and outside"):
-        ask_with_knowledge(finished_copy, ["tissue"])
+        ask(finished_copy, ["tissue"])
 
 
 def test_questions_with_knowledge(deeper_copy: Path, diseases: Path) -> None:
-    summary = ask_with_knowledge(deeper_copy, ["tissue"])
+    summary = ask(deeper_copy, ["tissue"])
     assert summary.loc[summary["question"] == "tissue", "refused"].isna().all()
     assert (deeper_copy / "analysis" / "tissue.json").is_file()
     assert "sign_balance" in set(summary["question"]), "other answers stay"
     with pytest.raises(ScircuitError, match="--sets"):
-        ask_with_knowledge(deeper_copy, ["disease"])
+        ask(deeper_copy, ["disease"])
     with pytest.raises(ScircuitError, match=r"profile_size|no latent"):
-        ask_with_knowledge(deeper_copy, ["disease"], Sources(sets=(str(diseases),)))
-    with pytest.raises(ScircuitError, match="choose one of hierarchy"):
-        ask_with_knowledge(deeper_copy, ["history"])
+        ask(deeper_copy, ["disease"], sources=Sources(sets=(str(diseases),)))
+    with pytest.raises(ScircuitError, match="choose one of sign_balance"):
+        ask(deeper_copy, ["history"])
 
 
 def test_labels_are_asked_for_order_novelty_and_disease(tmp_path: Path) -> None:
@@ -195,10 +196,10 @@ def test_labels_are_asked_for_order_novelty_and_disease(tmp_path: Path) -> None:
     loadings.loc[ill & loadings["gene"].isin(sets["set 0 (GO:0000000)"]), "mean_activation"] += 9
     (tmp_path / "features").mkdir()
     loadings.to_parquet(tmp_path / "features" / "genes.parquet")
-    summary = ask_with_knowledge(tmp_path, ["hierarchy", "novelty"], draws=50)
+    summary = ask(tmp_path, ["hierarchy", "novelty"], options={n: {"draws": 50} for n in ("hierarchy", "novelty")})
     assert summary["refused"].isna().all()
     assert set(summary["question"]) == {"hierarchy", "novelty"}
-    ask_with_knowledge(tmp_path, ["disease"], Sources(sets=(str(tmp_path / "sets.gmt"),)))
+    ask(tmp_path, ["disease"], sources=Sources(sets=(str(tmp_path / "sets.gmt"),)))
     table = pd.read_parquet(tmp_path / "analysis" / "disease.parquet")
     planted = table["feature"] % 4 == 0
     assert table.loc[planted, "is_disease"].all()
@@ -218,7 +219,7 @@ def test_command_analyze_with_knowledge(deeper_copy: Path, refusal: Refusal) -> 
     assert "grouped by 'donor'" in refusal("analyze", "tissue", deeper_copy, "--group", "donor")
     assert "terms need an ontology" in refusal("analyze", "tissue", deeper_copy, "--term", "CL:0000084")
     listed = CliRunner().invoke(app, ["analyze", "list"]).output
-    assert all(name in listed for name in ASKS)
+    assert all(name in listed for name in ("hierarchy", "novelty", "tissue", "disease"))
     page = write_report(deeper_copy / "report", [run_of_folder(deeper_copy, "one")]).read_text(encoding="utf-8")
     assert "Cell types and tissues" in page
 

@@ -4,6 +4,7 @@ import numpy as np
 import pandas as pd
 
 from scircuit.analysis.nodes import NodeIndex, need_edges
+from scircuit.analysis.question import Question
 from scircuit.analysis.result import Measure, Result
 from scircuit.circuits.circuit import Circuit
 from scircuit.stats.resampling import Interval, cluster_bootstrap
@@ -125,3 +126,14 @@ def decay_rate(n_edges: np.ndarray, n_tests: np.ndarray, layer: np.ndarray, dist
     square = (weight * x**2).sum(axis=-1)
     slope = (weight * x * y).sum(axis=-1) / np.where(square > 0, square, 1.0)
     return np.where(square > 1e-12, -slope, np.nan)
+
+
+QUESTION = Question(
+    name="attenuation",
+    asks="How do edges thin out with depth?",
+    title="Attenuation over depth",
+    function=attenuation,
+    figure="attenuation",
+    marks="Edges per 1,000 tests, one line per source layer. Grey, dashed: random directions.",
+    words={"decay_rate": "decay rate per layer", "decay_length": "decay length in layers"},
+)

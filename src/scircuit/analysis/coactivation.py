@@ -4,6 +4,7 @@ import numpy as np
 import pandas as pd
 
 from scircuit.analysis.nodes import NodeIndex, need_edges
+from scircuit.analysis.question import PAIRS, Question
 from scircuit.analysis.result import Measure, Result
 from scircuit.analysis.strata import node_strata
 from scircuit.circuits.circuit import Circuit
@@ -131,3 +132,16 @@ def _positions(ordered: np.ndarray, keys: np.ndarray) -> np.ndarray:
     found = np.empty(len(keys), dtype=np.int64)
     found[order] = np.searchsorted(ordered, keys[order])
     return found
+
+
+QUESTION = Question(
+    name="coactivation",
+    asks="Does co-activation tell which pairs are causal?",
+    title="Co-activation",
+    function=coactivation,
+    needs=("circuit", "coactivation"),
+    figure="coactivation",
+    marks=f"{PAIRS} Dashed: no better than chance.",
+    words={"auc": "area under the curve of PMI", "share_pmi_above_0": "edges with PMI above 0"},
+    table_columns={"coactivation": [*ENDS, "pmi"]},
+)

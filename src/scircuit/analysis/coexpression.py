@@ -7,6 +7,7 @@ import numpy as np
 import pandas as pd
 
 from scircuit.analysis.nodes import NodeIndex, need_edges, sizes
+from scircuit.analysis.question import Question
 from scircuit.analysis.result import Measure, Result
 from scircuit.circuits.circuit import Circuit
 from scircuit.circuits.schema import ENDS
@@ -247,3 +248,23 @@ def _spread_over_tests(tests: pd.DataFrame) -> float | None:
         return None
     n, total, square = tests.loc[tests["kind"] == "latent", columns].sum()
     return float(np.sqrt(square / n - (total / n) ** 2))
+
+
+QUESTION = Question(
+    name="coexpression",
+    asks="How much of an effect is correlation?",
+    title="Co-expression",
+    function=coexpression,
+    needs=("circuit", "correlations"),
+    figure="coexpression",
+    marks="Medians and quartiles of |d| over twentieths of the edges, by the size of the correlation.",
+    words={
+        "r_squared": "variance of |d| that both correlations explain (R²)",
+        "r_squared_corrected": "the same, corrected for edges being only the large |d|",
+        "partial_gene_r": "correlation of |d| with that of the genes, given that of the latents",
+        "partial_latent_r": "correlation of |d| with that of the latents, given that of the genes",
+        "marginal_gene_r": "correlation of |d| with that of the genes",
+        "marginal_latent_r": "correlation of |d| with that of the latents",
+    },
+    edge_columns=("cohens_d",),
+)

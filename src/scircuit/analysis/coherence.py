@@ -7,6 +7,7 @@ import pandas as pd
 
 from scircuit._progress import progress
 from scircuit.analysis.nodes import NodeIndex, need_edges
+from scircuit.analysis.question import PAIRS, Question
 from scircuit.analysis.result import Measure, Result
 from scircuit.analysis.strata import Strata, node_strata
 from scircuit.circuits.circuit import Circuit
@@ -187,3 +188,20 @@ def _measures(prefix: str, tally: _Tally, rng: np.random.Generator) -> list[Meas
             Measure.of(prefix + share, ratio_interval(own, n, rng, draws), tally.n_edges, null.sum() / n.sum(), p),
         ]
     return measures
+
+
+QUESTION = Question(
+    name="coherence",
+    asks="Do the ends of an edge share gene sets beyond chance?",
+    title="Coherence",
+    function=coherence,
+    figure="coherence",
+    marks=f"{PAIRS} Dashed, hollow diamonds: a fold of 1, as many shared sets as chance gives.",
+    words={
+        "fold": "coherent edges, observed over expected",
+        "coherent_share": "coherent share",
+        "best_match_fold": "information content of the best shared set, observed over expected",
+        "best_match": "mean information content of the best shared set",
+    },
+    redraws=True,
+)

@@ -9,6 +9,7 @@ import pandas as pd
 
 from scircuit._progress import progress
 from scircuit.analysis.conditions import Condition, LabelledEdges, answer, check_conditions, label_vocabulary
+from scircuit.analysis.question import Question
 from scircuit.analysis.result import Measure, Result
 from scircuit.errors import ScircuitError
 from scircuit.stats.multiple import benjamini_hochberg
@@ -210,3 +211,23 @@ def _table(
     n_possible = int(np.count_nonzero(hits) + np.count_nonzero(hits[pairs] == 0))
     table["q_value"] = benjamini_hochberg(table["p_value"].to_numpy(), n_tests=n_possible)
     return table.sort_values(["p_value", "mean_abs_d"], ascending=[True, False]).reset_index(drop=True)
+
+
+QUESTION = Question(
+    name="consensus",
+    asks="Do models connect the same labels? Beside it the published null, which calls random targets conserved.",
+    title="Consensus of the models",
+    function=consensus,
+    figure="consensus",
+    marks="Bars: observed; hollow diamonds: expected under the null of the row.",
+    words={
+        "fold": "conserved pairs, observed over expected",
+        "n_conserved": "conserved pairs of two different labels",
+        "edge_fold": "edges on shared pairs, observed over expected",
+        "self_fold": "conserved self pairs, observed over expected",
+        "n_self_conserved": "conserved self pairs",
+        "paper_fold": "conserved pairs over the published null (self pairs included)",
+        "paper_n_conserved": "conserved pairs as published",
+    },
+    of_runs=True,
+)

@@ -1,7 +1,7 @@
 """Disease: which latents carry disease genes, and whether these are more central or more conserved."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import pandas as pd
@@ -17,12 +17,14 @@ from scircuit.analysis.conditions import (
     label_vocabulary,
 )
 from scircuit.analysis.nodes import NodeIndex, need_edges
+from scircuit.analysis.question import Question
 from scircuit.analysis.regression import Ratio, odds_ratio, rate_ratio, raw_odds_ratio
 from scircuit.analysis.result import Measure, Result
 from scircuit.circuits.circuit import Circuit
 from scircuit.errors import ScircuitError
 from scircuit.stats.multiple import benjamini_hochberg
 
+ASSOCIATED = ("disease", "n_overlap", "set_size", "fold", "p_value", "q_value")
 _GLOSSARY = (
     "disease latent: one whose gene profile, of the same length for every latent, holds more genes of a curated "
     "disease set than a random draw from the model's genes (hypergeometric, BH over all latents and sets). Adjusted "
@@ -178,6 +180,49 @@ def disease_centrality(circuit: Circuit, associations: Associations) -> Result:
     )
 
 
+def disease(
+    circuit: Circuit,
+    genes: pd.DataFrame,
+    sets: Mapping[str, Sequence[str]],
+    profile_size: int = 50,
+    min_firings: int = 5,
+    max_q: float = 0.05,
+) -> Result:
+    """`associate` and `disease_centrality` in one answer.
+
+    Parameters
+    ----------
+    circuit : Circuit
+    genes : DataFrame
+        `features/genes.parquet`.
+    sets : mapping
+        Disease -> genes.
+    profile_size, min_firings, max_q
+        As in `associate`.
+
+    Returns
+    -------
+    Result
+        Measures `in_degree_ratio`, `raw_in_degree_ratio`, `out_degree_ratio`, `raw_out_degree_ratio` (null 1) and
+        `disease_latent_share` (of the latents with a full profile). Table: one row per (latent, disease), latents
+        without a disease once: those of `disease_centrality`, with `disease, n_overlap, set_size, fold, p_value,
+        q_value`.
+
+    Raises
+    ------
+    ScircuitError
+        As `associate` and `disease_centrality`.
+    """
+    found = associate(genes, sets, profile_size=profile_size, min_firings=min_firings, max_q=max_q)
+    central = disease_centrality(circuit, found)
+    ill = int(found.latents["is_disease"].sum())
+    share = Measure("disease_latent_share", ill / len(found.latents), n=len(found.latents), unit_of_n="latents")
+    measures = pd.concat([central.measures, pd.DataFrame([share])], ignore_index=True)
+    table = central.table.merge(found.table[["layer", "feature", *ASSOCIATED]], how="left", on=["layer", "feature"])
+    table = table.sort_values(["q_value", "layer", "feature"], ignore_index=True)
+    return replace(central, question="disease", definition="disease/1", measures=measures, table=table)
+
+
 def disease_conservation(
     conditions: Sequence[Condition], associations: Mapping[str, Associations], min_models: int = 2
 ) -> Result:
@@ -297,3 +342,30 @@ def _pairs(conditions: Sequence[Condition], models: list[str], labels: pd.Index,
 
 def _measure(name: str, ratio: Ratio, unit: str) -> Measure:
     return Measure(name, ratio.estimate, ratio.low, ratio.high, 1.0, ratio.p_value, ratio.n, unit)
+
+
+QUESTION = Question(
+    name="disease",
+    asks="Do latents with disease genes have more edges than others that fire as often?",
+    title="Disease",
+    function=disease,
+    needs=("circuit", "genes", "disease_sets"),
+    figure="ratios",
+    marks="Ratios with 95% intervals; grey: raw. Dashed: 1, no difference.",
+    by_itself=False,
+)
+
+BETWEEN_MODELS = Question(
+    name="disease_conservation",
+    asks="Are edges between disease labels conserved more than others of their size? The raw odds ratio grows with the "
+    "frequency of labels; the adjusted one holds it fixed.",
+    title="Disease between models",
+    function=disease_conservation,
+    figure="ratios",
+    marks="Ratios with 95% intervals; dashed: 1, no difference.",
+    words={
+        "odds_ratio": "odds ratio of conservation, adjusted for label frequency and degree",
+        "raw_odds_ratio": "odds ratio of conservation, raw",
+    },
+    of_runs=True,
+)

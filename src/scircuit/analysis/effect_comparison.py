@@ -5,6 +5,7 @@ import pandas as pd
 
 from scircuit.analysis.equal_cells import at_equal_cells
 from scircuit.analysis.nodes import NodeIndex, n_layers, need_edges, sizes
+from scircuit.analysis.question import Question
 from scircuit.analysis.result import Measure, Result
 from scircuit.circuits.circuit import Circuit
 from scircuit.circuits.schema import ENDS
@@ -153,3 +154,23 @@ def _standardised(totals: np.ndarray, weight: np.ndarray) -> np.ndarray:
     mean = size / np.where(count > 0, count, 1.0)
     total = present.sum(axis=-1)
     return np.where(total > 0, (present * mean).sum(axis=-1) / np.where(total > 0, total, 1.0), np.nan)
+
+
+QUESTION = Question(
+    name="compare_effect_sizes",
+    asks="Are the effects of another run as large, like for like: at equal cells, depth and firing rate?",
+    title="Effect sizes, like for like",
+    function=compare_effect_sizes,
+    figure="compare_effect_sizes",
+    marks="Bars: 95% intervals from a bootstrap over sources.",
+    words={
+        "difference": "mean |d|, first minus second",
+        "first": "mean |d| of the first",
+        "second": "mean |d| of the second",
+        "share_compared": "share of the edges that could be compared",
+    },
+    edge_columns=("cohens_d", "n_cells"),
+    second="second",
+    needs_second=True,
+    per_cell=True,
+)

@@ -4,6 +4,7 @@ import numpy as np
 import pandas as pd
 
 from scircuit.analysis.nodes import NodeIndex, need_edges, sizes
+from scircuit.analysis.question import Question
 from scircuit.analysis.result import Measure, Result
 from scircuit.circuits.circuit import Circuit
 from scircuit.stats.resampling import ratio_interval
@@ -111,3 +112,22 @@ def _by_pair(edges: pd.DataFrame, units: pd.DataFrame) -> dict[tuple[int, str], 
             if known.size:
                 found[cell, unit] = known
     return found
+
+
+QUESTION = Question(
+    name="effect_sizes",
+    asks="How large are the effects?",
+    title="Effect sizes",
+    function=effect_sizes,
+    figure="effect_sizes",
+    marks="Share of edges with at least this |d|, on a logarithmic scale; nothing is cut off at the top. Upright line: "
+    "the threshold that made a test an edge.",
+    words={
+        "mean_abs_d": "mean |d|",
+        "share_abs_d_above_1": "edges with |d| above 1",
+        "share_abs_d_above_2": "edges with |d| above 2",
+        "mean_in_clean_sd": "mean |change| in clean standard deviations of the target",
+        "mean_share_lost": "mean share of the target's clean activation lost (supporting edges)",
+    },
+    edge_columns=("mean_delta", "cohens_d", "clean_mean", "clean_sd"),
+)

@@ -10,6 +10,7 @@ from scipy.stats import rankdata
 
 from scircuit._progress import progress
 from scircuit.analysis.conditions import Condition, answer, check_conditions
+from scircuit.analysis.question import Question
 from scircuit.analysis.result import Measure, Result
 from scircuit.errors import ScircuitError
 from scircuit.stats.multiple import benjamini_hochberg
@@ -291,3 +292,21 @@ def _correlation(totals: np.ndarray) -> np.ndarray:
     with np.errstate(divide="ignore", invalid="ignore"):
         r = (n * xy - x * y) / np.sqrt((n * xx - x**2) * (n * yy - y**2))
     return np.where(np.isfinite(r), r, np.nan)
+
+
+QUESTION = Question(
+    name="feature_consensus",
+    asks="Do latents that stand for the same genes have the same edges?",
+    title="Consensus without labels",
+    function=feature_consensus,
+    figure="feature_consensus",
+    marks="Every mark is an edge found in both models, d in one against d in the other; at most 3,000 are drawn.",
+    words={
+        "matched_share": "latents of the smaller side that are matched",
+        "conserved_fold": "testable edges found in both, observed over expected",
+        "conserved_share": "testable edges found in both",
+        "same_sign": "of them with the same sign",
+        "rank_correlation": "rank correlation of d over them",
+    },
+    of_runs=True,
+)

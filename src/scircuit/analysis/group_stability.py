@@ -8,6 +8,7 @@ import pandas as pd
 from scipy.special import chdtrc
 
 from scircuit.analysis.agreement import agreement, family_size
+from scircuit.analysis.question import Question
 from scircuit.analysis.result import Measure, Result
 from scircuit.circuits.rule import DEFAULT, EdgeRule
 from scircuit.circuits.schema import ENDS
@@ -133,3 +134,16 @@ def _heterogeneity(name: str, groups: list[_Group], max_q: float) -> Measure:
         return Measure(f"{name}_heterogeneous_share", np.nan, null=max_q)
     q = benjamini_hochberg(chdtrc(df[tested], q_stat[tested]))
     return Measure(f"{name}_heterogeneous_share", float((q < max_q).mean()), null=max_q, n=int(tested.sum()))
+
+
+QUESTION = Question(
+    name="group_stability",
+    asks="Do cell types or donors give the same edges?",
+    title="Stability over groups of cells",
+    function=group_stability,
+    needs=("groups", "tests"),
+    figure="group_stability",
+    marks="Every mark is a pair of groups.",
+    table_columns={"groups": COLUMNS},
+    redraws=True,
+)

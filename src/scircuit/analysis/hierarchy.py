@@ -11,6 +11,7 @@ from scipy.sparse.csgraph import connected_components
 from scircuit._progress import progress
 from scircuit.analysis.conditions import LabelledEdges, answer, label_codes, label_vocabulary
 from scircuit.analysis.nodes import NodeIndex, n_layers, need_edges, traced_sources
+from scircuit.analysis.question import Question
 from scircuit.analysis.result import Measure, Result
 from scircuit.circuits.circuit import Circuit
 from scircuit.errors import ScircuitError
@@ -234,3 +235,15 @@ def _timing(
             "depth_q": q,
         }
     )
+
+
+QUESTION = Question(
+    name="hierarchy",
+    asks="Which processes drive which, in circles or in an order?",
+    title="Hierarchy of processes",
+    function=hierarchy,
+    figure="hierarchy",
+    marks="Every mark is a label; filled: its depth differs from labels exchanged within layers.",
+    edge_columns=("cohens_d",),
+    by_itself=False,
+)

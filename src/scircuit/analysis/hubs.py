@@ -4,6 +4,7 @@ import numpy as np
 import pandas as pd
 
 from scircuit.analysis.nodes import NodeIndex, need_edges, sizes, traced_sources
+from scircuit.analysis.question import Question
 from scircuit.analysis.result import Measure, Result
 from scircuit.circuits.circuit import Circuit
 from scircuit.errors import ScircuitError
@@ -132,3 +133,22 @@ def _tail_measures(degree: np.ndarray, prefix: str) -> list[Measure]:
         name = f"{prefix}tail_against_{rival}"
         rows.append(Measure(name, ratio, null=0.0, p_value=p, n=fit.n_tail, unit_of_n=unit))
     return rows
+
+
+QUESTION = Question(
+    name="hubs",
+    asks="Which latents hold most edges, and why?",
+    title="Hubs",
+    function=hubs,
+    figure="hubs",
+    marks="Share of latents with at least so many edges, uncapped, on logarithmic scales.",
+    words={
+        "gini_out": "Gini of out-degrees",
+        "gini_in": "Gini of in-degrees",
+        "explained_out": "out-degree explained by firing rate and activation (R²)",
+        "explained_in": "in-degree explained by firing rate and activation (R²)",
+        "tail_exponent": "power-law exponent of the out-degree tail",
+        "in_tail_exponent": "power-law exponent of the in-degree tail",
+    },
+    edge_columns=("cohens_d",),
+)

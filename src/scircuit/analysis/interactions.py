@@ -3,6 +3,7 @@
 import numpy as np
 import pandas as pd
 
+from scircuit.analysis.question import Question
 from scircuit.analysis.result import Measure, Result
 from scircuit.errors import ScircuitError
 from scircuit.stats.multiple import benjamini_hochberg
@@ -156,3 +157,15 @@ def _measures(order: int, rows: pd.DataFrame, rng: np.random.Generator, draws: i
 def _norm_ratio(totals: np.ndarray) -> np.ndarray:
     own, parts = totals[..., 0], totals[..., 1]
     return np.sqrt(own / np.where(parts > 0, parts, np.nan))
+
+
+QUESTION = Question(
+    name="interactions",
+    asks="Do sources add up, or interact?",
+    title="Interactions",
+    function=interactions,
+    needs=("interactions", "interaction_sets"),
+    figure="interactions",
+    marks="Every mark is a target of a set; on the diagonal the effects add up. At most 3,000 are drawn.",
+    words={"norm_ratio_2": "norm ratio of pairs", "norm_ratio_3": "norm ratio of triples"},
+)

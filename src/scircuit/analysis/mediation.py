@@ -4,6 +4,7 @@ import numpy as np
 import pandas as pd
 
 from scircuit.analysis.nodes import NodeIndex
+from scircuit.analysis.question import Question
 from scircuit.analysis.result import Measure, Result
 from scircuit.analysis.strata import node_strata
 from scircuit.circuits.circuit import Circuit
@@ -171,3 +172,19 @@ def _measures(table: pd.DataFrame, rng: np.random.Generator, draws: int) -> list
         interval = ratio_interval(joint, np.ones(len(joint)), rng, draws)
         measures.append(Measure.of("joint_share_carried", interval, len(joint), 0.0))
     return measures
+
+
+QUESTION = Question(
+    name="mediation",
+    asks="Which latents carry an edge?",
+    title="Mediation",
+    function=mediation,
+    needs=("mediation",),
+    figure="mediation",
+    marks="Cumulative share of (edge, latent held at its clean value) pairs.",
+    words={
+        "share_carried": "share of the response carried by an edge's strongest mediator",
+        "mean_share_carried": "mean share of the response carried by a mediator",
+        "joint_share_carried": "share carried by all mediators together",
+    },
+)

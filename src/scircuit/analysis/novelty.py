@@ -11,6 +11,7 @@ from scipy.stats import hypergeom, poisson
 from scircuit._progress import progress
 from scircuit.analysis.conditions import LabelledEdges, answer, label_vocabulary
 from scircuit.analysis.nodes import need_edges
+from scircuit.analysis.question import Question
 from scircuit.analysis.result import Measure, Result
 from scircuit.circuits.circuit import Circuit
 from scircuit.errors import ScircuitError
@@ -203,3 +204,16 @@ def _table(circuit: Circuit, edges: LabelledEdges, labels: pd.Index, evidence: d
         }
     )
     return table.sort_values(["known", "mean_abs_d"], ascending=[True, False]).reset_index(drop=True)
+
+
+QUESTION = Question(
+    name="novelty",
+    asks="Do edges go where nothing known links the labels?",
+    title="Novelty",
+    function=novelty,
+    needs=("circuit", "gene_sets", "network"),
+    figure="shares",
+    marks="Filled: observed, with 95% intervals. Hollow diamonds: expected.",
+    edge_columns=("cohens_d",),
+    by_itself=False,
+)

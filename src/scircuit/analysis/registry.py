@@ -1,37 +1,21 @@
 """Every question by name, with the tables it needs: what `scircuit analyze QUESTION` offers."""
 
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
-from inspect import Parameter, signature
+from collections.abc import Mapping, Sequence
+from functools import cache
+from inspect import signature
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 
+from scircuit._discover import discover
 from scircuit._io import read_json
-from scircuit.analysis.attenuation import attenuation
-from scircuit.analysis.coactivation import coactivation
-from scircuit.analysis.coexpression import coexpression
-from scircuit.analysis.coherence import coherence
 from scircuit.analysis.dictionaries import match_dictionaries
-from scircuit.analysis.effect_comparison import compare_effect_sizes
-from scircuit.analysis.effect_sizes import effect_sizes
-from scircuit.analysis.group_stability import COLUMNS as GROUP_COLUMNS
-from scircuit.analysis.group_stability import group_stability
-from scircuit.analysis.hubs import hubs
-from scircuit.analysis.interactions import interactions
-from scircuit.analysis.mediation import mediation
-from scircuit.analysis.replication import replication
+from scircuit.analysis.given import GIVEN, WITHOUT_DEFAULT, Sources
+from scircuit.analysis.question import Question
 from scircuit.analysis.result import Result
-from scircuit.analysis.seed_stability import seed_stability
-from scircuit.analysis.selection import selection
-from scircuit.analysis.sign_balance import sign_balance
-from scircuit.analysis.stability import stability
-from scircuit.analysis.thresholds import COLUMNS as EFFECT_COLUMNS
-from scircuit.analysis.thresholds import threshold_sweep
 from scircuit.circuits.circuit import Circuit
 from scircuit.circuits.rule import EdgeRule
-from scircuit.circuits.schema import ENDS
 from scircuit.errors import ScircuitError
 
 TABLES: Mapping[str, tuple[str, str]] = {
@@ -45,6 +29,7 @@ TABLES: Mapping[str, tuple[str, str]] = {
     "interaction_sets": ("trace/interaction_sets.parquet", "run `scircuit combine CONFIG`"),
     "confirmation": ("confirmation/edges.parquet", "run `scircuit trace` with confirmation.n_cells above 0"),
     "coactivation": ("features/coactivation_across.parquet", "run with `pair_cells` above 0 under [features]"),
+    "genes": ("features/genes.parquet", "run `scircuit features`"),
     "correlations": ("features/correlations.parquet", "run with `pair_cells` above 0 under [features]"),
 }
 """Tables beside the circuit: where they lie in a run folder, and how they come about."""
@@ -54,144 +39,33 @@ MOST_RESPONSES = 50_000_000
 """Per-cell responses of a run that are read at once (1.2 GB)."""
 
 
-@dataclass(frozen=True)
-class Question:
-    """A question a run can be asked.
-
-    Attributes
-    ----------
-    name : str
-    asks : str
-        The question in words.
-    function : callable
-        Takes the tables of `needs` in order, then options by keyword; returns a `Result`.
-    needs : tuple of str
-        `circuit` or names of `TABLES`.
-    edge_columns : tuple of str
-        Edge columns it reads beside the ends, so that no more is loaded.
-    table_columns : mapping
-        The same for tables of `needs` that are long; of others every column is loaded.
-    second : str or None
-        Keyword under which the function takes the circuit of a second run, where it compares two.
-    needs_second : bool
-        Whether there is no answer without one.
-    matched : bool
-        Whether it needs to know which latents of the two runs' dictionaries are the same (keyword `matches`).
-    per_cell : bool
-        Whether it uses the responses that both runs kept cell by cell, where they did (keyword `cells`).
-    """
-
-    name: str
-    asks: str
-    function: Callable[..., Result]
-    needs: tuple[str, ...] = ("circuit",)
-    edge_columns: tuple[str, ...] = ()
-    table_columns: Mapping[str, list[str]] = field(default_factory=dict)
-    second: str | None = None
-    needs_second: bool = False
-    matched: bool = False
-    per_cell: bool = False
+ORDER = (
+    "sign_balance", "effect_sizes", "coherence", "attenuation", "hubs", "coactivation", "replication", "stability",
+    "group_stability", "threshold_sweep", "selection", "coexpression", "mediation", "interactions",
+    "compare_effect_sizes", "seed_stability", "hierarchy", "novelty", "tissue", "disease", "consensus",
+    "feature_consensus", "disease_conservation",
+)  # fmt: skip
+"""In which questions are asked and shown; one that is not named here comes last."""
 
 
-_EVERY = (
-    Question(
-        "sign_balance",
-        "How many edges support their target?",
-        sign_balance,
-        edge_columns=("mean_delta", "weight_effect"),
-    ),
-    Question(
-        "effect_sizes",
-        "How large are the effects?",
-        effect_sizes,
-        edge_columns=("mean_delta", "cohens_d", "clean_mean", "clean_sd"),
-    ),
-    Question(
-        "coherence",
-        "Do the ends of an edge share gene sets beyond chance?",
-        coherence,
-    ),
-    Question("attenuation", "How do edges thin out with depth?", attenuation),
-    Question(
-        "hubs",
-        "Which latents hold most edges, and why?",
-        hubs,
-        edge_columns=("cohens_d",),
-    ),
-    Question(
-        "coactivation",
-        "Does co-activation tell which pairs are causal?",
-        coactivation,
-        ("circuit", "coactivation"),
-        table_columns={"coactivation": [*ENDS, "pmi"]},
-    ),
-    Question("replication", "Are the edges there again in other cells?", replication, ("confirmation",)),
-    Question(
-        "stability", "Would other cells give the same edges?", stability, ("cell_effects", "source_cells", "tests")
-    ),
-    Question(
-        "group_stability",
-        "Do cell types or donors give the same edges?",
-        group_stability,
-        ("groups", "tests"),
-        table_columns={"groups": GROUP_COLUMNS},
-    ),
-    Question(
-        "threshold_sweep",
-        "What if the thresholds were others?",
-        threshold_sweep,
-        ("effects", "tests"),
-        table_columns={"effects": EFFECT_COLUMNS},
-    ),
-    Question(
-        "selection",
-        "How much is due to the choice of sources?",
-        selection,
-        edge_columns=("mean_delta", "cohens_d"),
-        second="random",
-    ),
-    Question(
-        "coexpression",
-        "How much of an effect is correlation?",
-        coexpression,
-        ("circuit", "correlations"),
-        ("cohens_d",),
-    ),
-    Question("mediation", "Which latents carry an edge?", mediation, ("mediation",)),
-    Question(
-        "interactions",
-        "Do sources add up, or interact?",
-        interactions,
-        ("interactions", "interaction_sets"),
-    ),
-    Question(
-        "compare_effect_sizes",
-        "Are the effects of another run as large, like for like?",
-        compare_effect_sizes,
-        edge_columns=("cohens_d", "n_cells"),
-        second="second",
-        needs_second=True,
-        per_cell=True,
-    ),
-    Question(
-        "seed_stability",
-        "Do dictionaries of another seed give the same edges?",
-        seed_stability,
-        edge_columns=("cohens_d",),
-        second="second",
-        needs_second=True,
-        matched=True,
-    ),
-)
+@cache
+def every_question() -> Mapping[str, Question]:
+    """All that the modules of this room offer, of one run or of several, in `ORDER`."""
+    found = discover("scircuit.analysis", Question)
+    known = [name for name in ORDER if name in found]
+    return {name: found[name] for name in [*known, *sorted(set(found) - set(known))]}
 
-QUESTIONS: Mapping[str, Question] = {question.name: question for question in _EVERY}
+
+def questions() -> Mapping[str, Question]:
+    """Questions that one run is asked, by name."""
+    return {name: q for name, q in every_question().items() if not q.of_runs}
 
 
 def question(name: str) -> Question:
     """The question of that name; an unknown one is refused with the list."""
-    if name not in QUESTIONS:
-        raise ScircuitError(f"there is no question {name!r}; choose one of {', '.join(QUESTIONS)}.")
-    return QUESTIONS[name]
+    if name not in questions():
+        raise ScircuitError(f"there is no question {name!r}; choose one of {', '.join(questions())}.")
+    return questions()[name]
 
 
 def has_table(run: str | Path, need: str) -> bool:
@@ -200,9 +74,12 @@ def has_table(run: str | Path, need: str) -> bool:
 
 
 def answerable(run: str | Path) -> list[str]:
-    """Names of the questions whose tables a run folder holds, and that need no second run."""
-    found = [q for q in QUESTIONS.values() if all(has_table(run, need) for need in q.needs)]
-    return [q.name for q in found if not q.needs_second]
+    """Names of the questions that a run folder answers by what it holds: without a second run, or anything given."""
+    return [q.name for q in questions().values() if not q.needs_second and all(_is_there(run, n) for n in q.needs)]
+
+
+def _is_there(run: str | Path, need: str) -> bool:
+    return need not in WITHOUT_DEFAULT if need in GIVEN else has_table(run, need)
 
 
 def load(
@@ -219,16 +96,20 @@ def load(
     return Circuit.read(path.parent, edge_columns) if need == "circuit" else pd.read_parquet(path, columns=columns)
 
 
-def analyze(name: str, run: str | Path, second: str | Path | None = None, **options: Any) -> Result:
+def analyze(
+    name: str, run: str | Path, second: str | Path | None = None, sources: Sources | None = None, **options: Any
+) -> Result:
     """Ask one question of a run folder (`circuit/`, `trace/`, `features/` of docs/architecture.md).
 
     Parameters
     ----------
     name : str
-        A key of `QUESTIONS`.
+        A key of `questions()`.
     run : folder
     second : folder, optional
         Another run, for the questions that compare two.
+    sources : Sources, optional
+        Gene sets, networks and the like, for the questions that draw on them.
     options
         Keywords of the question's function. A `rule` is by default the one that the run's circuit was built with.
 
@@ -241,14 +122,16 @@ def analyze(name: str, run: str | Path, second: str | Path | None = None, **opti
     run = Path(run)
     options = _checked_options(asked, run, options)
     options |= _of_second(asked, run, None if second is None else Path(second))
-    return asked.function(*(_load(run, need, asked) for need in asked.needs), **options)
+    given = sources or Sources()
+    return asked.function(
+        *(GIVEN[n](run, given) if n in GIVEN else _load(run, n, asked) for n in asked.needs), **options
+    )
 
 
 def _checked_options(asked: Question, run: Path, options: dict[str, Any]) -> dict[str, Any]:
     """The options, with the rule of the run's circuit where the function takes one; unknown ones are refused."""
-    keywords = [p.name for p in signature(asked.function).parameters.values() if p.default is not Parameter.empty]
     own = {asked.second, "cells", "matches", "tests"}
-    allowed = [keyword for keyword in keywords if keyword not in own]
+    allowed = [keyword for keyword in [*signature(asked.function).parameters][len(asked.needs) :] if keyword not in own]
     for option in options:
         if option not in allowed:
             raise ScircuitError(f"{asked.name} has no option {option!r}; it takes {', '.join(allowed)}.")
@@ -271,7 +154,7 @@ def _of_second(asked: Question, run: Path, second: Path | None) -> dict[str, Any
             raise ScircuitError(f"{asked.name} compares two runs; name the other one (`--with RUN`).")
         return {}
     if asked.second is None:
-        known = [name for name, q in QUESTIONS.items() if q.second]
+        known = [name for name, q in questions().items() if q.second]
         raise ScircuitError(f"{asked.name} is asked of one run; a second one serves {', '.join(known)}.")
     found: dict[str, Any] = {asked.second: _load(second, "circuit", asked)}
     if asked.matched:

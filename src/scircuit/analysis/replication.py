@@ -5,6 +5,7 @@ from collections.abc import Callable
 import numpy as np
 import pandas as pd
 
+from scircuit.analysis.question import Question
 from scircuit.analysis.result import Measure, Result
 from scircuit.circuits.schema import ENDS
 from scircuit.errors import ScircuitError
@@ -145,3 +146,24 @@ _STATISTICS: tuple[tuple[str, Callable[[np.ndarray], np.ndarray], int], ...] = (
     ("testable_share", _share(_TESTABLE, _ALL), _ALL),
 )
 _WITHOUT_NULL = ("testable_share",)
+
+
+QUESTION = Question(
+    name="replication",
+    asks="Are the edges there again in other cells?",
+    title="Replication in other cells",
+    function=replication,
+    needs=("confirmation",),
+    figure="replication",
+    marks="Every mark is an edge; at most 3,000 are drawn. Dashed: as large as it was found. Solid: the slope. "
+    "The frame holds every d of discovery.",
+    words={
+        "confirmed_share": "edges found again",
+        "confirmed_share_testable": "edges found again, of those with at least 6 responding cells",
+        "sign_agreement": "edges of the same sign in the other cells",
+        "r": "correlation of d in both",
+        "slope": "winner's-curse slope: d in the other cells over d as found",
+        "slope_affine": "the same with an intercept",
+        "testable_share": "edges with at least 6 responding cells",
+    },
+)

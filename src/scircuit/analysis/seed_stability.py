@@ -5,6 +5,7 @@ import pandas as pd
 
 from scircuit.analysis.agreement import Agreement, agreement
 from scircuit.analysis.nodes import NodeIndex, need_edges, traced_sources
+from scircuit.analysis.question import Question
 from scircuit.analysis.result import Measure, Result
 from scircuit.circuits.circuit import Circuit
 from scircuit.circuits.schema import ENDS
@@ -150,3 +151,18 @@ def _permuted(edges: pd.DataFrame, partner: pd.DataFrame, rng: np.random.Generat
 def _chance_sign(own: pd.DataFrame, other: pd.DataFrame) -> float:
     a, b = (own["cohens_d"] < 0).mean(), (other["cohens_d"] < 0).mean()
     return float(a * b + (1 - a) * (1 - b))
+
+
+QUESTION = Question(
+    name="seed_stability",
+    asks="Do dictionaries of another seed give the same edges?",
+    title="Stability over dictionaries",
+    function=seed_stability,
+    figure="seed_stability",
+    marks="Every mark is an edge whose ends both dictionaries know; at most 3,000 are drawn. Dashed: equal d.",
+    words={"r": "correlation of d in both"},
+    edge_columns=("cohens_d",),
+    second="second",
+    needs_second=True,
+    matched=True,
+)

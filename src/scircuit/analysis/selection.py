@@ -4,6 +4,7 @@ import numpy as np
 import pandas as pd
 
 from scircuit.analysis.nodes import NodeIndex, need_edges, sizes, traced_sources
+from scircuit.analysis.question import Question
 from scircuit.analysis.result import Measure, Result
 from scircuit.analysis.strata import rank_bins
 from scircuit.circuits.circuit import Circuit
@@ -118,3 +119,15 @@ def _weighted(annotated: pd.DataFrame, pool: pd.DataFrame, n_bins: int) -> pd.Da
     share = np.divide(n_annotated, n_random, out=np.zeros(len(names)), where=n_random > 0)
     reached = (n_annotated > 0) & (n_random > 0)
     return table.assign(stratum=key, weight=np.where(is_annotated, reached[code], share[code]))
+
+
+QUESTION = Question(
+    name="selection",
+    asks="How much is due to the choice of sources?",
+    title="Selection of the sources",
+    function=selection,
+    figure="selection",
+    marks="Every mark is a source: its edges per 1,000 tests against its firing rate.",
+    edge_columns=("mean_delta", "cohens_d"),
+    second="random",
+)

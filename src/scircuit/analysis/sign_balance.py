@@ -4,6 +4,7 @@ import numpy as np
 import pandas as pd
 
 from scircuit.analysis.nodes import NodeIndex, need_edges
+from scircuit.analysis.question import PAIRS, Question
 from scircuit.analysis.result import Measure, Result
 from scircuit.circuits.circuit import Circuit
 from scircuit.stats.resampling import cluster_bootstrap, ratio, ratio_interval
@@ -140,3 +141,22 @@ def _by_layer_pair(
     table = own.join(random, how="outer").reset_index()
     counts = ["n_edges", "n_random_edges"]
     return table.assign(**table[counts].fillna(0).astype("int64"))
+
+
+QUESTION = Question(
+    name="sign_balance",
+    asks="How many edges support their target?",
+    title="Sign balance",
+    function=sign_balance,
+    figure="sign_balance",
+    marks=f"{PAIRS} Hollow diamonds: random directions. Dashed: one half.",
+    words={
+        "supporting_share": "supporting share",
+        "excess_over_random": "supporting share minus that of random directions",
+        "copy_share": "share of the squared response that the residual copy explains",
+        "copy_sign_agreement": "edges whose sign is that of the residual copy",
+        "supporting_share_of_copy": "supporting share if the residual copy were all",
+        "supporting_share_of_rest": "supporting share once the residual copy is taken out",
+    },
+    edge_columns=("mean_delta", "weight_effect"),
+)

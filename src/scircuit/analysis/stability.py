@@ -7,6 +7,7 @@ import pandas as pd
 
 from scircuit._progress import progress
 from scircuit.analysis.agreement import Agreement, CellEffects, agree, family_size
+from scircuit.analysis.question import Question
 from scircuit.analysis.result import Measure, Result
 from scircuit.circuits.rule import DEFAULT, EdgeRule
 from scircuit.errors import ScircuitError
@@ -161,3 +162,27 @@ def _spread(name: str, values: Sequence[float], n: int, null: float = np.nan) ->
         return Measure(name, np.nan, null=null, n=n)
     low, high = np.quantile(known, [0.025, 0.975])
     return Measure(name, float(np.mean(known)), float(low), float(high), null, n=n)
+
+
+QUESTION = Question(
+    name="stability",
+    asks="Would other cells give the same edges?",
+    title="Stability over cells",
+    function=stability,
+    needs=("cell_effects", "source_cells", "tests"),
+    figure="stability",
+    marks="Filled: two samples without a cell in common, means over draws. Hollow, dotted: one sample against all "
+    "cells, which hold it. Grey: Jaccard of edge sets drawn at random.",
+    words={
+        "split_half_jaccard": "edges of two halves of the cells: found in both over found in either (Jaccard)",
+        "split_half_r": "edges of two halves of the cells: correlation of d",
+        "split_half_sign": "edges of two halves of the cells: share with the same sign",
+        "bootstrap_jaccard": "edges of a bootstrap sample and of all cells: Jaccard",
+        "bootstrap_r": "edges of a bootstrap sample and of all cells: correlation of d",
+        "replicated_share": "edges found again in at least half of the bootstrap samples",
+        "cells_for_jaccard": "cells until two samples share half of their edges",
+        "cells_for_r": "cells until d of two samples correlates at 0.9",
+    },
+    redraws=True,
+    brief={"n_draws": 10},
+)

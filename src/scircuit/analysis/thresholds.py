@@ -6,6 +6,7 @@ from dataclasses import replace
 import numpy as np
 import pandas as pd
 
+from scircuit.analysis.question import Question
 from scircuit.analysis.result import Measure, Result
 from scircuit.circuits.build import RETENTION
 from scircuit.circuits.rule import DEFAULT, EdgeRule
@@ -125,3 +126,21 @@ def _family(rows: pd.DataFrame, tests: pd.DataFrame, rule: EdgeRule) -> pd.DataF
         }
     )
     return table[replace(rule, min_abs_d=0.0, max_q=None).passes(rows)]
+
+
+QUESTION = Question(
+    name="threshold_sweep",
+    asks="What if the thresholds were others?",
+    title="Choice of thresholds",
+    function=threshold_sweep,
+    needs=("effects", "tests"),
+    figure="threshold_sweep",
+    marks="Solid: edges. Dashed: edges of random directions, per direction.",
+    words={
+        "n_edges": "edges at the thresholds of this run",
+        "supporting_share": "supporting share",
+        "supporting_share_min": "smallest supporting share at any threshold",
+        "supporting_share_max": "largest supporting share at any threshold",
+    },
+    table_columns={"effects": COLUMNS},
+)

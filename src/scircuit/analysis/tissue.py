@@ -8,6 +8,7 @@ from scipy.stats import t as student
 
 from scircuit.analysis.cell_ontology import CellOntology
 from scircuit.analysis.conditions import answer
+from scircuit.analysis.question import Question
 from scircuit.analysis.result import Measure, Result
 from scircuit.circuits.schema import ENDS
 from scircuit.errors import ScircuitError
@@ -157,3 +158,15 @@ def _contrast(n: np.ndarray, total: np.ndarray, square: np.ndarray, inside: np.n
             "p_value": np.where(usable, 2 * student.sf(np.abs(statistic), freedom), np.nan),
         }
     )
+
+
+QUESTION = Question(
+    name="tissue",
+    asks="Which edges differ between cell types or tissues?",
+    title="Cell types and tissues",
+    function=tissue,
+    needs=("groups", "group", "ontology", "terms"),
+    figure="shares",
+    marks="Share of tests that differ, per term.",
+    by_itself=False,
+)

@@ -1,6 +1,6 @@
 """Commands that question finished runs: `analyze` one, `compare` several, `validate` one against a screen."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -9,9 +9,7 @@ import typer
 from scircuit.errors import ScircuitError
 
 if TYPE_CHECKING:
-    import pandas as pd
-
-    from scircuit.runs.knowledge_questions import Sources
+    from scircuit.analysis.given import Sources
 
 RunPaths = Annotated[list[Path], typer.Argument(metavar="RUN...", help="Folders of two or more finished runs.")]
 RunPath = Annotated[Path, typer.Argument(metavar="RUN", help="Folder of a finished run.")]
@@ -51,25 +49,21 @@ def analyze(
 
     Answers go to RUN/analysis/ and into the next report. `scircuit analyze list` shows the questions.
     """
-    from scircuit.analysis.registry import QUESTIONS, answerable
+    from scircuit.analysis.given import Sources
+    from scircuit.analysis.registry import answerable, questions
     from scircuit.runs.ask import questions_of
-    from scircuit.runs.knowledge_questions import ASKS, Sources, answerable_with_knowledge
 
     if question == "list":
-        asks = {name: known.asks for name, known in QUESTIONS.items()} | dict(ASKS)
-        known = list(asks) if run is None else answerable(run) + answerable_with_knowledge(run)
-        typer.echo("\n".join(f"{name:20} {asks[name]}" for name in known))
+        known = questions()
+        typer.echo("\n".join(f"{name:20} {known[name].asks}" for name in (known if run is None else answerable(run))))
         return
     if run is None:
         raise ScircuitError("RUN is missing; give the folder of a finished run after the question.")
     if question == "all" and (option or second):
         raise ScircuitError("`all` takes no --option and no --with; ask one question at a time with them.")
     sources = Sources(tuple(sets or ()), network, group, ontology, tuple(term or ()))
-    if question not in ASKS:
-        asked = questions_of(run, question, profile)
-        print_answers(run, *asked, profile=profile, second=second, options=_settings(option or []))
-    if question in ASKS or (question == "all" and profile == "default"):
-        _print_knowledge(run, question, profile, sources, bool(option or second))
+    names = questions_of(run, question, profile)
+    print_answers(run, *names, profile=profile, second=second, options=_settings(option or []), sources=sources)
 
 
 def print_answers(
@@ -78,27 +72,14 @@ def print_answers(
     profile: str = "default",
     second: Path | None = None,
     options: Mapping[str, object] | None = None,
+    sources: "Sources | None" = None,
 ) -> None:
     """Ask, and print the headline of every answer with the words it needs."""
+    from scircuit.analysis.answers import glossary, headlines
     from scircuit.runs.ask import ask
 
-    _print(ask(run, names, profile, {name: dict(options or {}) for name in names}, second), names)
-
-
-def _print_knowledge(run: Path, question: str, profile: str, sources: "Sources", extra: bool) -> None:
-    """The same for questions that need more than the run's own tables."""
-    from scircuit.runs.knowledge_questions import answerable_with_knowledge, ask_with_knowledge
-
-    if profile != "default" or extra:
-        raise ScircuitError(f"{question} has no published definition for one run and takes no --option and no --with.")
-    names = answerable_with_knowledge(run) if question == "all" else [question]
-    _print(ask_with_knowledge(run, names, sources), names)
-
-
-def _print(summary: "pd.DataFrame", names: Sequence[str]) -> None:
-    from scircuit.analysis.answers import glossary, headlines
-
-    mine = summary[summary["question"].isin(list(names))]
+    table = ask(run, names, profile, {name: dict(options or {}) for name in names}, second, sources)
+    mine = table[table["question"].isin(list(names))]
     typer.echo("\n".join([*headlines(mine), "", *glossary(mine)]))
 
 

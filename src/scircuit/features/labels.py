@@ -1,15 +1,12 @@
 """One label for every latent, by one rule, whichever end of an edge it stands on."""
 
-import re
-
 import numpy as np
 import pandas as pd
 
 from scircuit.features.enrichment import rank_terms
+from scircuit.knowledge.gmt import readable
 
 UNLABELLED = "unlabelled"
-
-_ACCESSION = re.compile(r"\s*\((GO|HP|MP|R-HSA)[:-]?\d+\)\s*$")
 
 
 def label_features(features: pd.DataFrame, terms: pd.DataFrame) -> pd.DataFrame:
@@ -50,8 +47,3 @@ def label_features(features: pd.DataFrame, terms: pd.DataFrame) -> pd.DataFrame:
     out.insert(2, "label", pd.Series(label, index=out.index, dtype=object))
     out.insert(3, "label_term_id", out.pop("label_term_id"))
     return out.reset_index(drop=True)
-
-
-def readable(term: str) -> str:
-    """A term as people say it: without the accession that GO libraries append."""
-    return _ACCESSION.sub("", term)

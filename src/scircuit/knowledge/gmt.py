@@ -13,6 +13,7 @@ from scircuit.errors import ScircuitError
 
 log = logging.getLogger(__name__)
 
+_ACCESSION = re.compile(r"\s*\((GO|HP|MP|R-HSA)[:-]?\d+\)\s*$")
 _WEIGHT = re.compile(r"^(.+),\s*[-+]?(\d+\.?\d*|\.\d+)([eE][-+]?\d+)?$")
 
 
@@ -182,3 +183,8 @@ def _collect(
     if repeated:
         log.info("%s: %d genes repeated within a set were counted once", path.name, repeated)
     return genes, descriptions
+
+
+def readable(term: str) -> str:
+    """A term as people say it: without the accession that GO libraries append."""
+    return _ACCESSION.sub("", term)

@@ -14,8 +14,8 @@ from scircuit.errors import ScircuitError
 from scircuit.features.annotation import AnnotationRule, CorrectedRule
 from scircuit.features.control import RandomGeneControl, control_of
 from scircuit.features.enrichment import Enrichment
-from scircuit.features.labels import UNLABELLED, readable
-from scircuit.knowledge.gmt import GeneSets
+from scircuit.features.labels import UNLABELLED
+from scircuit.knowledge.gmt import GeneSets, readable
 from scircuit.knowledge.networks import Network
 from scircuit.knowledge.registry import load, load_gene_sets
 from scircuit.published.annotation import (

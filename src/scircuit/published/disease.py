@@ -18,6 +18,7 @@ from scircuit.analysis.conditions import (
     label_codes,
     label_vocabulary,
 )
+from scircuit.analysis.question import Question
 from scircuit.analysis.regression import raw_odds_ratio
 from scircuit.analysis.result import Measure, Result
 from scircuit.errors import ScircuitError
@@ -136,3 +137,19 @@ def disease_paper(conditions: Sequence[Condition], gene_sets: Mapping[str, Seque
         "disease label: one whose pooled top genes overlap a keyword set at p < 0.05, uncorrected; the pool grows with "
         "the label's number of latents, and so does its number of edges.",
     )
+
+
+QUESTION = Question(
+    name="disease_paper",
+    asks="Keyword sets, pooled genes, no correction: shown for comparison only.",
+    title="Disease between models, as published",
+    function=disease_paper,
+    figure="ratios",
+    marks="Ratios with 95% intervals; dashed: 1, no difference.",
+    words={
+        "disease_label_share": "labels called disease labels",
+        "median_edges_ratio": "edges of disease labels over others, medians",
+        "raw_odds_ratio": "odds ratio of conservation, raw",
+    },
+    of_runs=True,
+)

@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 from scircuit.analysis import registry
 from scircuit.analysis.conditions import Condition
 from scircuit.analysis.consensus import consensus
+from scircuit.analysis.given import Sources
 from scircuit.analysis.result import Result
 from scircuit.circuits.circuit import Circuit
 from scircuit.circuits.rule import DEFAULT, EdgeRule
@@ -43,7 +44,7 @@ class Profile:
     folder : str
         Where its answers lie below those of the default profile.
     analyze : callable
-        `(question, run, second, **options) -> Result`.
+        `(question, run, second, sources, **options) -> Result`.
     answerable : callable
         Names of the questions whose tables a run folder holds.
     between : mapping
@@ -68,7 +69,9 @@ def profile(name: str) -> Profile:
     return PROFILES[name]
 
 
-def _as_published(name: str, run: Path, second: Path | None = None, **options: Any) -> Result:
+def _as_published(
+    name: str, run: Path, second: Path | None = None, sources: Sources | None = None, **options: Any
+) -> Result:
     if options or second is not None:
         raise ScircuitError("the published definitions take no options and no second run; leave them out.")
     return published.analyze(name, run)

@@ -11,7 +11,8 @@ import pandas as pd
 from scircuit._io import atomic, read_json
 from scircuit._progress import progress
 from scircuit.analysis.answers import Answers, headlines, read_answers
-from scircuit.analysis.registry import QUESTIONS, TABLES, answerable, question
+from scircuit.analysis.given import Sources
+from scircuit.analysis.registry import TABLES, answerable, every_question, question, questions
 from scircuit.circuits.circuit import Circuit
 from scircuit.errors import ScircuitError
 from scircuit.published.annotation_rule import annotate_run_as_published
@@ -19,26 +20,22 @@ from scircuit.published.profiles import profile
 from scircuit.published.side_by_side import compare_profiles
 
 log = logging.getLogger(__name__)
-LONG = ("coherence", "stability", "group_stability")
-"""Questions whose nulls or bootstraps redraw every edge."""
-BRIEF: Mapping[str, Mapping[str, Any]] = {"stability": {"n_draws": 10}}
-"""Options with which a run asks by itself, so that answers take seconds; `scircuit analyze` uses the full ones."""
 LONG_EDGES = 200_000
-"""Edges up to which a run asks those by itself; beyond, `scircuit analyze` does when told to."""
+"""Edges up to which a run asks by itself what redraws them; beyond, `scircuit analyze` does when told to."""
 
 
 def ask_run(run: str | Path) -> pd.DataFrame:
     """Every question the run answers in little time and has not been asked; writes `analysis/`, returns the summary."""
     run = Path(run)
     known = read_answers(run / "analysis")
-    names = [name for name in answerable(run) if name not in set(known["question"])]
-    left_out = [name for name in names if name in LONG and _n_edges(run) > LONG_EDGES]
+    names = [n for n in answerable(run) if question(n).by_itself and n not in set(known["question"])]
+    left_out = [name for name in names if question(name).redraws and _n_edges(run) > LONG_EDGES]
     for name in left_out:
         log.info("%s takes long on %s edges; ask `scircuit analyze %s %s`", name, f"{_n_edges(run):,}", name, run)
     todo = [name for name in names if name not in left_out]
     if not todo:
         return known
-    summary = ask(run, todo, options=BRIEF)
+    summary = ask(run, todo, options={name: q.brief for name, q in questions().items()})
     _log(summary)
     return summary
 
@@ -49,6 +46,7 @@ def ask(
     profile_name: str = "default",
     options: Mapping[str, Mapping[str, Any]] | None = None,
     second: str | Path | None = None,
+    sources: Sources | None = None,
 ) -> pd.DataFrame:
     """Ask questions of a run folder and write the answers beside its circuit.
 
@@ -64,6 +62,8 @@ def ask(
         Keywords of a question's function, by question.
     second : folder, optional
         Another run, for the questions that compare two.
+    sources : Sources, optional
+        Gene sets, networks and the like, for the questions that draw on them.
 
     Returns
     -------
@@ -76,11 +76,11 @@ def ask(
         raise ScircuitError(f"{run} holds no circuit; give the folder of a run that `scircuit trace` has finished.")
     names = [question(name).name for name in names]
     chosen = profile(profile_name)
-    answers = notebook(run, run / "analysis" / chosen.folder, second)
+    answers = _notebook(run, run / "analysis" / chosen.folder, second)
     for name in progress(names, desc="analysis", unit="question"):
-        answer = partial(chosen.analyze, name, run, second, **(options or {}).get(name, {}))
+        answer = partial(chosen.analyze, name, run, second, sources, **(options or {}).get(name, {}))
         answers.add(answer()) if len(names) == 1 else answers.ask(name, answer)
-    return answers.write(list(QUESTIONS))
+    return answers.write(list(every_question()))
 
 
 def questions_of(run: str | Path, name: str, profile_name: str = "default") -> list[str]:
@@ -118,7 +118,7 @@ def _n_edges(run: Path) -> int:
     return int(pq.read_metadata(run / "circuit" / "edges.parquet").num_rows)
 
 
-def notebook(run: Path, folder: Path, second: str | Path | None = None) -> Answers:
+def _notebook(run: Path, folder: Path, second: str | Path | None) -> Answers:
     """The answers of a run in a folder of it; each says of which circuit it is, and by which rule edges were called."""
     record = read_json(run / "circuit" / "run.json")
     facts = {"run_id": record.get("run_id"), "thresholds": record.get("thresholds")}

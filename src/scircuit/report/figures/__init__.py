@@ -14,7 +14,7 @@ from scircuit.report.figures.robustness import (
     threshold_sweep,
 )
 from scircuit.report.figures.run import QUALITY, circuit, layer_pairs, sae_quality
-from scircuit.report.figures.world import consensus, feature_consensus, hierarchy, ratios, shares, validation
+from scircuit.report.figures.world import consensus, feature_consensus, hierarchy, measures, ratios, shares, validation
 
 __all__ = [
     "QUALITY",
@@ -32,6 +32,7 @@ __all__ = [
     "hubs",
     "interactions",
     "layer_pairs",
+    "measures",
     "mediation",
     "ratios",
     "replication",

@@ -15,10 +15,10 @@ if TYPE_CHECKING:
 DASHED = (0, (2, 2))
 MAX_POINTS = 3000
 _FOLDS = {
-    "fold": "conserved pairs",
-    "edge_fold": "edges on them",
-    "self_fold": "self pairs",
-    "paper_fold": "pairs, published null",
+    "fold": ("conserved pairs", SUPPORTING),
+    "edge_fold": ("edges on them", SUPPORTING),
+    "self_fold": ("self pairs", SUPPORTING),
+    "paper_fold": ("pairs, published null", RANDOM),
 }
 _METRICS = {
     "direction": ("direction", 0.5),
@@ -39,14 +39,14 @@ def consensus(result: "Result", *, ax: "Axes | None" = None, show: bool | None =
         ax.axvline(1, color=INK, linewidth=0.6, linestyle=DASHED)
         for y, name in enumerate(known):
             measure = result[name]
-            colour = RANDOM if name.startswith("paper") else SUPPORTING
+            _, colour = _FOLDS[name]
             if np.isfinite(measure.estimate):
                 ax.barh(y, measure.estimate, 0.6, color=colour, alpha=0.35)
             if np.isfinite(measure.low):
                 ax.hlines(y, measure.low, measure.high, color=colour, linewidth=1.6)
             ax.plot(measure.estimate, y, "o", color=colour)
             ax.plot(1, y, "D", color=RANDOM, fillstyle="none")
-        ax.set_yticks(range(len(known)), [_FOLDS[name] for name in known])
+        ax.set_yticks(range(len(known)), [_FOLDS[name][0] for name in known])
         ax.set_ylim(len(known) - 0.4, -0.6)
         ax.set_xlim(left=0)
         ax.set(xlabel="observed over expected")
@@ -95,17 +95,34 @@ def shares(result: "Result", *, ax: "Axes | None" = None, show: bool | None = No
     `result` is an answer of `scircuit.analysis.novelty` or `scircuit.analysis.tissue`.
     """
     rows = result.measures[result.measures["measure"].str.contains("share")]
-    with canvas(ax, 0.2 + 0.09 * len(rows), show, save) as ax:
-        for y, row in enumerate(rows.to_dict("records")):
-            ax.plot(row["null"], y, "D", color=RANDOM, fillstyle="none")
-            if np.isfinite(row["low"]):
-                ax.hlines(y, row["low"], row["high"], color=SUPPORTING, linewidth=1.6)
-            ax.plot(row["estimate"], y, "o", color=SUPPORTING)
-        ax.set_yticks(range(len(rows)), [_short(name.replace("_", " ")) for name in rows["measure"]])
-        ax.set_ylim(len(rows) - 0.4, -0.6)
+    with canvas(ax, _height(rows), show, save) as ax:
+        _beside_nulls(ax, rows)
         ax.set_xlim(-0.02, 1.02)
         ax.set(xlabel="share")
     return ax
+
+
+def measures(result: "Result", *, ax: "Axes | None" = None, show: bool | None = None, save: Save = None) -> "Axes":
+    """Every number of any result with its interval, beside its null."""
+    with canvas(ax, _height(result.measures), show, save) as ax:
+        _beside_nulls(ax, result.measures)
+        ax.set(xlabel="estimate")
+    return ax
+
+
+def _height(rows: pd.DataFrame) -> float:
+    return 0.2 + 0.09 * len(rows)
+
+
+def _beside_nulls(ax: "Axes", rows: pd.DataFrame) -> None:
+    """A row per measure, from top to bottom: estimate, interval, null."""
+    for y, row in enumerate(rows.to_dict("records")):
+        ax.plot(row["null"], y, "D", color=RANDOM, fillstyle="none")
+        if np.isfinite(row["low"]):
+            ax.hlines(y, row["low"], row["high"], color=SUPPORTING, linewidth=1.6)
+        ax.plot(row["estimate"], y, "o", color=SUPPORTING)
+    ax.set_yticks(range(len(rows)), [_short(name.replace("_", " ")) for name in rows["measure"]])
+    ax.set_ylim(len(rows) - 0.4, -0.6)
 
 
 def hierarchy(result: "Result", *, ax: "Axes | None" = None, show: bool | None = None, save: Save = None) -> "Axes":
