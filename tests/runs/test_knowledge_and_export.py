@@ -11,7 +11,7 @@ from typer.testing import CliRunner
 from scircuit._io import read_json
 from scircuit.circuits.circuit import Circuit
 from scircuit.circuits.export import read_neuronpedia
-from scircuit.circuits.export.formats import FORMATS
+from scircuit.circuits.export.formats import formats
 from scircuit.circuits.synthetic import planted_circuit
 from scircuit.cli.app import app
 from scircuit.config_file import load_config
@@ -69,7 +69,7 @@ def planted(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-@pytest.mark.parametrize("fmt", FORMATS)
+@pytest.mark.parametrize("fmt", formats())
 def test_every_format_holds_every_edge(planted: Path, fmt: str) -> None:
     edges = Circuit.read(planted / "circuit").edges
     path = Path(said("export", planted, "--format", fmt).strip())
@@ -90,13 +90,19 @@ def test_every_format_holds_every_edge(planted: Path, fmt: str) -> None:
     assert n == len(edges)
 
 
+def test_formats_are_listed(planted: Path) -> None:
+    listed = said("export", planted, "--format", "list")
+    assert [line.split()[0] for line in listed.splitlines()] == list(formats())
+
+
 def test_strongest_edges_only(planted: Path, tmp_path: Path) -> None:
     said("export", planted, "--format", "graphml", "--max-edges", 10, "--out", tmp_path / "ten.graphml")
     assert nx.read_graphml(tmp_path / "ten.graphml").number_of_edges() == 10
 
 
 @pytest.mark.parametrize(
-    ("arguments", "says"), [(["RUN", "gexf"], "neuronpedia, cytoscape"), (["none", "graphml"], "run.json")]
+    ("arguments", "says"),
+    [(["RUN", "gexf"], "cytoscape, graphml, decoupler"), (["none", "graphml"], "run.json")],
 )
 def test_wrong_export(planted: Path, arguments: list[str], says: str) -> None:
     folder = str(planted) if arguments[0] == "RUN" else arguments[0]

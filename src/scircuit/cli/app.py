@@ -231,13 +231,17 @@ def compare_profiles(run: RunPath) -> None:
 @app.command()
 def export(
     run: RunPath,
-    fmt: Annotated[str, typer.Option("--format", help="neuronpedia, cytoscape, graphml, decoupler or networkx-json.")],
+    fmt: Annotated[str, typer.Option("--format", help="A format's name, or `list` to see the formats.")],
     out: Annotated[Path | None, typer.Option("--out", metavar="PATH", help="Where to; by default RUN/export/.")] = None,
     max_edges: Annotated[int | None, typer.Option(help="Only the edges of largest |d|.", min=1)] = None,
 ) -> None:
     """Write the circuit of a run for another tool."""
     from scircuit.circuits.export.formats import export as write
+    from scircuit.circuits.export.formats import formats
 
+    if fmt == "list":
+        typer.echo("\n".join(f"{name:20} {known.says}" for name, known in formats().items()))
+        return
     typer.echo(write(run, fmt, out, max_edges))
 
 

@@ -12,6 +12,7 @@ from scircuit.cells.batch import TokenBatch
 from scircuit.cells.rank_value import RankValueTokenizer
 from scircuit.cells.vocabulary import find_geneformer_files, open_geneformer_vocabulary
 from scircuit.errors import ScircuitError
+from scircuit.models.adapter import Adapter
 from scircuit.models.base import Masked
 from scircuit.models.block import ACTIVATIONS
 from scircuit.models.files import read_safetensors
@@ -147,3 +148,8 @@ def _rename(weights: dict[str, Tensor]) -> dict[str, Tensor]:
         if len(whole) == len(parts):
             out[query.replace(".q.", ".qkv.")] = torch.cat(whole)
     return out
+
+
+ADAPTER = Adapter(
+    "Geneformer", ("config.json",), "config.json and model.safetensors", load_geneformer, dictionaries=True
+)

@@ -13,6 +13,7 @@ from scircuit.cells.batch import Role, TokenBatch
 from scircuit.cells.rank_value import RankValueTokenizer
 from scircuit.cells.vocabulary import Vocabulary, read_token_table
 from scircuit.errors import ScircuitError
+from scircuit.models.adapter import Adapter
 from scircuit.models.base import Masked
 from scircuit.models.hooked import HookedModel
 from scircuit.models.origin import read_origin
@@ -147,3 +148,11 @@ def _check_tokens(folder: Path, vocabulary: Vocabulary, config: Any) -> None:
         raise ScircuitError(f"{table} has no row for {absent[0]}; add it with its token id.")
     if special["<pad>"] != config.pad_token_id:
         raise ScircuitError(f"<pad> in {table} is not config.json's {config.pad_token_id}; mend one of them.")
+
+
+ADAPTER = Adapter(
+    "a Hugging Face encoder",
+    ("config.json", TOKEN_TABLE),
+    f"config.json, model.safetensors and {TOKEN_TABLE}",
+    load_hf_encoder,
+)

@@ -1,10 +1,14 @@
 """`load_model`: the folder of a checkpoint, the name of a published one, or of a model that ships with the package."""
 
+from collections.abc import Mapping
+from functools import cache
 from importlib.resources import files
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from scircuit._discover import discover
 from scircuit.errors import ScircuitError
+from scircuit.models.adapter import Adapter
 from scircuit.models.base import FoundationModel
 from scircuit.models.hub import locate
 from scircuit.models.plugin import call_loader, is_function
@@ -55,35 +59,43 @@ def load_model(
         When the source is neither folder nor name, something in it is missing, damaged or of another model, or a
         published checkpoint cannot be had or is not the registered one.
     """
-    from scircuit.models.geneformer import load_geneformer
-    from scircuit.models.hf_encoder import TOKEN_TABLE, load_hf_encoder
-    from scircuit.models.scgpt import load_scgpt
-
     if is_function(source):
         given = {"protocol": protocol, "dictionaries": dictionaries, "device": device, "dtype": dtype}
         return call_loader(str(source), **given, options=options or {})
     folder, dictionaries, checkpoint = find_source(source, dictionaries)
-    if (folder / "args.json").is_file() and (folder / "vocab.json").is_file():
-        if dictionaries is not None:
-            raise ScircuitError("dictionaries= belongs to Geneformer, this folder holds scGPT; leave it out.")
-        return load_scgpt(folder, protocol=protocol, device=device, dtype=dtype, options=options, checkpoint=checkpoint)
-    if (folder / TOKEN_TABLE).is_file():
-        if dictionaries is not None:
-            raise ScircuitError(
-                f"dictionaries= belongs to Geneformer, this folder has its {TOKEN_TABLE}; leave it out."
-            )
-        return load_hf_encoder(folder, protocol=protocol, device=device, dtype=dtype, options=options)
-    if (folder / "config.json").is_file():
-        return load_geneformer(
-            folder, protocol=protocol, dictionaries=dictionaries, device=device, dtype=dtype, options=options,
-            checkpoint=checkpoint,
-        )  # fmt: skip
-    found = ", ".join(sorted(p.name for p in folder.iterdir())[:8]) or "nothing"
-    raise ScircuitError(
-        f"{folder} holds no known checkpoint (found {found}); Geneformer needs config.json and model.safetensors, "
-        "scGPT needs args.json, vocab.json and best_model.pt, any Hugging Face encoder config.json, model.safetensors "
-        "and tokens.tsv."
-    )
+    adapter = adapter_of(folder)
+    more: dict[str, Any] = {} if checkpoint is None else {"checkpoint": checkpoint}
+    if adapter.dictionaries:
+        more["dictionaries"] = dictionaries
+    elif dictionaries is not None:
+        taking = " and ".join(a.name for a in adapters().values() if a.dictionaries)
+        raise ScircuitError(f"dictionaries= belongs to {taking}, {folder} holds {adapter.name}; leave it out.")
+    return adapter.load(folder, protocol=protocol, device=device, dtype=dtype, options=options, **more)
+
+
+@cache
+def adapters() -> Mapping[str, Adapter]:
+    """All that the modules of this room offer, by name."""
+    return discover("scircuit.models", Adapter)
+
+
+def adapter_of(folder: Path) -> Adapter:
+    """The adapter that reads a folder.
+
+    Raises
+    ------
+    ScircuitError
+        When none does, or several say so.
+    """
+    known = [adapter for adapter in adapters().values() if adapter.knows(folder)]
+    best = [adapter for adapter in known if len(adapter.marks) == max(len(a.marks) for a in known)]
+    if len(best) == 1:
+        return best[0]
+    if best:
+        raise ScircuitError(f"{folder} could be {' or '.join(a.name for a in best)}; leave the files of one in it.")
+    held = ", ".join(sorted(p.name for p in folder.iterdir())[:8]) or "nothing"
+    needed = ", ".join(f"{adapter.name} needs {adapter.files}" for adapter in adapters().values())
+    raise ScircuitError(f"{folder} holds no known checkpoint (found {held}); {needed}.")
 
 
 def find_source(source: str | Path, dictionaries: str | Path | None = None, *, download: bool = True) -> Source:

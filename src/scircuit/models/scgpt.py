@@ -12,6 +12,7 @@ from scircuit.cells.batch import TokenBatch
 from scircuit.cells.binning import BinningTokenizer
 from scircuit.cells.vocabulary import from_scgpt
 from scircuit.errors import ScircuitError
+from scircuit.models.adapter import Adapter
 from scircuit.models.base import Masked
 from scircuit.models.files import read_safetensors, read_state_dict
 from scircuit.models.origin import read_origin
@@ -142,3 +143,6 @@ def _rename(weights: dict[str, Tensor]) -> dict[str, Tensor]:
         else:
             out[name] = tensor
     return out
+
+
+ADAPTER = Adapter("scGPT", ("args.json", "vocab.json"), "args.json, vocab.json and best_model.pt", load_scgpt)

@@ -1,21 +1,21 @@
 """A finished run in the formats of other tools. No torch."""
 
+from collections.abc import Mapping
+from functools import cache
 from pathlib import Path
 
 import pandas as pd
 
-from scircuit._io import atomic, write_json
+from scircuit._discover import discover
 from scircuit.circuits.circuit import Circuit
-from scircuit.circuits.export import decoupler_net, to_networkx, write_cytoscape, write_graphml, write_neuronpedia
+from scircuit.circuits.export.format import Format
 from scircuit.errors import ScircuitError
 
-FORMATS = ("neuronpedia", "cytoscape", "graphml", "decoupler", "networkx-json")
-_FILES = {
-    "cytoscape": "circuit.cyjs",
-    "graphml": "circuit.graphml",
-    "decoupler": "network.csv",
-    "networkx-json": "circuit.json",
-}
+
+@cache
+def formats() -> Mapping[str, Format]:
+    """All that the modules of this room offer, by name."""
+    return discover("scircuit.circuits.export", Format)
 
 
 def export(run: str | Path, fmt: str, out: str | Path | None = None, max_edges: int | None = None) -> Path:
@@ -25,10 +25,9 @@ def export(run: str | Path, fmt: str, out: str | Path | None = None, max_edges: 
     ----------
     run : folder
     fmt : str
-        `neuronpedia` (attribution graph with a detail file per latent, for circuit-tracer's viewer), `cytoscape`
-        (.cyjs), `graphml` (Gephi, yEd, igraph), `decoupler` (a signed network, CSV) or `networkx-json` (node-link).
+        A key of `formats()`.
     out : path, optional
-        File, or folder for neuronpedia; by default under `RUN/export/`.
+        File (neuronpedia: folder); by default under `RUN/export/`.
     max_edges : int, optional
         Only the edges of largest |d|; by default all, but 5,000 for neuronpedia, whose viewer loads no more.
 
@@ -38,35 +37,12 @@ def export(run: str | Path, fmt: str, out: str | Path | None = None, max_edges: 
         On an unknown format or a folder without a circuit.
     """
     run = Path(run)
-    if fmt not in FORMATS:
-        raise ScircuitError(f"There is no export format {fmt!r}; choose one of {', '.join(FORMATS)}.")
-    circuit = Circuit.read(run / "circuit")
-    if fmt == "neuronpedia":
-        genes = run / "features" / "genes.parquet"
-        slug = "".join(c if c.isalnum() or c in "-_" else "-" for c in str(circuit.provenance.get("name", "circuit")))
-        table = pd.read_parquet(genes) if genes.is_file() else None
-        return write_neuronpedia(circuit, out or run / "export" / fmt, slug, table, max_edges or 5000)
-    path = Path(out) if out else run / "export" / _FILES[fmt]
-    if fmt == "cytoscape":
-        write_cytoscape(circuit, path, max_edges)
-    elif fmt == "graphml":
-        write_graphml(circuit, path, max_edges)
-    elif fmt == "decoupler":
-        with atomic(path) as temporary:
-            decoupler_net(circuit, max_edges).to_csv(temporary, index=False)
-    else:
-        _write_node_link(circuit, path, max_edges)
-    return path
-
-
-def _write_node_link(circuit: Circuit, path: Path, max_edges: int | None) -> None:
-    """Node-link JSON as `networkx.node_link_graph(..., edges="links")` and d3 read it."""
-    graph = to_networkx(circuit, max_edges)
-    content = {
-        "directed": True,
-        "multigraph": False,
-        "graph": dict(graph.graph),
-        "nodes": [{"id": name, **values} for name, values in graph.nodes.items()],
-        "links": [{"source": a, "target": b, **values} for a, b, values in graph.edges(data=True)],
-    }
-    write_json(path, content)
+    if fmt not in formats():
+        raise ScircuitError(f"There is no export format {fmt!r}; choose one of {', '.join(formats())}.")
+    chosen, circuit = formats()[fmt], Circuit.read(run / "circuit")
+    path = run / "export" / chosen.place if out is None else Path(out)
+    if not chosen.genes:
+        return chosen.write(circuit, path, max_edges) or path
+    genes = run / "features" / "genes.parquet"
+    table = pd.read_parquet(genes) if genes.is_file() else None
+    return chosen.write(circuit, path, max_edges, genes=table) or path

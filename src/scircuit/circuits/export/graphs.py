@@ -7,6 +7,7 @@ import pandas as pd
 
 from scircuit._io import atomic, write_json
 from scircuit.circuits.circuit import Circuit
+from scircuit.circuits.export.format import Format
 from scircuit.circuits.export.parts import described, ends, node_id, statistics, strongest, weights
 
 if TYPE_CHECKING:
@@ -75,3 +76,28 @@ def decoupler_net(circuit: Circuit, max_edges: int | None = None) -> pd.DataFram
     edges = strongest(circuit, max_edges)
     names = [(node_id(source), node_id(target)) for source, target in ends(edges)]
     return pd.DataFrame(names, columns=["source", "target"]).assign(weight=weights(edges))
+
+
+def write_decoupler(circuit: Circuit, path: str | Path, max_edges: int | None = None) -> None:
+    """Write `decoupler_net` as CSV."""
+    with atomic(path) as temporary:
+        decoupler_net(circuit, max_edges).to_csv(temporary, index=False)
+
+
+def write_node_link(circuit: Circuit, path: str | Path, max_edges: int | None = None) -> None:
+    """Write node-link JSON, as `networkx.node_link_graph(..., edges="links")` and d3 read it; see `to_networkx`."""
+    graph = to_networkx(circuit, max_edges)
+    content = {
+        "directed": True,
+        "multigraph": False,
+        "graph": dict(graph.graph),
+        "nodes": [{"id": name, **values} for name, values in graph.nodes.items()],
+        "links": [{"source": a, "target": b, **values} for a, b, values in graph.edges(data=True)],
+    }
+    write_json(path, content)
+
+
+CYTOSCAPE = Format("cytoscape", "Cytoscape and Cytoscape.js", "circuit.cyjs", write_cytoscape)
+GRAPHML = Format("graphml", "Gephi, yEd, igraph", "circuit.graphml", write_graphml)
+DECOUPLER = Format("decoupler", "decoupler: a signed network as CSV", "network.csv", write_decoupler)
+NODE_LINK = Format("networkx-json", "NetworkX and d3: node-link JSON", "circuit.json", write_node_link)

@@ -14,6 +14,7 @@ import pandas as pd
 from scircuit._io import read_json, write_json
 from scircuit._version import __version__
 from scircuit.circuits.circuit import Circuit
+from scircuit.circuits.export.format import Format
 from scircuit.circuits.export.parts import (
     Graph,
     Key,
@@ -33,6 +34,8 @@ FEATURE_TYPE = "cross layer transcoder"
 POSITION = 1
 PROMPT = ["all", " cells"]
 DETAIL_GENES = 20
+MOST_EDGES = 5000
+"""Edges that the viewer loads."""
 
 
 def cantor(layer: int, feature: int) -> int:
@@ -45,7 +48,7 @@ def write_neuronpedia(
     folder: str | Path,
     slug: str,
     genes: pd.DataFrame | None = None,
-    max_edges: int | None = 5000,
+    max_edges: int | None = MOST_EDGES,
 ) -> Path:
     """Write `<folder>/<slug>.json` and enter it in `<folder>/graph-metadata.json`.
 
@@ -217,3 +220,18 @@ def _read_link(link: dict[str, Any], nodes: dict[str, dict[str, Any]]) -> dict[s
         **{f"target_{key}": target[key] for key in ("layer", "feature", "position")},
         **{key: value for key, value in link.items() if key not in ("source", "target")},
     }
+
+
+def _of_run(circuit: Circuit, folder: Path, max_edges: int | None, genes: pd.DataFrame | None) -> Path:
+    """Under the name of the run, with as many edges as the viewer loads."""
+    slug = re.sub(r"[^A-Za-z0-9_-]", "-", str(circuit.provenance.get("name", "circuit")))
+    return write_neuronpedia(circuit, folder, slug, genes, max_edges or MOST_EDGES)
+
+
+NEURONPEDIA = Format(
+    "neuronpedia",
+    "circuit-tracer's viewer: an attribution graph with a file per latent",
+    "neuronpedia",
+    _of_run,
+    genes=True,
+)
