@@ -5,9 +5,10 @@ from dataclasses import replace
 import numpy as np
 import pandas as pd
 import pytest
+from statsmodels.stats.oneway import anova_oneway
 
 from scircuit.analysis.agreement import Agreement, CellEffects, agreement
-from scircuit.analysis.group_stability import group_stability
+from scircuit.analysis.group_stability import _welch_p, group_stability
 from scircuit.analysis.seed_stability import seed_stability
 from scircuit.analysis.stability import _cells_for_jaccard, _cells_for_r, _disjoint, stability
 from scircuit.analysis.thresholds import threshold_sweep
@@ -254,3 +255,11 @@ def test_every_cell_of_the_sweep_is_a_circuit_of_its_own(planted):
     assert result.estimate == len(planted.circuit.edges)
     with pytest.raises(ScircuitError, match="retention"):
         threshold_sweep(planted.effects, planted.tests, max_q=(0.5,))
+
+
+def test_differences_between_groups_are_welchs():
+    rng = np.random.default_rng(0)
+    samples = [rng.normal(0, sd, n) for sd, n in ((1, 10), (2, 14), (3, 8))]
+    moments = np.array([[x.mean(), x.var(ddof=1) / len(x), len(x)] for x in samples]).T[:, :, None]
+    p = _welch_p(*moments, np.ones((3, 1), dtype=bool), np.array([3]))
+    assert p[0] == pytest.approx(anova_oneway(samples, use_var="unequal").pvalue)

@@ -17,12 +17,13 @@ from scircuit.stats.multiple import benjamini_hochberg
 _COLUMNS = ["group_name", "group", *ENDS, "n_cells", "mean_delta", "sd_delta"]
 _GLOSSARY = (
     "specific edge: its mean response in the cells of the term differs from that in all other cells (Welch's t on "
-    "stored moments, BH over all edges and terms); the same model, SAE and source throughout, only the cells differ."
+    "stored moments, BH over all tests and terms); the same model, SAE and source throughout, only the cells differ."
 )
 
 
 def tissue(
     groups: pd.DataFrame,
+    tests: pd.DataFrame,
     group_name: str,
     ontology: CellOntology | None = None,
     terms: Sequence[str] | None = None,
@@ -39,6 +40,9 @@ def tissue(
     groups : DataFrame
         `trace/groups.parquet`: moments of each test per group of cells; a test that is missing in a group counts as no
         response in its cells.
+    tests : DataFrame
+        `trace/tests.parquet`, which counts the tests that the trace made and did not keep: they are part of the
+        family, with p = 1.
     group_name : str
         The obs column to use.
     ontology : CellOntology, optional
@@ -70,26 +74,28 @@ def tissue(
         raise ScircuitError(f"the trace was not grouped by {group_name!r}; it has {known}: trace with that obs column.")
     names = sorted(rows["group"].astype(str).unique())
     members = _members(names, ontology, terms)
-    n, total, square, tests = _sums(rows, names)
-    parts = []
-    for term, inside in members.items():
-        table = _contrast(n, total, square, np.isin(names, inside), min_cells)
-        parts.append(pd.concat([tests, table], axis=1).assign(term=term).loc[table["p_value"].notna()])
+    n, total, square, ends = _sums(rows, names)
+    parts, family = [], {}
+    for term, members_of_term in members.items():
+        inside = np.isin(names, members_of_term)
+        table = _contrast(n, total, square, inside, min_cells)
+        parts.append(pd.concat([ends, table], axis=1).assign(term=term).loc[table["p_value"].notna()])
+        family[term] = max(_tests_made(tests, ends, n, inside, min_cells), len(parts[-1]))
     every = pd.concat(parts, ignore_index=True)
     if every.empty:
         raise ScircuitError(
             f"no test has {min_cells} cells inside and outside of any term; lower min_cells or trace more cells."
         )
-    every["q_value"] = benjamini_hochberg(every["p_value"].to_numpy())
+    every["q_value"] = benjamini_hochberg(every["p_value"].to_numpy(), sum(family.values()))
     measures = []
     for term in members:
-        own = every[every["term"] == term]
-        share = float((own["q_value"] < max_q).mean()) if len(own) else np.nan
-        measures.append(Measure(f"{term}_specific_share", share, null=0.0, n=len(own), unit_of_n="tests"))
+        specific = int(((every["term"] == term) & (every["q_value"] < max_q)).sum())
+        share = specific / family[term] if family[term] else np.nan
+        measures.append(Measure(f"{term}_specific_share", share, null=0.0, n=family[term], unit_of_n="tests"))
     table = every[every["q_value"] < max_q].sort_values(["term", "q_value"]).reset_index(drop=True)
     table = table[["term", *table.columns.drop("term")]]
     return answer(
-        "tissue", "tissue/1", measures, table, "no difference between the cells of the term and the rest", _GLOSSARY
+        "tissue", "tissue/2", measures, table, "no difference between the cells of the term and the rest", _GLOSSARY
     )
 
 
@@ -125,6 +131,18 @@ def _sums(rows: pd.DataFrame, names: list[str]) -> tuple[np.ndarray, np.ndarray,
     np.maximum.at(per_source, (group, source[test]), cells)
     n[:] = per_source[:, source]
     return n, total, square, tests
+
+
+def _tests_made(tests: pd.DataFrame, ends: pd.DataFrame, n: np.ndarray, inside: np.ndarray, min_cells: int) -> int:
+    """Tests whose source fires in enough cells on both sides, kept or not.
+
+    Where no test of a source was kept, nothing says how its cells divide: it counts unless they are too few for both.
+    """
+    made = tests.loc[tests["kind"] == "latent"].groupby(ENDS[:2]).agg({"n_tests": "sum", "n_cells": "max"})
+    enough = (n[inside].sum(axis=0) >= min_cells) & (n[~inside].sum(axis=0) >= min_cells)
+    known = pd.Series(enough, pd.MultiIndex.from_frame(ends[ENDS[:2]])).groupby(level=[0, 1]).first()
+    counts = known.reindex(made.index, fill_value=True).to_numpy(bool) & (made["n_cells"] >= 2 * min_cells).to_numpy()
+    return int(made["n_tests"].to_numpy()[counts].sum())
 
 
 def _contrast(n: np.ndarray, total: np.ndarray, square: np.ndarray, inside: np.ndarray, min_cells: int) -> pd.DataFrame:
@@ -165,7 +183,7 @@ QUESTION = Question(
     asks="Which edges differ between cell types or tissues?",
     title="Cell types and tissues",
     function=tissue,
-    needs=("groups", "group", "ontology", "terms"),
+    needs=("groups", "tests", "group", "ontology", "terms"),
     figure="shares",
     marks="Share of tests that differ, per term.",
     by_itself=False,

@@ -37,7 +37,7 @@ def knowledge(study: StudyConfig, condition: StudyCondition) -> None:
         tally.ask("hierarchy", partial(hierarchy, of, draws=draws, seed=study.seed), inside)
     for column in condition.run.trace.groups:
         groups = pd.read_parquet(run / "trace" / "groups.parquet")
-        tally.ask("tissue", partial(tissue, groups, column), column)
+        tally.ask("tissue", partial(tissue, groups, circuit.tests, column), column)
     tally.write()
 
 
