@@ -172,7 +172,7 @@ def _heterogeneity(name: str, groups: list[_Group], edges: np.ndarray, max_q: fl
 
 
 def _welch_p(mean: np.ndarray, variance: np.ndarray, n: np.ndarray, usable: np.ndarray, k: np.ndarray) -> np.ndarray:
-    """p `[test]` of equal means of k groups of unequal variance (Welch 1951, Biometrika 38:330); inputs `[group, test]`.
+    """p `[test]` of equal means of k groups of unequal variance (Welch 1951); inputs `[group, test]`.
 
     Cochran's Q against chi-square takes the variances for known: with 20 cells a group it is too often small.
     """
