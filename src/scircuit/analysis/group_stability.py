@@ -149,7 +149,7 @@ def _pooled(groups: list[_Group]) -> dict[str, np.ndarray]:
         for group in groups
     )
     variance = np.maximum(square - total**2 / n, 0) / np.maximum(n - 1, 1)
-    n_nonzero, n_pos, n_neg = np.sum([group.counts for group in groups], axis=0, dtype=np.int64)
+    n_nonzero, n_pos, n_neg = np.stack([group.counts for group in groups]).sum(axis=0, dtype=np.int64)
     return {
         "n_cells": n, "n_nonzero": n_nonzero, "n_pos": n_pos, "n_neg": n_neg,
         "cohens_d": total / n / np.where(variance > 0, np.sqrt(variance), np.inf),
@@ -167,7 +167,8 @@ def _heterogeneity(name: str, groups: list[_Group], edges: np.ndarray, max_q: fl
     tested = k > 1
     if not tested.any():
         return Measure(f"{name}_heterogeneous_share", np.nan, null=max_q)
-    q = benjamini_hochberg(_welch_p(*(values[:, tested] for values in (mean, variance, n, usable)), k[tested]))
+    p = _welch_p(mean[:, tested], variance[:, tested], n[:, tested], usable[:, tested], k[tested])
+    q = benjamini_hochberg(p)
     return Measure(f"{name}_heterogeneous_share", float((q < max_q).mean()), null=max_q, n=int(tested.sum()))
 
 
