@@ -24,6 +24,7 @@ from scircuit.models.stack import BlockStack
 from scircuit.sae.topk import TopKSAE
 from scircuit.tracing.plan import plan_trace
 from scircuit.tracing.settings import TraceSettings
+from scircuit.tracing.setup import Setup
 from scircuit.tracing.tracer import trace
 
 LAYERS = (0, 5, 11, 15)
@@ -60,7 +61,7 @@ def traced(
     ceiling: float,
 ) -> list[Row]:
     """Seconds of one trace, and its share of the ceiling."""
-    planned = plan_trace(model, saes, cells, sources, settings=settings)
+    planned = plan_trace(Setup.of(model, saes, cells, sources, settings))
     with tempfile.TemporaryDirectory() as folder:
         torch.cuda.synchronize()
         started = time.perf_counter()

@@ -37,6 +37,7 @@ from scircuit.tracing.engines.interventions import Intervention
 from scircuit.tracing.engines.local import local_responses
 from scircuit.tracing.fidelity import check_sample, compare, sample_moments
 from scircuit.tracing.settings import CONTEXT_LADDER, TraceSettings
+from scircuit.tracing.setup import Setup
 
 PARTS = ("v2_316m", "fidelity", "rows")
 
@@ -82,11 +83,10 @@ def agreement(folder: Path, n_sources: int = 12, n_cells: int = 40) -> list[Row]
     for name in ("geneformer-mini", "scgpt-mini"):
         model, saes, store = trained(name, folder)
         live = live_sources(model, saes, store)
-        targets = {layer: [t for t in saes if t > layer] for layer in live}
-        cells, sample = check_sample(store, live, settings)
-        exact = sample_moments(model, saes, cells, sample, targets, settings, None)
+        sample = check_sample(Setup.of(model, saes, store, live, settings))
+        exact = sample_moments(sample.by("exact"))
         for context in CONTEXT_LADDER:
-            found = sample_moments(model, saes, cells, sample, targets, settings, context)
+            found = sample_moments(sample.by("local", context))
             table = compare(exact, found, settings)
             print(f"{name}, {context:g} context rows\n{table.to_string(index=False)}", flush=True)
             if context == 0:

@@ -25,6 +25,7 @@ from scircuit.stats.multiple import benjamini_hochberg
 from scircuit.tracing import tracer
 from scircuit.tracing.replicate import replicate
 from scircuit.tracing.settings import TraceSettings
+from scircuit.tracing.setup import Setup
 
 
 class Finished(NamedTuple):
@@ -75,6 +76,10 @@ def test_every_edge_has_the_row_that_a_whole_trace_of_those_cells_gives(done: Fi
     assert record["n_ablated_forwards"] > 0
 
 
+def setup_of(done: Finished, settings: TraceSettings | None = None) -> Setup:
+    return Setup(done.model, done.saes, done.cells, settings=settings or done.settings)
+
+
 def edges_with_silent_target(done: Finished) -> pd.DataFrame:
     """The edges and one more, to a latent that no cell moves."""
     edges = done.circuit.edges
@@ -88,7 +93,7 @@ def test_stopped_confirmation_goes_on_to_the_same_bytes(
     done: Finished, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     settings = replace(done.settings, cells_per_block=3, sources_per_block=2)
-    whole = replicate(done.model, done.saes, done.cells, done.circuit.edges, tmp_path / "whole", settings=settings)
+    whole = replicate(setup_of(done, settings), done.circuit.edges, tmp_path / "whole")
     ran = []
     unit = tracer.run_unit
 
@@ -98,43 +103,43 @@ def test_stopped_confirmation_goes_on_to_the_same_bytes(
             raise KeyboardInterrupt
         return unit(*args, **options)
 
-    arguments = (done.model, done.saes, done.cells, done.circuit.edges, tmp_path / "stopped")
+    arguments = (setup_of(done, settings), done.circuit.edges, tmp_path / "stopped")
     monkeypatch.setattr(tracer, "run_unit", stopping)
     with pytest.raises(KeyboardInterrupt):
-        replicate(*arguments, settings=settings)
+        replicate(*arguments)
     assert not (tmp_path / "stopped" / "confirmation.json").exists()
-    replicate(*arguments, settings=settings)
+    replicate(*arguments)
     assert sorted(p.name for p in (tmp_path / "stopped").iterdir()) == ["confirmation.json", "edges.parquet"]
     for name in ("edges.parquet", "confirmation.json"):
         assert (tmp_path / "stopped" / name).read_bytes() == (whole / name).read_bytes()
     assert len(ran) > 5  # what was whole is not repeated; a finished confirmation runs nothing
     ran.clear()
-    replicate(*arguments, settings=settings)
+    replicate(*arguments)
     assert not ran
     with pytest.raises(ScircuitError, match="holds the confirmation of other inputs"):
-        replicate(*arguments[:3], done.circuit.edges.iloc[1:], arguments[4], settings=settings)
+        replicate(arguments[0], done.circuit.edges.iloc[1:], arguments[2])
 
 
 def test_silent_targets_no_edges_and_foreign_edges(done: Finished, tmp_path: Path) -> None:
     more = edges_with_silent_target(done)
-    folder = replicate(done.model, done.saes, done.cells, more, tmp_path / "more", settings=done.settings)
+    folder = replicate(setup_of(done), more, tmp_path / "more")
     table = pd.read_parquet(folder / "edges.parquet")
     assert len(table) == len(more)
     assert (table["n_nonzero"] == 0).any()
-    none = replicate(done.model, done.saes, done.cells, more.iloc[:0], tmp_path / "none", settings=done.settings)
+    none = replicate(setup_of(done), more.iloc[:0], tmp_path / "none")
     empty = pd.read_parquet(none / "edges.parquet")
     assert list(empty.columns) == list(table.columns)
     assert (empty.dtypes == table.dtypes).all()
     with pytest.raises(ScircuitError, match="An edge's target is in no dictionary"):
-        replicate(done.model, done.saes, done.cells, more.assign(target_feature=9999), tmp_path / "wrong")
+        replicate(setup_of(done), more.assign(target_feature=9999), tmp_path / "wrong")
     with pytest.raises(ScircuitError, match="No cell is left to confirm edges in"):
-        replicate(done.model, done.saes, done.cells.subset(np.arange(0)), more, tmp_path / "wrong")
+        replicate(replace(setup_of(done), cells=done.cells.subset(np.arange(0))), more, tmp_path / "wrong")
 
 
 def test_units_are_flipped_as_in_the_trace(done: Finished, tmp_path: Path) -> None:
     """With two donors no p can fall under one half, however many cells agree."""
     settings = replace(done.settings, units="kind")
-    folder = replicate(done.model, done.saes, done.cells, done.circuit.edges, tmp_path / "units", settings=settings)
+    folder = replicate(setup_of(done, settings), done.circuit.edges, tmp_path / "units")
     assert pd.read_parquet(folder / "edges.parquet")["p_value"].min() >= 0.5
 
 

@@ -22,6 +22,7 @@ from scircuit.tracing.engines.clean import clean_batch, make_jobs
 from scircuit.tracing.engines.interventions import Intervention
 from scircuit.tracing.menu import parse_words
 from scircuit.tracing.probes.readouts import readout
+from scircuit.tracing.setup import Setup
 
 ENDS = ["source_layer", "source_feature", "target_layer", "target_feature"]
 
@@ -61,7 +62,7 @@ def test_every_readout_is_reached(finished: dict[str, Path], tmp_path: Path, wha
     for cell in range(6):
         clean = clean_batch(model, saes[0], store.batch(np.array([cell])), 0)
         jobs = make_jobs(clean, saes[0], [Intervention((one,), "scale", value=2.0)])
-        for r in readout(model, saes, clean, jobs, [1, 2, 3], where=where, what=what) if jobs else ():
+        for r in readout(Setup(model, saes, store), clean, jobs, [1, 2, 3], where=where, what=what) if jobs else ():
             deltas[r.layer].append(r.delta[0].numpy())
     mine = table[(table["source"] == str(one)) & (table["value"] == 2.0)]
     for layer, seen in deltas.items():

@@ -57,10 +57,10 @@ def slowed(seconds, marks):
     """`run_unit`, leaving a mark per call, slow enough for something to happen meanwhile."""
     original = tracer.run_unit
 
-    def run(unit, *args, **options):
+    def run(setup, unit):
         (marks / f"{unit.name}.{os.getpid()}").touch()
         time.sleep(seconds)
-        return original(unit, *args, **options)
+        return original(setup, unit)
 
     return run
 

@@ -10,6 +10,7 @@ from scipy import stats
 from scircuit.analysis.group_stability import group_stability
 from scircuit.analysis.stability import stability
 from scircuit.cells.tokens import tokenize
+from scircuit.circuits.rule import EdgeRule
 from scircuit.errors import ScircuitError
 from scircuit.models.geneformer import load_geneformer
 from scircuit.stats.signflip import signflip_p
@@ -21,7 +22,8 @@ from scircuit.tracing.groups import Grouping, group_table
 from scircuit.tracing.moments import Moments
 from scircuit.tracing.parts import CellEffects
 from scircuit.tracing.settings import TraceSettings
-from scircuit.tracing.tables import effect_table
+from scircuit.tracing.setup import Setup
+from scircuit.tracing.tables import Weights, effect_table
 
 ENDS = ["source_layer", "source_feature", "target_layer", "target_feature"]
 N_CELLS = 36
@@ -195,7 +197,7 @@ def test_a_test_kept_in_one_group_is_shown_in_all_and_silent_ones_in_none():
     overall.add(np.zeros(n, dtype=np.int64), torch.from_numpy(delta), ones)
     grouped.add(code, torch.from_numpy(delta), ones)
     todo, none = (Intervention((7,)),), CellEffects.concatenate([])
-    rule = {"retention": 0.05, "seed": 0, "weights": np.zeros((1, 3), dtype=np.float32)}
+    rule = {"retention": 0.05, "seed": 0, "weights": Weights(np.zeros((1, 3)), np.zeros(1), np.zeros((1, 3)))}
     effects, _ = effect_table(0, 1, todo, overall, none, **rule)
     assert effects.empty
     found = group_table(0, 1, todo, Grouping("side", ("a", "b"), code), grouped, none, effects, **rule)
@@ -212,7 +214,7 @@ def test_the_local_engine_gives_the_groups_of_the_exact_one(geneformer_folder, c
     for engine, confirm in (("exact", "none"), ("local", "none"), ("local", "all")):
         settings = TraceSettings(
             engine, groups=("kind",), units="kind", context_rows=50.0, retention=1.0, n_random=0, confirm=confirm,
-            cells_per_block=10, targets=(1, 3), max_q=None, accept_approximation=True,
+            cells_per_block=10, targets=(1, 3), rule=EdgeRule(max_q=None), accept_approximation=True,
         )  # fmt: skip
         out = tracer.trace(
             model, saes, store, {0: list(range(0, 24, 3))}, tmp_path / engine / confirm, settings=settings
@@ -233,7 +235,7 @@ def test_the_local_engine_gives_the_groups_of_the_exact_one(geneformer_folder, c
 
 def test_resampling_is_traced_like_any_other_intervention(setup, tmp_path):
     model, saes, store = setup
-    extra = {0: resample(model, saes[0], store, 0, [0], n_donors=5)}
+    extra = {0: resample(Setup(model, saes, store), 0, [0], n_donors=5)}
     settings = TraceSettings(cells_per_block=10, tokens=400, n_random=0, retention=1.0)
     out = tracer.trace(model, saes, store, {0: [0]}, tmp_path / "t", settings=settings, extra=extra)
     effects = table(out, "effects").set_index(["kind", "target_layer", "target_feature"])

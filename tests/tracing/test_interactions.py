@@ -11,6 +11,8 @@ from scircuit.cells.tokens import tokenize
 from scircuit.errors import ScircuitError
 from scircuit.models.geneformer import load_geneformer
 from scircuit.tracing.probes.interactions import trace_interactions
+from scircuit.tracing.settings import TraceSettings
+from scircuit.tracing.setup import Setup
 
 ADDITIVE = {((0, 0), (1, 2)): 0.8, ((0, 1), (1, 2)): -0.5, ((0, 0), (2, 1)): -0.6, ((0, 3), (2, 1)): 0.7}
 # Either source alone holds latent (1, 2) down to zero, so ablating one does nothing where both fire.
@@ -56,7 +58,7 @@ def geneformer(geneformer_folder, cells):
 def test_every_subset_equals_a_plain_loop(geneformer, tokens):
     model, saes, store = geneformer
     sets = [[(0, 3), (0, 17)], [(0, 5), (1, 9), (2, 11)], [(1, 9), (1, 20)], [(0, 8), (2, 30)]]
-    found = trace_interactions(model, saes, store, sets, targets=[3], tokens=tokens)
+    found = trace_interactions(Setup(model, saes, store, settings=TraceSettings(tokens=tokens)), sets, targets=[3])
     n_cells = found.sets.set_index(["set_id", "member"])["n_cells"]
     dense = {}
     for key, rows in found.effects.groupby(["set_id", "subset", "cell"]):
@@ -82,7 +84,7 @@ def test_every_subset_equals_a_plain_loop(geneformer, tokens):
 def test_independent_effects_have_no_interaction_and_norm_ratio_one(tmp_path):
     model, saes = wired_model(ADDITIVE)
     sets = [[(0, 0), (0, 1)], [(0, 0), (0, 1), (0, 3)]]
-    found = trace_interactions(model, saes, planted_cells(model, 20), sets)
+    found = trace_interactions(Setup(model, saes, planted_cells(model, 20)), sets)
     found.write(tmp_path)
     read = [pd.read_parquet(tmp_path / f"{name}.parquet") for name in ("interactions", "interaction_sets")]
     result = interactions(*read)
@@ -95,7 +97,7 @@ def test_independent_effects_have_no_interaction_and_norm_ratio_one(tmp_path):
 
 def test_a_planted_synergy_is_found_where_it_is():
     model, saes = wired_model({**SYNERGY, ((0, 3), (1, 4)): 0.5, ((0, 5), (1, 4)): 0.4})
-    found = trace_interactions(model, saes, planted_cells(model, 30), [[(0, 0), (0, 1)], [(0, 3), (0, 5)]])
+    found = trace_interactions(Setup(model, saes, planted_cells(model, 30)), [[(0, 0), (0, 1)], [(0, 3), (0, 5)]])
     table = interactions(found.effects, found.sets).table.set_index(["set_id", "target_layer", "target_feature"])
     assert table.loc[(0, 1, 2), "effect"] == "synergistic"
     assert table.loc[(0, 1, 2), "mean_response"] > table.loc[(0, 1, 2), "mean_sum"] > 0
@@ -106,7 +108,7 @@ def test_a_planted_synergy_is_found_where_it_is():
 def test_a_chain_is_redundant_with_its_own_link():
     # All that (0, 1) does to (2, 4) passes through (1, 3): ablating both does what ablating (1, 3) does.
     model, saes = wired_model({((0, 1), (1, 3)): 0.5, ((1, 3), (2, 4)): 0.4})
-    found = trace_interactions(model, saes, planted_cells(model, 20), [[(0, 1), (1, 3)]], targets=[2])
+    found = trace_interactions(Setup(model, saes, planted_cells(model, 20)), [[(0, 1), (1, 3)]], targets=[2])
     delta = found.effects.pivot(index="cell", columns="subset", values="delta")
     np.testing.assert_allclose(delta[3], delta[2], rtol=1e-9)
     assert (delta[1].dropna() != 0).any()
@@ -116,7 +118,7 @@ def test_a_chain_is_redundant_with_its_own_link():
 
 def test_a_subset_without_any_response_is_still_seen_to_have_been_ablated():
     model, saes = wired_model({((0, 0), (1, 2)): 0.8})
-    found = trace_interactions(model, saes, planted_cells(model, 8), [[(0, 0), (0, 4)]])
+    found = trace_interactions(Setup(model, saes, planted_cells(model, 8)), [[(0, 0), (0, 4)]])
     silent = found.effects[found.effects["subset"] == 2]
     assert len(silent) == 1
     assert (silent["delta"] == 0).all()
@@ -136,7 +138,7 @@ def test_a_subset_without_any_response_is_still_seen_to_have_been_ablated():
 def test_wrong_sets_are_refused(sets, options, message):
     model, saes = wired_model(ADDITIVE)
     with pytest.raises(ScircuitError, match=message):
-        trace_interactions(model, saes, planted_cells(model, 2), sets, **options)
+        trace_interactions(Setup(model, saes, planted_cells(model, 2)), sets, **options)
 
 
 def test_sets_that_never_fire_are_refused():
@@ -144,4 +146,4 @@ def test_sets_that_never_fire_are_refused():
     with torch.no_grad():
         saes[0].W_enc[:, :2] = 0.0
     with pytest.raises(ScircuitError, match="No set has a member that fires"):
-        trace_interactions(model, saes, planted_cells(model, 2), [[(0, 0), (0, 1)]])
+        trace_interactions(Setup(model, saes, planted_cells(model, 2)), [[(0, 0), (0, 1)]])

@@ -11,6 +11,7 @@ from scircuit.tracing.controls import find_donors, matched_controls, matched_lat
 from scircuit.tracing.engines.clean import clean_batch, make_jobs
 from scircuit.tracing.engines.interventions import KINDS, Donor, Firings, Intervention
 from scircuit.tracing.engines.naive import naive_response
+from scircuit.tracing.setup import Setup
 
 
 @pytest.fixture(scope="module")
@@ -78,7 +79,7 @@ def test_activation_propagates_with_the_planted_weight(setup):
 
 def test_resampled_values_come_from_one_other_cell_and_repeat(setup):
     model, saes, store, _, firings = setup
-    (intervention,) = resample(model, saes[0], store, 0, [3], n_donors=4, seed=1)
+    (intervention,) = resample(Setup(model, saes, store), 0, [3], n_donors=4, seed=1)
     edit = intervention.edit(saes[0], firings)
     z = dense(setup, [3])[:, 0]
     values = edit.rows[:, 3] + z[z > 0]
@@ -89,15 +90,15 @@ def test_resampled_values_come_from_one_other_cell_and_repeat(setup):
     allowed = [c for c in pools if c != 2 and all(bool(torch.isclose(pools[c], v, atol=1e-6).any()) for v in values)]
     assert allowed, "every value is one that a single other cell holds"
     assert not torch.equal(values, z[z > 0])
-    again = resample(model, saes[0], store, 0, [3], n_donors=4, seed=1)[0].edit(saes[0], firings)
+    again = resample(Setup(model, saes, store), 0, [3], n_donors=4, seed=1)[0].edit(saes[0], firings)
     assert torch.equal(again.rows, edit.rows)
-    other_seed = resample(model, saes[0], store, 0, [3], n_donors=4, seed=2)[0].edit(saes[0], firings)
+    other_seed = resample(Setup(model, saes, store), 0, [3], n_donors=4, seed=2)[0].edit(saes[0], firings)
     assert not torch.equal(other_seed.rows, edit.rows)
 
 
 def test_resampling_does_not_depend_on_the_company_of_a_cell(setup):
     model, saes, store, _, _ = setup
-    todo = resample(model, saes[0], store, 0, [1], n_donors=3, seed=0)
+    todo = resample(Setup(model, saes, store), 0, [1], n_donors=3, seed=0)
     together = make_jobs(clean_batch(model, saes[0], store.batch(np.arange(6)), 0), saes[0], todo)
     for job in together:
         alone = make_jobs(clean_batch(model, saes[0], store.batch(np.array([job.cell])), 0), saes[0], todo)
@@ -106,7 +107,7 @@ def test_resampling_does_not_depend_on_the_company_of_a_cell(setup):
 
 def test_donors_hold_the_activations_of_their_cells(setup):
     model, saes, store, _, _ = setup
-    (donors,) = find_donors(model, saes[0], store, 0, [0], n_donors=3, seed=0)
+    (donors,) = find_donors(Setup(model, saes, store), 0, [0], n_donors=3, seed=0)
     assert len({donor.cell for donor in donors}) == 3
     for donor in donors:
         other = clean_batch(model, saes[0], store.batch(np.array([donor.cell])), 0)
@@ -120,7 +121,7 @@ def test_a_cell_without_another_donor_is_refused(setup):
     with pytest.raises(ScircuitError, match="no donor but cell 2 itself"):
         Intervention((0,), "resample", donors=own).edit(setup[1][0], setup[4])
     with pytest.raises(ScircuitError, match="at least two"):
-        resample(setup[0], setup[1][0], setup[2].subset(np.array([0])), 0, [0])
+        resample(Setup(setup[0], setup[1], setup[2].subset(np.array([0]))), 0, [0])
 
 
 def features_table():

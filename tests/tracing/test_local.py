@@ -24,7 +24,8 @@ from scircuit.tracing.engines.interventions import Intervention
 from scircuit.tracing.engines.local import local_responses
 from scircuit.tracing.fidelity import Fidelity, choose_context
 from scircuit.tracing.settings import TraceSettings
-from scircuit.tracing.tracer import choose_engine, trace
+from scircuit.tracing.setup import Setup
+from scircuit.tracing.tracer import trace
 
 
 @pytest.fixture(scope="module", params=["geneformer", "scgpt"])
@@ -124,25 +125,23 @@ SETTINGS = TraceSettings(
 
 def test_the_fidelity_check_raises_the_context_or_refuses(setup):
     model, saes, store = setup
-    targets = {0: list(range(1, model.n_layers))}
-    sources = {0: list(range(64))}
-    base = {"engine": "local", "check_sources": 40, "check_cells": 24, "tokens": 400}
-    easy = choose_context(model, saes, store, sources, targets, TraceSettings(min_r=0.2, min_sign=0.2, **base))
+
+    def checked(**options):
+        settings = TraceSettings(engine="local", check_sources=40, check_cells=24, tokens=400, **options)
+        return choose_context(Setup.of(model, saes, store, {0: range(64)}, settings))
+
+    easy = checked(min_r=0.2, min_sign=0.2)
     assert easy.context_rows == 0
     assert easy.passed
     assert easy.table["distance"].tolist() == list(range(1, model.n_layers))
     assert easy.table.loc[0, "r"] > 0.9999
     assert easy.table.loc[0, "rmse"] < 1e-2
     level = float(easy.table["r"].min())
-    raised = choose_context(
-        model, saes, store, sources, targets,
-        TraceSettings(min_r=level + 0.3 * (1 - level), min_sign=0.2, accept_approximation=True, **base),
-    )  # fmt: skip
+    raised = checked(min_r=level + 0.3 * (1 - level), min_sign=0.2, accept_approximation=True)
     assert raised.table["r"].min() > level
     assert raised.context_rows > 0
-    impossible = TraceSettings(context_rows=0.0, min_r=1.0, min_sign=1.0, **base)
     with pytest.raises(ScircuitError, match=r"use engine='exact', or --accept-approximation"):
-        choose_context(model, saes, store, sources, targets, impossible)
+        checked(context_rows=0.0, min_r=1.0, min_sign=1.0)
 
 
 def test_a_local_trace_is_marked_and_reports_its_fidelity(setup, tmp_path):
@@ -178,12 +177,15 @@ def test_a_local_trace_is_marked_and_reports_its_fidelity(setup, tmp_path):
 
 
 def test_auto_is_local_for_exhaustive_runs_on_models_that_show_their_keys(setup):
-    model, saes, _ = setup
-    auto = TraceSettings()
-    assert choose_engine(model, saes, {0: list(range(40))}, auto) == "local"
-    assert choose_engine(model, saes, {0: list(range(5))}, auto) == "exact"
-    assert choose_engine(object(), saes, {0: list(range(64))}, auto) == "exact"
-    assert choose_engine(model, saes, {0: [1]}, TraceSettings(engine="local")) == "local"
+    model, saes, store = setup
+
+    def engine(model, latents, asked="auto"):
+        return Setup(model, saes, store, {0: latents}, settings=TraceSettings(engine=asked)).engine
+
+    assert engine(model, range(40)) == "local"
+    assert engine(model, range(5)) == "exact"
+    assert engine(object(), range(64)) == "exact"
+    assert engine(model, [1], "local") == "local"
 
 
 def fake_tables(rows, n_cells=40):

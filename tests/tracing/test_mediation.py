@@ -14,6 +14,7 @@ from scircuit.errors import ScircuitError
 from scircuit.models.geneformer import load_geneformer
 from scircuit.tracing.probes.mediation import trace_mediation
 from scircuit.tracing.settings import TraceSettings
+from scircuit.tracing.setup import Setup
 from scircuit.tracing.tracer import trace
 
 ENDS = ["source_layer", "source_feature", "target_layer", "target_feature"]
@@ -61,7 +62,7 @@ def test_holding_equals_a_plain_loop(geneformer_folder, cells, tokens):
         *((0, s, 3, t, layer, m, kind) for s in (3, 8) for t in (1, 9)
           for layer, m, kind in ((1, 4, "mediator"), (2, 7, "mediator"), (2, 11, "mediator"), (1, 30, "random"))),
     )  # fmt: skip
-    found = trace_mediation(model, saes, store, table, tokens=tokens)
+    found = trace_mediation(Setup(model, saes, store, settings=TraceSettings(tokens=tokens)), table)
     assert set(found["kind"]) == {"mediator", "random", "joint"}
     for row in found.itertuples():
         batch = store.batch(np.array([row.cell]))
@@ -85,7 +86,7 @@ def test_a_mediator_carries_its_own_share_of_parallel_paths():
                                ((1, 3), (2, 4)): 0.4, ((0, 0), (2, 4)): -0.6})  # fmt: skip
     ends = (0, 0, 2, 4)
     table = candidates((*ends, 1, 2, "mediator"), (*ends, 1, 3, "mediator"), (*ends, 1, 5, "random"))
-    found = trace_mediation(model, saes, planted_cells(model, 12), table)
+    found = trace_mediation(Setup(model, saes, planted_cells(model, 12)), table)
     share = mediation(found).table.set_index(["kind", "mediator_feature"])["share"]
     assert share["mediator", 2] == pytest.approx(0.4 / -0.4, rel=1e-6)
     assert share["mediator", 3] == pytest.approx(-0.2 / -0.4, rel=1e-6)
@@ -107,7 +108,7 @@ def test_planted_mediation_is_recovered_from_the_trace_to_the_answer(tmp_path):
     tables = [pd.read_parquet(folder / f"{name}.parquet") for name in ("effects", "tests")]
     circuit = build_circuit(*tables, features, terms, EdgeRule())
     chosen = candidate_mediators(circuit, circuit.edges)
-    trace_mediation(model, saes, store, chosen, out=folder)
+    trace_mediation(Setup(model, saes, store), chosen, out=folder)
     result = mediation(pd.read_parquet(folder / "mediation.parquet"))
     own = result.table[result.table["kind"] == "mediator"].set_index([*ENDS, "mediator_layer", "mediator_feature"])
     # (0,0) -> (1,2) -> (2,4) -> (3,0) and (0,1) -> (1,3) -> (3,5): each link carries the whole of it.
@@ -132,4 +133,4 @@ def test_planted_mediation_is_recovered_from_the_trace_to_the_answer(tmp_path):
 def test_wrong_candidates_are_refused(table, message):
     model, saes = planted_model()
     with pytest.raises(ScircuitError, match=message):
-        trace_mediation(model, saes, planted_cells(model, 2), table)
+        trace_mediation(Setup(model, saes, planted_cells(model, 2)), table)

@@ -18,6 +18,7 @@ from scircuit.models.geneformer import load_geneformer
 from scircuit.tracing import tracer, units
 from scircuit.tracing.memory import BatchSize, fit, is_out_of_memory, parse_memory, plan_memory
 from scircuit.tracing.settings import TraceSettings
+from scircuit.tracing.setup import Setup
 
 ENDS = ["source_layer", "source_feature", "target_layer", "target_feature", "kind", "draw"]
 SETTINGS = TraceSettings(engine="exact", cells_per_block=4, tokens=300, retention=1.0)
@@ -69,12 +70,11 @@ def short_of_memory(monkeypatch, limit):
     """From now on responses of more than `limit` tokens at once fail as on a full device, half-way."""
     original, seen = units.respond, []
 
-    def respond(*args, tokens, **options):
-        seen.append(tokens)
-        answers = original(*args, tokens=tokens, **options)
-        for answer in answers:
+    def respond(setup, *args):
+        seen.append(setup.settings.tokens)
+        for answer in original(setup, *args):
             yield answer
-            if tokens > limit:
+            if setup.settings.tokens > limit:
                 raise torch.cuda.OutOfMemoryError("CUDA out of memory. Tried to allocate 20.00 MiB")
 
     monkeypatch.setattr(units, "respond", respond)
@@ -103,29 +103,23 @@ def test_no_memory_for_anything_is_said_and_other_errors_pass(inputs, tmp_path, 
     with pytest.raises(ScircuitError, match="even one sequence at a time"):
         tracer.trace(model, saes, store, sources, tmp_path / "t", settings=SETTINGS)
 
-    def broken():
+    def broken(setup):
         raise RuntimeError("shapes differ")
 
     with pytest.raises(RuntimeError, match="shapes differ"):
-        BatchSize(100, 100).halving(broken)
+        BatchSize(100, 100).halving(Setup(model, saes, store), broken)
 
 
 @settings(max_examples=40, deadline=None)
 @given(megabytes=st.floats(150, 20_000), engine=st.sampled_from(["exact", "local"]))
 def test_a_budget_is_kept_and_used(inputs, megabytes, engine):
     model, saes, store, _ = inputs
-    sources = {0: range(48), 1: range(48)}
-    targets = {0: [1, 2, 3], 1: [2, 3]}
-    options = {"engine": engine, "length": int(store.lengths.max())}
-    base = replace(SETTINGS, memory=f"{megabytes}MB", n_random=2)
-    fitted = fit(model, saes, base, sources=sources, targets=targets, **options)
-
-    def peak(candidate):
-        return plan_memory(model, saes, candidate, n_rows=144, n_targets=3, **options).peak
-
-    assert peak(fitted) <= parse_memory(base.memory)
+    settings = replace(SETTINGS, engine=engine, memory=f"{megabytes}MB", n_random=2)
+    setup = fit(Setup.of(model, saes, store, {0: range(48), 1: range(48)}, settings))
+    budget, fitted = parse_memory(settings.memory), setup.settings
+    assert plan_memory(setup).peak <= budget
     larger = {"tokens": 2 * fitted.tokens} if engine == "exact" else {"score_bytes": 2 * fitted.score_bytes}
-    assert peak(replace(fitted, **larger)) > parse_memory(base.memory) or fitted.tokens >= options["length"] << 20
+    assert plan_memory(setup.with_settings(**larger)).peak > budget or fitted.tokens >= store.lengths.max() << 20
 
 
 def test_too_small_a_budget_says_what_is_needed(inputs, tmp_path):

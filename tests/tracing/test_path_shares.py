@@ -14,6 +14,7 @@ from scircuit.tracing.engines.interventions import Intervention
 from scircuit.tracing.engines.local import local_responses
 from scircuit.tracing.engines.naive import naive_response
 from scircuit.tracing.probes.path_shares import path_shares
+from scircuit.tracing.setup import Setup
 
 ENDS = ["source_layer", "source_feature", "target_layer", "target_feature"]
 
@@ -33,7 +34,7 @@ def edges():
 
 def test_shares_are_means_over_cells_by_both_engines(setup, tmp_path):
     model, saes, store = setup
-    table = path_shares(model, saes, store, edges(), out=tmp_path)
+    table = path_shares(Setup(model, saes, store), edges(), out=tmp_path)
     pd.testing.assert_frame_equal(table, pd.read_parquet(tmp_path / "path_shares.parquet"))
     assert len(table) == len(edges())
     checked = 0
@@ -60,7 +61,7 @@ def test_shares_are_means_over_cells_by_both_engines(setup, tmp_path):
 
 
 def test_parts_add_up_and_the_next_layer_has_no_context(setup):
-    table = path_shares(*setup, edges())
+    table = path_shares(Setup(*setup), edges())
     np.testing.assert_allclose(table["local_delta"] + table["context_delta"], table["mean_delta"], atol=1e-12)
     moved = table["mean_delta"] != 0
     np.testing.assert_allclose(table.loc[moved, "local_share"] + table.loc[moved, "context_share"], 1.0)
@@ -72,14 +73,14 @@ def test_parts_add_up_and_the_next_layer_has_no_context(setup):
 
 def test_what_cannot_be_split_is_refused(setup):
     with pytest.raises(ScircuitError, match="lack target_feature"):
-        path_shares(*setup, edges().drop(columns="target_feature"))
+        path_shares(Setup(*setup), edges().drop(columns="target_feature"))
     with pytest.raises(ScircuitError, match="later layer"):
-        path_shares(*setup, edges().assign(target_layer=0))
+        path_shares(Setup(*setup), edges().assign(target_layer=0))
     model, saes, store = setup
     never = pd.DataFrame([(0, f, 1, 0) for f in range(40)], columns=ENDS)
     with pytest.raises(ScircuitError, match="fires in none of these cells"):
-        path_shares(model, random_saes(model, 40, k=1), store.subset(np.array([0])), never)
+        path_shares(Setup(model, random_saes(model, 40, k=1), store.subset(np.array([0]))), never)
     model, saes = planted_model()
     one = pd.DataFrame([(0, 0, 1, 2)], columns=ENDS)
     with pytest.raises(ScircuitError, match="only engine='exact'"):
-        path_shares(model, saes, planted_cells(model, 2), one)
+        path_shares(Setup(model, saes, planted_cells(model, 2)), one)

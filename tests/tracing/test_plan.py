@@ -14,6 +14,7 @@ from scircuit.errors import ScircuitError
 from scircuit.models.geneformer import load_geneformer
 from scircuit.tracing.plan import plan_trace
 from scircuit.tracing.settings import TraceSettings
+from scircuit.tracing.setup import Setup
 from scircuit.tracing.tracer import trace
 
 SETTINGS = TraceSettings(
@@ -34,7 +35,7 @@ def inputs(geneformer_folder, cells):
 def test_the_forwards_are_those_that_are_run(inputs, tmp_path, engine, groups):
     model, saes, store = inputs
     options = replace(SETTINGS, engine=engine, groups=groups)
-    plan = plan_trace(model, saes, store, SOURCES, settings=options)
+    plan = plan_trace(Setup.of(model, saes, store, SOURCES, options))
     started = time.perf_counter()
     out = trace(model, saes, store, SOURCES, tmp_path / "t", settings=options)
     seconds = time.perf_counter() - started
@@ -49,8 +50,8 @@ def test_the_forwards_are_those_that_are_run(inputs, tmp_path, engine, groups):
 
 def test_fewer_counted_cells_give_an_estimate_near_it(inputs):
     model, saes, store = inputs
-    whole = plan_trace(model, saes, store, SOURCES, settings=SETTINGS).table["n_ablated"].sum()
-    part = plan_trace(model, saes, store, SOURCES, settings=SETTINGS, max_cells=12)
+    whole = plan_trace(Setup.of(model, saes, store, SOURCES, SETTINGS)).table["n_ablated"].sum()
+    part = plan_trace(Setup.of(model, saes, store, SOURCES, SETTINGS), max_cells=12)
     assert part.n_counted == 12
     assert part.table["n_ablated"].sum() == pytest.approx(whole, rel=0.2)
     assert "scaled up from 12 cells" in "\n".join(part.lines())
@@ -58,13 +59,13 @@ def test_fewer_counted_cells_give_an_estimate_near_it(inputs):
 
 def test_what_is_printed(inputs):
     model, saes, store = inputs
-    lines = plan_trace(model, saes, store, SOURCES, settings=SETTINGS).lines()
+    lines = plan_trace(Setup.of(model, saes, store, SOURCES, SETTINGS)).lines()
     assert lines[0].split() == ["layer", "sources", "targets", "clean", "ablated", "TFLOP", "time"]
     assert [line.split()[0] for line in lines[1:4]] == ["0", "2", "total"]
     text = "\n".join(lines)
     for part in ("exact engine on cpu, 24 cells", "counted in every cell", "peak memory", "disk while it runs"):
         assert part in text
-    local = plan_trace(model, saes, store, SOURCES, settings=replace(SETTINGS, engine="local")).lines()
+    local = plan_trace(Setup.of(model, saes, store, SOURCES, replace(SETTINGS, engine="local"))).lines()
     assert "fidelity check (24 sources per layer in 24 cells" in local[-2]
     assert "counted without context rows" in local[-1]
 
@@ -73,7 +74,7 @@ def test_a_model_that_shows_no_blocks_has_forwards_and_time(tmp_path):
     model, saes = planted_model()
     store = planted_cells(model, 10)
     options = TraceSettings(cells_per_block=3, retention=1.0)
-    plan = plan_trace(model, saes, store, {0: [0, 1], 1: [2]}, settings=options)
+    plan = plan_trace(Setup.of(model, saes, store, {0: [0, 1], 1: [2]}, options))
     found = json.loads(
         (trace(model, saes, store, {0: [0, 1], 1: [2]}, tmp_path / "t", settings=options) / "trace.json").read_text()
     )
@@ -85,7 +86,7 @@ def test_a_model_that_shows_no_blocks_has_forwards_and_time(tmp_path):
 
 def test_the_plan_keeps_to_the_memory_budget(inputs):
     model, saes, store = inputs
-    plan = plan_trace(model, saes, store, SOURCES, settings=replace(SETTINGS, memory="200MB"))
+    plan = plan_trace(Setup.of(model, saes, store, SOURCES, replace(SETTINGS, memory="200MB")))
     assert plan.memory.peak <= 200e6
     with pytest.raises(ScircuitError, match="too little"):
-        plan_trace(model, saes, store, SOURCES, settings=replace(SETTINGS, memory="1MB"))
+        plan_trace(Setup.of(model, saes, store, SOURCES, replace(SETTINGS, memory="1MB")))

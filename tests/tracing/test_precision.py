@@ -11,11 +11,11 @@ from scircuit.cells.tokens import tokenize
 from scircuit.models.geneformer import load_geneformer
 from scircuit.tracing.precision import is_reduced, precision_report
 from scircuit.tracing.settings import TraceSettings
+from scircuit.tracing.setup import Setup
 from scircuit.tracing.tracer import trace
 
 SETTINGS = TraceSettings(engine="exact", check_cells=20, check_sources=12, tokens=2000)
 SOURCES = {0: range(12), 1: range(12)}
-TARGETS = {0: [1, 2, 3], 1: [2, 3]}
 
 
 @pytest.fixture(scope="module")
@@ -47,7 +47,7 @@ def test_float32_carries_no_report(inputs, tmp_path):
 
 def test_float32_agrees_with_itself_exactly(inputs):
     models, saes, store = inputs
-    report = precision_report(models["float32"], saes, store, SOURCES, TARGETS, SETTINGS)
+    report = precision_report(Setup.of(models["float32"], saes, store, SOURCES, SETTINGS))
     for row in report["table"]:
         assert (row["r"], row["sign"], row["rmse"]) == (pytest.approx(1.0), 1.0, 0.0)
 
@@ -55,6 +55,8 @@ def test_float32_agrees_with_itself_exactly(inputs):
 def test_a_coarser_number_agrees_less(inputs, geneformer_folder):
     models, saes, store = inputs
     half = load_geneformer(geneformer_folder, device="cpu", dtype="float16")
-    tables = [precision_report(m, saes, store, SOURCES, TARGETS, SETTINGS)["table"] for m in (half, models["bfloat16"])]
+    tables = [
+        precision_report(Setup.of(m, saes, store, SOURCES, SETTINGS))["table"] for m in (half, models["bfloat16"])
+    ]
     for fine, coarse in zip(*tables, strict=True):
         assert fine["r"] > coarse["r"], "float16 has 3 bits more of mantissa than bfloat16"

@@ -14,6 +14,8 @@ from scircuit.tracing.engines.exact import suffix_responses
 from scircuit.tracing.engines.interventions import Edit, Intervention
 from scircuit.tracing.engines.naive import forward
 from scircuit.tracing.probes.readouts import readout
+from scircuit.tracing.settings import TraceSettings
+from scircuit.tracing.setup import Setup
 
 
 @pytest.fixture(scope="module")
@@ -25,8 +27,12 @@ def setups(geneformer_folder, scgpt_folder, cells):
         store = tokenize(cells, model.tokenizer, rows=np.arange(6))
         clean = clean_batch(model, saes[0], store.batch(np.array([0, 3, 5])), 0)
         todo = [Intervention((f,)) for f in range(0, 40, 8)] + [Intervention((2, 9), "scale", 2.0)]
-        out[name] = (model, saes, clean, make_jobs(clean, saes[0], todo))
-        assert len(out[name][3]) > 5
+        out[name] = (
+            Setup(model, saes, store, settings=TraceSettings(tokens=150)),
+            clean,
+            make_jobs(clean, saes[0], todo),
+        )
+        assert len(out[name][2]) > 5
     return out
 
 
@@ -70,14 +76,14 @@ def naive(model, saes, clean, job, layer, where, what):
      ("other", "pre_activation"), ("active", "logits"), ("all", "logits"), ("all", "embedding")],
 )  # fmt: skip
 def test_every_readout_equals_a_plain_loop(setups, name, where, what):
-    model, saes, clean, jobs = setups[name]
+    setup, clean, jobs = setups[name]
     targets = [1, 2] if "activation" in what else []
-    found = collect(model, saes, clean, jobs, targets, where=where, what=what, tokens=150)
-    layers = targets or [model.n_layers - 1]
+    found = collect(setup, clean, jobs, targets, where=where, what=what)
+    layers = targets or [setup.model.n_layers - 1]
     assert set(found) == {(layer, n) for layer in layers for n in range(len(jobs))}
     largest = 0.0
     for (layer, number), (delta, before) in found.items():
-        expected = naive(model, saes, clean, jobs[number], layer, where, what)
+        expected = naive(setup.model, setup.saes, clean, jobs[number], layer, where, what)
         torch.testing.assert_close(delta, expected[0], atol=3e-5, rtol=1e-3)
         torch.testing.assert_close(before, expected[1], atol=1e-4, rtol=1e-3)
         largest = max(largest, float(delta.abs().max()))
@@ -85,16 +91,16 @@ def test_every_readout_equals_a_plain_loop(setups, name, where, what):
 
 
 def test_the_published_readout_is_that_of_the_engine(setups):
-    model, saes, clean, jobs = setups["geneformer"]
-    found = collect(model, saes, clean, jobs, [1, 3])
-    for r in suffix_responses(model, saes, clean, jobs, [1, 3]):
+    setup, clean, jobs = setups["geneformer"]
+    found = collect(setup, clean, jobs, [1, 3])
+    for r in suffix_responses(setup.model, setup.saes, clean, jobs, [1, 3]):
         for i, job in enumerate(r.job):
             torch.testing.assert_close(found[r.layer, int(job)][0], r.delta[i], atol=1e-5, rtol=1e-4)
 
 
 def test_all_positions_are_the_edited_and_the_others(setups):
-    model, saes, clean, jobs = setups["geneformer"]
-    active, other, every = (collect(model, saes, clean, jobs, [2], where=w) for w in ("active", "other", "all"))
+    setup, clean, jobs = setups["geneformer"]
+    active, other, every = (collect(setup, clean, jobs, [2], where=w) for w in ("active", "other", "all"))
     for key, (delta, _) in every.items():
         job = jobs[key[1]]
         n, total = len(job.edit.positions), len(clean.positions[job.cell])
@@ -104,19 +110,20 @@ def test_all_positions_are_the_edited_and_the_others(setups):
 
 
 def test_a_null_edit_reads_exactly_zero(setups):
-    model, saes, clean, jobs = setups["geneformer"]
+    setup, clean, jobs = setups["geneformer"]
     null = Job(0, 1, Edit(clean.positions[1][:3], torch.zeros(3, 32)))
     for what in ("activation", "pre_activation", "logits"):
-        found = collect(model, saes, clean, [jobs[0], null, *jobs[1:3]], [1], where="all", what=what)
+        found = collect(setup, clean, [jobs[0], null, *jobs[1:3]], [1], where="all", what=what)
         assert all(bool((delta == 0).all()) == (n == 1) for (_, n), (delta, _) in found.items())
 
 
 def test_a_model_without_attention_changes_nothing_elsewhere():
     model, saes = planted_model()
-    clean = clean_batch(model, saes[0], planted_cells(model, 3).batch(np.arange(3)), 0)
+    setup = Setup(model, saes, planted_cells(model, 3))
+    clean = clean_batch(model, saes[0], setup.cells.batch(np.arange(3)), 0)
     jobs = make_jobs(clean, saes[0], [Intervention((0,))])
-    assert all(bool((delta == 0).all()) for delta, _ in collect(model, saes, clean, jobs, [1], where="other").values())
-    assert all(bool((delta != 0).any()) for delta, _ in collect(model, saes, clean, jobs, [1]).values())
+    assert all(bool((delta == 0).all()) for delta, _ in collect(setup, clean, jobs, [1], where="other").values())
+    assert all(bool((delta != 0).any()) for delta, _ in collect(setup, clean, jobs, [1]).values())
 
 
 @pytest.mark.parametrize(
@@ -132,8 +139,7 @@ def test_a_model_without_attention_changes_nothing_elsewhere():
 )
 def test_wrong_readouts_are_refused(options, message):
     model, saes = planted_model()
-    clean = clean_batch(model, saes[0], planted_cells(model, 2).batch(np.arange(2)), 0)
+    setup = Setup(model, saes, planted_cells(model, 2))
+    clean = clean_batch(model, saes[0], setup.cells.batch(np.arange(2)), 0)
     with pytest.raises(ScircuitError, match=message):
-        list(
-            readout(model, saes, clean, make_jobs(clean, saes[0], [Intervention((0,))]), **({"targets": [1]} | options))
-        )
+        list(readout(setup, clean, make_jobs(clean, saes[0], [Intervention((0,))]), **({"targets": [1]} | options)))

@@ -21,6 +21,8 @@ from scircuit.tracing.engines.local import local_responses
 from scircuit.tracing.probes.interactions import trace_interactions
 from scircuit.tracing.probes.mediation import trace_mediation
 from scircuit.tracing.probes.readouts import readout
+from scircuit.tracing.settings import TraceSettings
+from scircuit.tracing.setup import Setup
 
 NOISE = 1e-5
 
@@ -64,14 +66,15 @@ def jobs_with_null_edits(model, saes, store):
         (local_responses, {"context_rows": 1.0}),
         (readout, {"where": "active"}),
         (readout, {"where": "all", "what": "pre_activation"}),
-        (readout, {"where": "all", "what": "embedding", "tokens": 150}),
+        (readout, {"where": "all", "what": "embedding"}),
     ],
 )
 def test_a_null_edit_is_exactly_zero_and_a_real_one_is_not(setup, engine, options):
     model, saes, store = setup
     clean, jobs = jobs_with_null_edits(model, saes, store)
     seen = 0
-    for r in engine(model, saes, clean, jobs, [1, 2], **options):
+    by = (Setup(model, saes, store),) if engine is readout else (model, saes)
+    for r in engine(*by, clean, jobs, [1, 2], **options):
         for number, delta in zip(r.job, r.delta, strict=True):
             assert bool((delta == 0).all()) == bool((jobs[number].edit.rows == 0).all())
             seen += 1
@@ -89,7 +92,8 @@ def test_a_set_that_removes_nothing_has_no_effect_and_adds_nothing(setup):
     model, saes, store = setup
     silent, silent_above = silent_latents(model, saes, store, 0)[0], silent_latents(model, saes, store, 1)[0]
     live = next((0, f) for f in range(5, 40) if fires_everywhere(model, saes, store, f))
-    found = trace_interactions(model, saes, store, [[live, silent], [live, silent_above]], targets=[2], tokens=200)
+    setup = Setup(model, saes, store, settings=TraceSettings(tokens=200))
+    found = trace_interactions(setup, [[live, silent], [live, silent_above]], targets=[2])
     effects = found.effects
     for _, rows in effects.groupby("set_id"):
         alone, nothing, both = (rows[rows["subset"] == subset].drop(columns="subset") for subset in (1, 2, 3))
@@ -114,6 +118,6 @@ def test_holding_a_latent_that_fires_nowhere_carries_exactly_nothing(setup):
     columns = ["source_layer", "source_feature", "target_layer", "target_feature", "mediator_layer",
                "mediator_feature", "kind"]  # fmt: skip
     table = pd.DataFrame([(0, live, 2, t, 1, feature, "random") for t in range(40)], columns=columns)
-    found = trace_mediation(model, saes, store, table)
+    found = trace_mediation(Setup(model, saes, store), table)
     assert (found["delta"] == found["delta_held"]).all()
     assert (found["delta"] != 0).any()

@@ -3,6 +3,7 @@
 import logging
 import re
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -15,13 +16,12 @@ from scircuit.circuits.circuit import Circuit
 from scircuit.circuits.schema import ENDS
 from scircuit.config import RunConfig
 from scircuit.errors import ScircuitError
-from scircuit.models.base import FoundationModel
-from scircuit.runs.inputs import open_model, open_saes
+from scircuit.runs.inputs import open_setup
 from scircuit.runs.run import RunFolder
 from scircuit.runs.tokens import split_cells, traced_cells
-from scircuit.sae import LinearSAE
 from scircuit.tracing.probes.interactions import Source, trace_interactions
 from scircuit.tracing.probes.mediation import trace_mediation
+from scircuit.tracing.setup import Setup
 
 log = logging.getLogger(__name__)
 SPARE = 50
@@ -66,14 +66,11 @@ def mediate(
     chosen = candidates[ENDS].drop_duplicates()
     if not edges and len(chosen) > n_edges:
         chosen = chosen.iloc[np.sort(np.random.default_rng([config.seed, 5]).choice(len(chosen), n_edges, False))]
-    model, saes, store = _inputs(run)
-    cells, n_new = _fresh_cells(store, config, n_cells)
-    log.info("%s edges, %s cells, %s of them not traced before", len(chosen), len(cells), n_new)
+    setup, n_new = _in_fresh_cells(run, n_cells)
+    log.info("%s edges, %s cells, %s of them not traced before", len(chosen), len(setup.cells), n_new)
     folder = run.stage("trace")
-    trace_mediation(
-        model, saes, cells, candidates.merge(chosen, on=ENDS), out=folder, tokens=config.trace.tokens
-    )  # fmt: skip
-    facts = {"edges": len(chosen), "top": top, "n_cells": len(cells), "n_new_cells": n_new}
+    trace_mediation(setup, candidates.merge(chosen, on=ENDS), out=folder)
+    facts = {"edges": len(chosen), "top": top, "n_cells": len(setup.cells), "n_new_cells": n_new}
     write_json(folder / "mediation.json", {"chosen": "named" if edges else "at random", "seed": config.seed, **facts})
     return folder / "mediation.parquet"
 
@@ -98,12 +95,11 @@ def combine(config: RunConfig, sets: Sequence[str] = (), *, n_sets: int = 10, si
     members = [[_latent(text) for text in entry.split("+")] for entry in sets]
     if not sets:
         members = sets_with_a_common_target(circuit, n_sets, size, config.seed)
-    model, saes, store = _inputs(run)
-    cells, n_new = _fresh_cells(store, config, n_cells)
-    log.info("%s sets, %s cells, %s of them not traced before", len(members), len(cells), n_new)
+    setup, n_new = _in_fresh_cells(run, n_cells)
+    log.info("%s sets, %s cells, %s of them not traced before", len(members), len(setup.cells), n_new)
     folder = run.stage("trace")
-    trace_interactions(model, saes, cells, members, tokens=config.trace.tokens).write(folder)
-    facts = {"sets": len(members), "n_cells": len(cells), "n_new_cells": n_new}
+    trace_interactions(setup, members).write(folder)
+    facts = {"sets": len(members), "n_cells": len(setup.cells), "n_new_cells": n_new}
     write_json(
         folder / "interactions.json",
         {"chosen": "named" if sets else "at random among sources of one target", "seed": config.seed, **facts},
@@ -136,18 +132,15 @@ def _finished(config: RunConfig) -> tuple[RunFolder, Circuit]:
     return run, Circuit.read(run.need("circuit"))
 
 
-def _inputs(run: RunFolder) -> tuple[FoundationModel, dict[int, LinearSAE], TokenStore]:
-    model = open_model(run.config)
-    return model, open_saes(run.need("saes"), model), TokenStore.read(run.need("tokens"))
-
-
-def _fresh_cells(store: TokenStore, config: RunConfig, n: int) -> tuple[TokenStore, int]:
-    """`n` discovery or confirmation cells, those that the trace left out first; and how many of those there are."""
+def _in_fresh_cells(run: RunFolder, n: int) -> tuple[Setup, int]:
+    """Of `n` discovery or confirmation cells, those that the trace left out first; and how many of those there are."""
+    setup, config = open_setup(run), run.config
+    store = setup.cells
     mine = np.concatenate([split_cells(store, split) for split in ("discovery", "confirmation")])
     traced = np.isin(mine, _rows(store, traced_cells(store, config)))
     rng = np.random.default_rng([config.seed, 7])
     order = np.concatenate([rng.permutation(mine[~traced]), rng.permutation(mine[traced])])[:n]
-    return store.subset(np.sort(order)), int(min(n, (~traced).sum()))
+    return replace(setup, cells=store.subset(np.sort(order))), int(min(n, (~traced).sum()))
 
 
 def _rows(store: TokenStore, part: TokenStore) -> np.ndarray:

@@ -1,33 +1,23 @@
 """Stage `confirmation`: the circuit's edges measured again in cells of their own split."""
 
 import logging
-from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 import pandas as pd
 
-from scircuit.cells.tokens import TokenStore
 from scircuit.circuits.circuit import Circuit
-from scircuit.models.base import FoundationModel
-from scircuit.runs.inputs import trace_settings
 from scircuit.runs.run import RunFolder
 from scircuit.runs.tokens import drawn_cells
-from scircuit.sae import LinearSAE
 from scircuit.tracing.replicate import replicate
+from scircuit.tracing.setup import Setup
 
 log = logging.getLogger(__name__)
 _SOURCE = ["source_layer", "source_feature"]
 
 
-def run_confirmation(
-    run: RunFolder,
-    model: FoundationModel,
-    store: TokenStore,
-    saes: Mapping[int, LinearSAE],
-    circuit: Circuit,
-    client: Any = None,
-) -> None:
+def run_confirmation(run: RunFolder, setup: Setup, circuit: Circuit, client: Any = None) -> None:
     """Write `confirmation/`: the edges of at most `max_sources` sources per layer, in the `confirmation` cells.
 
     Nothing is written with `confirmation.n_cells = 0`. `client` as in `run_trace`.
@@ -35,12 +25,12 @@ def run_confirmation(
     c = run.config.confirmation
     if c.n_cells == 0 or run.done("confirmation"):
         return
-    cells = store.subset(drawn_cells(store, run.config, "confirmation", c.n_cells, 6))
+    cells = setup.cells.subset(drawn_cells(setup.cells, run.config, "confirmation", c.n_cells, 6))
     edges = some_sources(circuit.edges, c.max_sources, run.config.seed)
     if len(edges) < len(circuit.edges):
         log.info("%d of %d edges are measured again (confirmation.max_sources)", len(edges), len(circuit.edges))
     replicate(
-        model, saes, cells, edges, run.stage("confirmation"), settings=trace_settings(run.config),
+        replace(setup, cells=cells), edges, run.stage("confirmation"),
         provenance={"n_circuit_edges": len(circuit.edges), "circuit": circuit.run_id}, client=client,
     )  # fmt: skip
 

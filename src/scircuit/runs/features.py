@@ -1,12 +1,11 @@
 """The feature atlas of a run: catalogue, annotation, labels."""
 
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 
 import pandas as pd
 
 from scircuit._io import atomic, write_json
-from scircuit.cells.tokens import TokenStore
 from scircuit.config import RunConfig
 from scircuit.features.catalogue import Catalogue, build_catalogue
 from scircuit.features.coactivation import Limits, find_modules, match_layers
@@ -15,28 +14,25 @@ from scircuit.features.ranked import rank_enrich
 from scircuit.features.support import network_support
 from scircuit.knowledge.gmt import GeneSets
 from scircuit.knowledge.networks import Network
-from scircuit.models.base import FoundationModel
 from scircuit.runs.inputs import gene_set_libraries, networks, rule_of_annotation
 from scircuit.runs.run import RunFolder
 from scircuit.runs.tokens import batch_size, categories, split_cells
-from scircuit.sae import LinearSAE
+from scircuit.tracing.setup import Setup
 
 log = logging.getLogger(__name__)
 
 
-def run_features(
-    run: RunFolder, model: FoundationModel, store: TokenStore, saes: Mapping[int, LinearSAE]
-) -> tuple[Catalogue, pd.DataFrame]:
+def run_features(run: RunFolder, setup: Setup) -> tuple[Catalogue, pd.DataFrame]:
     """Stage `features`: catalogue on the `catalogue` cells, enrichment, labels. Returns catalogue and terms."""
     folder = run.stage("features")
     if run.done("features"):
         return Catalogue.read(folder), pd.read_parquet(folder / "terms.parquet")
-    f = run.config.features
+    f, store, saes = run.config.features, setup.cells, setup.saes
     libraries = gene_set_libraries(run.config)
     linked = networks(run.config)
     cells = split_cells(store, "catalogue")
     catalogue = build_catalogue(
-        model, store.batches(batch_size(store), cells=cells), saes, min_firings=f.min_firings,
+        setup.model, store.batches(batch_size(store), cells=cells), saes, min_firings=f.min_firings,
         n_top_genes=f.n_top_genes, obs=categories(store, run.config.cells.obs),
         coactivation=Limits() if f.coactivation else None,
     )  # fmt: skip

@@ -8,6 +8,7 @@ from typing import Any
 import torch
 
 from scircuit.cells.files import open_cells
+from scircuit.cells.tokens import TokenStore
 from scircuit.circuits.rule import EdgeRule
 from scircuit.config import RunConfig
 from scircuit.errors import ScircuitError
@@ -19,9 +20,11 @@ from scircuit.models.base import FoundationModel
 from scircuit.models.load import load_model
 from scircuit.models.stack import BlockStack
 from scircuit.published.annotation_rule import annotation_rule
+from scircuit.runs.run import RunFolder
 from scircuit.sae import LinearSAE, SaeTraining, load_saes, read_saes, require_traceable
 from scircuit.sae.checkpoint import MANIFEST
 from scircuit.tracing.settings import TraceSettings
+from scircuit.tracing.setup import Setup
 
 
 def open_model(config: RunConfig) -> FoundationModel:
@@ -164,3 +167,16 @@ def trace_settings(config: RunConfig) -> TraceSettings:
         **{k: v for k, v in vars(config.trace).items() if k not in PIPELINE_ONLY}, seed=config.seed,
         rule=EdgeRule(**vars(e)), retention=retention,
     )  # fmt: skip
+
+
+def open_setup(run: RunFolder) -> Setup:
+    """Model, dictionaries, all cells and settings of a run that has them; its sources are chosen from its features.
+
+    Raises
+    ------
+    ScircuitError
+        When its tokens or dictionaries are not there yet.
+    """
+    store, saes = TokenStore.read(run.need("tokens")), run.need("saes")
+    model = open_model(run.config)
+    return Setup(model, open_saes(saes, model), store, settings=trace_settings(run.config))

@@ -1,7 +1,6 @@
 """What is known of a circuit's pairs without intervention: tables for the questions that compare with it."""
 
 import logging
-from collections.abc import Mapping
 
 import numpy as np
 from scipy import sparse
@@ -16,20 +15,19 @@ from scircuit.features.across import watch_across
 from scircuit.models.base import FoundationModel
 from scircuit.runs.run import RunFolder
 from scircuit.runs.tokens import batch_size, drawn_cells, open_data
-from scircuit.sae import LinearSAE
+from scircuit.tracing.setup import Setup
 
 log = logging.getLogger(__name__)
 MOST_PAIRS = 20_000_000
 """Pairs of a source and a later latent up to which they are counted; 160 MB of counters."""
 
 
-def run_pairs(
-    run: RunFolder, model: FoundationModel, store: TokenStore, saes: Mapping[int, LinearSAE], circuit: Circuit
-) -> None:
+def run_pairs(run: RunFolder, setup: Setup, circuit: Circuit) -> None:
     """Write `features/coactivation_across.parquet` and `features/correlations.parquet`, over catalogue cells.
 
     Cells that were not traced, so that chance in the traced ones does not make both sides agree.
     """
+    model, store, saes = setup.model, setup.cells, setup.saes
     n = run.config.features.pair_cells
     last = run.stage("features") / "correlations.parquet"
     if not n or last.is_file() or circuit.edges.empty:

@@ -16,7 +16,7 @@ from scircuit.runs.ask import ask_run
 from scircuit.runs.checks import check_inputs
 from scircuit.runs.confirmation import run_confirmation
 from scircuit.runs.features import run_features
-from scircuit.runs.inputs import open_model
+from scircuit.runs.inputs import open_model, trace_settings
 from scircuit.runs.pairs import run_pairs
 from scircuit.runs.probe import run_paths
 from scircuit.runs.run import RunFolder
@@ -24,6 +24,7 @@ from scircuit.runs.saes import run_saes
 from scircuit.runs.tokens import check_cells, run_tokenize
 from scircuit.runs.trace import run_circuit, run_trace
 from scircuit.tracing.distributed import open_client
+from scircuit.tracing.setup import Setup
 
 log = logging.getLogger(__name__)
 STAGES = ("tokenize", "train-sae", "features", "trace", "report")
@@ -60,19 +61,20 @@ def _run(config: RunConfig, until: str, cluster: str | None) -> RunFolder:
         saes = run_saes(folder, model, store)
     if until == "train-sae":
         return folder
+    setup = Setup(model, saes, store, settings=trace_settings(config))
     with folder.timed("features"):
-        catalogue, terms = run_features(folder, model, store, saes)
+        catalogue, terms = run_features(folder, setup)
     if until == "features":
         return folder
     with nullcontext() if cluster is None else open_client(cluster) as client:
         with folder.timed("trace"):
-            run_trace(folder, model, store, saes, catalogue, client)
+            run_trace(folder, setup, catalogue, client)
         circuit = run_circuit(folder, model, catalogue, terms)
         with folder.timed("confirmation"):
-            run_confirmation(folder, model, store, saes, circuit, client)
+            run_confirmation(folder, setup, circuit, client)
     if config.trace.path_shares:
-        run_paths(folder, model, store, saes, circuit)
-    run_pairs(folder, model, store, saes, circuit)
+        run_paths(folder, setup, circuit)
+    run_pairs(folder, setup, circuit)
     if until in ("analysis", "report"):
         _analyse(folder)
     if until == "report":

@@ -1,31 +1,32 @@
 """Stages `trace` and `circuit`: which latents are ablated in which cells, and what becomes of the effects."""
 
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 
 from scircuit._io import atomic, read_json, sha256_of
-from scircuit.cells.tokens import TokenStore
 from scircuit.circuits.build import build_circuit
 from scircuit.circuits.circuit import Circuit
 from scircuit.circuits.rule import EdgeRule
 from scircuit.circuits.schema import GRADES, SOURCE
 from scircuit.circuits.sources import source_counts
 from scircuit.config import RunConfig
+from scircuit.errors import ScircuitError
 from scircuit.features.catalogue import Catalogue
 from scircuit.features.sources import Sources, select_sources
 from scircuit.models.base import FoundationModel
 from scircuit.models.origin import Origin
 from scircuit.published.annotation_rule import label_ends
 from scircuit.runs.facts import hardware, versions
-from scircuit.runs.inputs import trace_settings
-from scircuit.runs.probe import extra_interventions
 from scircuit.runs.run import RunFolder, settings
 from scircuit.runs.tokens import traced_cells
-from scircuit.sae import LinearSAE
-from scircuit.tracing.tracer import trace
+from scircuit.tracing.engines.interventions import Intervention
+from scircuit.tracing.menu import build, parse_words
+from scircuit.tracing.setup import Setup
+from scircuit.tracing.tracer import trace_setup
 
 
 def chosen_sources(config: RunConfig, features: pd.DataFrame, layers: list[int]) -> Sources:
@@ -38,40 +39,42 @@ def chosen_sources(config: RunConfig, features: pd.DataFrame, layers: list[int])
     )  # fmt: skip
 
 
-def source_latents(config: RunConfig, features: pd.DataFrame, layers: list[int]) -> dict[int, list[int]]:
-    """The chosen sources per layer."""
+def traced(config: RunConfig, setup: Setup, features: pd.DataFrame) -> Setup:
+    """The run's trace: the chosen sources, in the traced cells, and what is done to them beside the ablation."""
     sources: dict[int, list[int]] = {}
-    for layer, feature in chosen_sources(config, features, layers).table[["layer", "feature"]].itertuples(index=False):
+    chosen = chosen_sources(config, features, sorted(setup.saes)).table
+    for layer, feature in chosen[["layer", "feature"]].itertuples(index=False):
         sources.setdefault(int(layer), []).append(int(feature))
-    return sources
+    setup = replace(setup, cells=traced_cells(setup.cells, config))
+    extra = _extra_interventions(config, setup, features, sources)
+    return Setup.of(setup.model, setup.saes, setup.cells, sources, setup.settings, extra)
 
 
-def run_trace(
-    run: RunFolder,
-    model: FoundationModel,
-    store: TokenStore,
-    saes: Mapping[int, LinearSAE],
-    catalogue: Catalogue,
-    client: Any = None,
-) -> Path:
+def _extra_interventions(
+    config: RunConfig, setup: Setup, features: pd.DataFrame, sources: Mapping[int, list[int]]
+) -> dict[int, list[Intervention]]:
+    """`trace.interventions` for every source, per layer; empty without any."""
+    words = parse_words(config.trace.interventions)
+    wrong = [w.action for w in words if w.action in ("zero", "random")]
+    if wrong:
+        raise ScircuitError(
+            f"trace.interventions names {wrong[0]!r}, which is traced anyway (random: trace.n_random); leave it out."
+        )
+    if not words:
+        return {}
+    return {layer: build(words, [(f,) for f in mine], setup, layer, features) for layer, mine in sources.items()}
+
+
+def run_trace(run: RunFolder, setup: Setup, catalogue: Catalogue, client: Any = None) -> Path:
     """Stage `trace`: choose sources, ablate them in the cells of the `discovery` split.
 
     `client` is a `distributed.Client` whose workers do it; None for this process.
     """
-    chosen = chosen_sources(run.config, catalogue.features, sorted(saes))
-    sources = source_latents(run.config, catalogue.features, sorted(saes))
-    cells = traced_cells(store, run.config)
-    provenance = {
-        "sources": chosen.rule,
-        "n_cells": len(cells),
-        "cells": cells.fingerprint,
-        "device": str(model.device),
-    }
-    return trace(
-        model, saes, cells, sources, run.stage("trace"), settings=trace_settings(run.config), provenance=provenance,
-        client=client,
-        extra=extra_interventions(run.config, model, saes, cells, catalogue.features, sources),
-    )  # fmt: skip
+    rule = chosen_sources(run.config, catalogue.features, sorted(setup.saes)).rule
+    setup = traced(run.config, setup, catalogue.features)
+    cells, device = setup.cells, str(setup.model.device)
+    provenance = {"sources": rule, "n_cells": len(cells), "cells": cells.fingerprint, "device": device}
+    return trace_setup(setup, run.stage("trace"), provenance=provenance, client=client)
 
 
 def run_circuit(run: RunFolder, model: FoundationModel, catalogue: Catalogue, terms: pd.DataFrame) -> Circuit:

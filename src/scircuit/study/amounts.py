@@ -15,11 +15,12 @@ from scircuit.config import DataSection, RunConfig
 from scircuit.runs.inputs import sae_training, trace_settings
 from scircuit.sae.base import LinearSAE
 from scircuit.study.calibration import Pace, layer_madds, quality_layers
-from scircuit.study.shapes import RandomModel, Shape
+from scircuit.study.shapes import RandomModel, Shape, random_cells
 from scircuit.tracing.engines.clean import CleanBatch, Job
 from scircuit.tracing.engines.costs import exact_madds, local_madds
 from scircuit.tracing.engines.interventions import Edit
 from scircuit.tracing.memory import plan_memory
+from scircuit.tracing.setup import Setup
 
 _ADAM = 4
 """Copies of a dictionary that training holds: parameters, gradients, two moments."""
@@ -147,7 +148,6 @@ def tracing(
     n_again = held if run.confirmation.n_cells is None else min(run.confirmation.n_cells, held)
     found = Load()
     targets_of = _targets(run, layers)
-    most = 0
     for layer, targets in targets_of.items():
         n = run.sources.n if run.sources.rule != "all" else saes[0].n_latents
         fires = chance_to_fire(run, saes[0], sizes.length)
@@ -166,14 +166,14 @@ def tracing(
             madds=found.madds + madds,
             disk=found.disk + round(n_cells * jobs * len(targets) * saes[0].n_latents * _RESPONDING * _EFFECT_BYTES),
         )
-        most = max(most, n * (1 + run.trace.n_random))
     pairs = min(run.features.pair_cells, split(run.cells, sizes.n_cells, "catalogue"))
     deep = max(layers) + 1
     together = pairs * (deep * pace.forward + len(layers) * max(pace.encode, pace.catalogue / 2))
+    sources = {layer: range(run.sources.n if run.sources.rule != "all" else saes[0].n_latents) for layer in targets_of}
+    cells = random_cells(model, 1, sizes.length)
     memory = plan_memory(
-        model, saes, trace_settings(run), engine=_engine(run), length=sizes.length, n_rows=most,
-        n_targets=max(len(t) for t in targets_of.values()),
-    )  # fmt: skip
+        Setup(model, saes, cells, sources, targets_of, trace_settings(run)).by(_engine(run), run.trace.context_rows)
+    )
     d, n_latents = shape.d_model, saes[0].n_latents
     whole = weights(shape) + len(layers) * 2 * d * n_latents * 4
     return replace(

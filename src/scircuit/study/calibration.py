@@ -28,9 +28,9 @@ from scircuit.sae.base import LinearSAE
 from scircuit.sae.stack import Stack
 from scircuit.study.shapes import RandomModel, Shape, random_cells, random_model, random_saes
 from scircuit.tracing.engines.clean import clean_batch, make_jobs
-from scircuit.tracing.engines.interventions import Intervention
 from scircuit.tracing.plan import work_of
-from scircuit.tracing.tracer import trace
+from scircuit.tracing.setup import Setup
+from scircuit.tracing.tracer import trace_setup
 from scircuit.tracing.units import respond
 
 LAYERS = 3
@@ -207,28 +207,25 @@ def _step(run: RunConfig, model: RandomModel) -> float:
 
 def _trace(run: RunConfig, model: RandomModel, saes: dict[int, LinearSAE], cells: Any) -> tuple[float, float]:
     """Seconds per multiply-add of ablations from layer 0 by the engine of the run, and per test of a whole trace."""
-    settings = trace_settings(run)
-    context = settings.context_rows or 0.0 if run.trace.engine == "local" else None
-    layer, targets = 0, list(range(1, model.n_layers))
+    settings = replace(trace_settings(run), groups=(), units=None, targets=(), n_random=0)
+    settings = replace(settings, engine="local" if settings.engine == "local" else "exact")
+    layer = 0
     batch = cells.batch(np.arange(min(len(cells), max(1, settings.tokens // (8 * int(cells.lengths.max()))))))
     clean = clean_batch(model, saes[layer], batch, layer)
     live = clean.latents[0].indices[clean.latents[0].values > 0].unique().tolist()[: 2 if len(cells) == 1 else 8]
-    planned = [Intervention((int(f),)) for f in live]
+    setup = Setup.of(model, saes, cells.subset(np.arange(len(batch))), {layer: live}, settings)
+    planned = setup.todo[layer]
 
     def ablate() -> None:
         again = clean_batch(model, saes[layer], batch, layer)
-        jobs = make_jobs(again, saes[layer], planned)
-        for _ in respond(model, saes, again, jobs, targets, context_rows=context, tokens=settings.tokens):
+        for _ in respond(setup, again, make_jobs(again, saes[layer], planned)):
             pass
 
-    engine = "exact" if context is None else "local"
     spent = _best(ablate)
-    madd = spent / work_of(model, saes, clean, planned, targets, settings, engine)
-    plain = replace(settings, engine="exact", n_random=0, groups=(), units=None, targets=())
-    some = cells.subset(np.arange(len(batch)))
+    madd = spent / work_of(setup, clean, make_jobs(clean, saes[layer], planned))
     with tempfile.TemporaryDirectory(prefix="scircuit_plan_") as folder:
         started = clock()
-        trace(model, saes, some, {layer: [i.features[0] for i in planned]}, folder, settings=plain)
+        trace_setup(setup.by("exact"), folder)
         whole = clock() - started
-    n_tests = len(planned) * len(targets) * saes[layer].n_latents
+    n_tests = len(planned) * len(setup.targets[layer]) * saes[layer].n_latents
     return madd, max(whole - spent, 0.0) / n_tests

@@ -1,7 +1,7 @@
 """From the parts of a trace, summed block by block in order, to its tables."""
 
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -12,12 +12,11 @@ import pyarrow.parquet as pq
 
 from scircuit._io import atomic
 from scircuit.circuits.specificity import merge_scales
-from scircuit.sae.base import SparseAutoencoder
 from scircuit.tracing.engines.interventions import Intervention
-from scircuit.tracing.groups import Grouping, group_table, unit_p
+from scircuit.tracing.groups import group_table, unit_p
 from scircuit.tracing.moments import merge
 from scircuit.tracing.parts import CellEffects, Part, Unit
-from scircuit.tracing.settings import TraceSettings
+from scircuit.tracing.setup import Setup
 from scircuit.tracing.tables import effect_table, scale_table, weights_of
 
 
@@ -53,23 +52,14 @@ class Tables(NamedTuple):
 
 
 class Assembly:
-    """Tables of the units whose parts lie in `parts`, block of sources by block of sources as they become whole.
+    """Tables of a setup from the parts in a folder, block of sources by block of sources as they become whole.
 
     Never more than the sums of two parts at one target layer are in memory, however many cells there are.
     """
 
-    def __init__(
-        self,
-        parts: Path,
-        units: Sequence[Unit],
-        saes: Mapping[int, SparseAutoencoder],
-        targets: Mapping[int, Sequence[int]],
-        settings: TraceSettings,
-        engine: str,
-        groupings: Sequence[Grouping] = (),
-    ) -> None:
-        self._parts, self._saes, self._targets, self._settings = parts, saes, targets, settings
-        self._engine, self._groupings = engine, groupings
+    def __init__(self, setup: Setup, parts: Path) -> None:
+        self._setup, self._parts = setup, parts
+        units = setup.units()
         blocks: dict[tuple[int, int], list[Unit]] = {}
         for unit in units:
             blocks.setdefault((unit.layer, unit.source_block), []).append(unit)
@@ -102,13 +92,13 @@ class Assembly:
         e = pd.concat([table[columns] for table in self._effects], ignore_index=True)
         e = e[e["kind"] == "latent"]
         n_tests = sum(int(t.loc[t["kind"] == "latent", "n_tests"].sum()) for t in self._tests)
-        return int(self._settings.rule.passes(e, n_tests).sum())
+        return int(self._setup.settings.rule.passes(e, n_tests).sum())
 
     def tables(self) -> Tables:
         """All of it, once every part was added."""
         assert not self._todo, "parts are missing"
         effects = _concat(self._effects)
-        effects["engine"] = pd.Categorical([self._engine] * len(effects), categories=["exact", "local"])
+        effects["engine"] = pd.Categorical([self._setup.engine] * len(effects), categories=["exact", "local"])
         return Tables(
             effects=effects,
             tests=_concat(self._tests),
@@ -125,28 +115,28 @@ class Assembly:
         self._counts += np.array([[p.n_clean, p.n_ablated] for p in read]).sum(axis=0)
         layer, todo = members[0].layer, members[0].interventions
         self._fired.write(_source_cells(layer, todo, np.concatenate([p.acted for p in read], axis=1)))
-        for target in self._targets[layer]:
+        for target in self._setup.targets[layer]:
             self._pair(layer, target, todo, read)
 
     def _pair(self, layer: int, target: int, todo: tuple[Intervention, ...], read: Sequence[Part]) -> None:
         """One block of sources at one target layer."""
-        s = self._settings
+        s, saes, groupings = self._setup.settings, self._setup.saes, self._setup.groupings
         rule: dict[str, Any] = {"retention": s.retention, "seed": s.seed}
         found = CellEffects.concatenate([p.cell_effects[target] for p in read])
-        grouped = [merge(p.groups[target][n] for p in read) for n in range(len(self._groupings))]
+        grouped = [merge(p.groups[target][n] for p in read) for n in range(len(groupings))]
         p = None
-        for grouping, sums in zip(self._groupings, grouped, strict=True):
+        for grouping, sums in zip(groupings, grouped, strict=True):
             if grouping.name == s.units:
                 p = unit_p(sums, len(grouping.labels), **rule)
         moments = merge(part.moments[target] for part in read)
         pushes = np.sum([part.pushes for part in read], axis=0)
         n_cells = moments.n_cells.cpu().numpy()
-        weights = weights_of(todo, pushes, n_cells, self._saes[layer], self._saes[target])
+        weights = weights_of(todo, pushes, n_cells, saes[layer], saes[target])
         self._scales.append(scale_table(layer, target, todo, moments.arrays(), weights))
         table, made = effect_table(
             layer, target, todo, moments, found, **rule, weights=weights, p=p, kept_abs_d=s.kept_abs_d
         )
-        for grouping, sums in zip(self._groupings, grouped, strict=True):
+        for grouping, sums in zip(groupings, grouped, strict=True):
             if grouping.name in s.groups:
                 self._groups.append(
                     group_table(layer, target, todo, grouping, sums, found, table, **rule, weights=weights)

@@ -6,12 +6,11 @@ import numpy as np
 import pandas as pd
 import torch
 
-from scircuit.cells.tokens import TokenStore
 from scircuit.errors import ScircuitError
-from scircuit.models.base import FoundationModel
 from scircuit.sae.base import SparseAutoencoder
 from scircuit.tracing.engines.clean import clean_batch
 from scircuit.tracing.engines.interventions import Donor, Firings, Intervention
+from scircuit.tracing.setup import Setup
 
 
 def matched_latents(
@@ -71,25 +70,24 @@ def matched_controls(
 
 
 def resample(
-    model: FoundationModel,
-    sae: SparseAutoencoder,
-    cells: TokenStore,
+    setup: Setup,
     layer: int,
     sources: Sequence[int],
     *,
     n_donors: int = 8,
     seed: int = 0,
 ) -> list[Intervention]:
-    """For each source, its resampling from `n_donors` of the cells, chosen with the seed.
+    """For each source, its resampling from `n_donors` of the setup's cells, chosen with the seed.
 
     Raises
     ------
     ScircuitError
         With fewer than two cells or donors, for a cell is never its own donor.
     """
-    if min(len(cells), n_donors) < 2:
-        raise ScircuitError(f"{min(len(cells), n_donors)} donor cell is too few for resampling; give at least two.")
-    donors = find_donors(model, sae, cells, layer, sources, n_donors=n_donors, seed=seed)
+    n_donors = min(len(setup.cells), n_donors)
+    if n_donors < 2:
+        raise ScircuitError(f"{n_donors} donor cell is too few for resampling; give at least two.")
+    donors = find_donors(setup, layer, sources, n_donors=n_donors, seed=seed)
     return [
         Intervention((source,), "resample", seed=seed, donors=(of_source,))
         for source, of_source in zip(sources, donors, strict=True)
@@ -97,9 +95,7 @@ def resample(
 
 
 def find_donors(
-    model: FoundationModel,
-    sae: SparseAutoencoder,
-    cells: TokenStore,
+    setup: Setup,
     layer: int,
     features: Sequence[int],
     *,
@@ -107,12 +103,13 @@ def find_donors(
     seed: int = 0,
 ) -> list[tuple[Donor, ...]]:
     """For each latent, what it does in `n_donors` cells drawn with the seed."""
+    cells = setup.cells
     rng = np.random.default_rng([seed, layer, 5])
     rows = np.sort(rng.choice(len(cells), min(n_donors, len(cells)), replace=False))
     found: list[list[Donor]] = [[] for _ in features]
     with torch.inference_mode():
         for batch in cells.batches(1, cells=rows, by_length=False):
-            clean = clean_batch(model, sae, batch, layer)
+            clean = clean_batch(setup.model, setup.saes[layer], batch, layer)
             firings = Firings(clean.latents[0], clean.positions[0])
             for feature, donors in zip(features, found, strict=True):
                 values = tuple(firings.of(feature)[1].double().tolist())

@@ -10,15 +10,13 @@ import pandas as pd
 import torch
 
 from scircuit._progress import progress
-from scircuit.cells.tokens import TokenStore
 from scircuit.errors import ScircuitError
-from scircuit.models.base import FoundationModel
-from scircuit.sae.base import SparseAutoencoder
 from scircuit.stats.signflip import screen_p
 from scircuit.tracing.engines.clean import clean_batch, make_jobs
 from scircuit.tracing.engines.interventions import Intervention
 from scircuit.tracing.moments import Moments
 from scircuit.tracing.settings import CONTEXT_LADDER, TraceSettings
+from scircuit.tracing.setup import Setup
 from scircuit.tracing.units import respond
 
 log = logging.getLogger(__name__)
@@ -49,14 +47,7 @@ class Fidelity:
         return {"context_rows": self.context_rows, "passed": self.passed, "table": plain(self.table)}
 
 
-def choose_context(
-    model: FoundationModel,
-    saes: Mapping[int, SparseAutoencoder],
-    cells: TokenStore,
-    sources: Mapping[int, Sequence[int]],
-    targets: Mapping[int, Sequence[int]],
-    settings: TraceSettings,
-) -> Fidelity:
+def choose_context(setup: Setup) -> Fidelity:
     """The least context that meets the floors, or the best tried.
 
     Raises
@@ -65,12 +56,12 @@ def choose_context(
         When no step of the ladder (or the `context_rows` asked for) meets the floors, unless the approximation
         is accepted.
     """
-    subset, sample = check_sample(cells, sources, settings)
+    sample, settings = check_sample(setup), setup.settings
     ladder = CONTEXT_LADDER if settings.context_rows is None else (settings.context_rows,)
-    exact = sample_moments(model, saes, subset, sample, targets, settings, None)
+    exact = sample_moments(sample.by("exact"))
     best: Fidelity | None = None
     for context in ladder:
-        local = sample_moments(model, saes, subset, sample, targets, settings, context)
+        local = sample_moments(sample.by("local", context))
         found = _agreement(exact, local, context, settings)
         log.info("context %g: lowest r %.4f, sign %.4f", context, found.table["r"].min(), found.table["sign"].min())
         if best is None or found.table["r"].min() > best.table["r"].min():
@@ -89,41 +80,31 @@ def choose_context(
     return best
 
 
-def check_sample(
-    cells: TokenStore, sources: Mapping[int, Sequence[int]], settings: TraceSettings
-) -> tuple[TokenStore, dict[int, list[int]]]:
-    """The seeded sample of cells and of sources per layer on which engines and precisions are compared."""
+def check_sample(setup: Setup) -> Setup:
+    """The ablations of a seeded sample of sources per layer in one of cells: what is compared by different means."""
+    settings, cells = setup.settings, setup.cells
     rng = np.random.default_rng([settings.seed, 4])
     rows = np.sort(rng.choice(len(cells), min(settings.check_cells, len(cells)), replace=False))
     sample = {
         layer: np.sort(rng.choice(features, min(settings.check_sources, len(features)), replace=False)).tolist()
-        for layer, features in sources.items()
+        for layer, features in setup.sources.items()
     }
-    return cells.subset(rows), sample
+    todo = {layer: [Intervention((f,)) for f in features] for layer, features in sample.items()}
+    return replace(setup, cells=cells.subset(rows), sources=sample, todo=todo, groupings=())
 
 
-def sample_moments(
-    model: FoundationModel,
-    saes: Mapping[int, SparseAutoencoder],
-    cells: TokenStore,
-    sample: Mapping[int, list[int]],
-    targets: Mapping[int, Sequence[int]],
-    settings: TraceSettings,
-    context: float | None,
-) -> dict[tuple[int, int], Moments]:
-    """Moments of the sampled sources by one engine, per (source layer, target layer)."""
+def sample_moments(setup: Setup) -> dict[tuple[int, int], Moments]:
+    """Moments of a sample, per (source layer, target layer)."""
+    saes = setup.saes
     out: dict[tuple[int, int], Moments] = {}
-    for layer, features in sample.items():
-        todo = [Intervention((f,)) for f in features]
-        sums = {t: Moments.zeros(len(todo), saes[t].n_latents, torch.device("cpu")) for t in targets[layer]}
-        for batch in progress(cells.batches(1), desc=f"check (layer {layer})", unit="cell", leave=False):
-            clean = clean_batch(model, saes[layer], batch, layer)
+    for layer, todo in setup.todo.items():
+        sums = {t: Moments.zeros(len(todo), saes[t].n_latents, torch.device("cpu")) for t in setup.targets[layer]}
+        for batch in progress(setup.cells.batches(1), desc=f"check (layer {layer})", unit="cell", leave=False):
+            clean = clean_batch(setup.model, saes[layer], batch, layer)
             jobs = make_jobs(clean, saes[layer], todo)
             row_of = np.array([job.row for job in jobs], dtype=np.int64)
             if jobs:
-                for r in respond(
-                    model, saes, clean, jobs, targets[layer], context_rows=context, tokens=settings.tokens
-                ):
+                for r in respond(setup, clean, jobs):
                     sums[r.layer].add(row_of[r.job], r.delta, r.clean)
         out |= {(layer, t): m for t, m in sums.items()}
     return out

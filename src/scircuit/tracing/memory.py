@@ -2,18 +2,16 @@
 
 import logging
 import re
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable
+from dataclasses import dataclass
 from typing import TypeVar
 
 import torch
 
 from scircuit.errors import ScircuitError
-from scircuit.models.base import FoundationModel
 from scircuit.models.stack import BlockStack
-from scircuit.sae.base import SparseAutoencoder
-from scircuit.tracing.draws import n_decoys
-from scircuit.tracing.settings import CONTEXT_LADDER, TraceSettings
+from scircuit.tracing.settings import CONTEXT_LADDER
+from scircuit.tracing.setup import Setup
 
 log = logging.getLogger(__name__)
 T = TypeVar("T")
@@ -57,8 +55,8 @@ class BatchSize:
     tokens: int
     score_bytes: int
 
-    def halving(self, compute: Callable[[], T]) -> T:
-        """`compute()`, which reads this size; again with half of it for as long as memory runs out.
+    def halving(self, setup: Setup, compute: Callable[[Setup], T]) -> T:
+        """`compute` of the setup at this size; again with half of it for as long as memory runs out.
 
         Raises
         ------
@@ -67,7 +65,7 @@ class BatchSize:
         """
         while True:
             try:
-                return compute()
+                return compute(setup.with_settings(tokens=self.tokens, score_bytes=self.score_bytes))
             except (RuntimeError, MemoryError) as error:
                 if not is_out_of_memory(error):
                     raise
@@ -107,38 +105,19 @@ class MemoryPlan:
         return self.weights + self.moments + self.batch
 
 
-def plan_memory(
-    model: FoundationModel,
-    saes: Mapping[int, SparseAutoencoder],
-    settings: TraceSettings,
-    *,
-    engine: str,
-    length: int,
-    n_rows: int,
-    n_targets: int,
-) -> MemoryPlan:
-    """What a trace takes.
-
-    Parameters
-    ----------
-    engine
-        `exact` or `local`.
-    length
-        Positions of the longest cell.
-    n_rows
-        Interventions of the largest source layer.
-    n_targets
-        Most target layers of any source layer.
-    """
+def plan_memory(setup: Setup) -> MemoryPlan:
+    """What a trace takes."""
+    model, settings, length = setup.model, setup.settings, int(setup.cells.lengths.max())
     d, item = model.d_model, torch.finfo(model.dtype).bits // 8
-    widest = max(sae.n_latents for sae in saes.values())
-    rows = min(n_rows, settings.sources_per_block)
+    widest = max(sae.n_latents for sae in setup.saes.values())
+    rows = min(_n_rows(setup), settings.sources_per_block)
+    n_targets = max(map(len, setup.targets.values()))
     moments = 3 * rows * n_targets * widest * _MOMENT_BYTES
     d_mlp, n_heads = _block_sizes(model) if isinstance(model, BlockStack) else (4 * d, 1)
     # Residual before and after, queries, keys, values, context, output, and the MLP on both sides of its activation.
     per_position = (8 * d + 2 * d_mlp) * item
     clean = max(1, settings.tokens // (8 * length)) * length * per_position
-    if engine == "exact":
+    if setup.engine == "exact":
         sequences = max(2, settings.tokens // length)
         batch = sequences * length * per_position + sequences * widest * _RESPONSE_BYTES
     else:
@@ -148,7 +127,12 @@ def plan_memory(
         # An eighth of the positions fires, and context rows come on top: as many as the fidelity check may ask for.
         context = CONTEXT_LADDER[-1] if settings.context_rows is None else settings.context_rows
         batch += int(rows * min(length, length / 8 * (1 + context))) * d * item
-    return MemoryPlan(_weights(model, saes), moments, clean + batch + _encode_bytes(widest))
+    return MemoryPlan(_weights(setup), moments, clean + batch + _encode_bytes(widest))
+
+
+def _n_rows(setup: Setup) -> int:
+    """Interventions of the largest source layer."""
+    return max(map(len, setup.todo.values()))
 
 
 def _encode_bytes(widest: int) -> int:
@@ -161,25 +145,16 @@ def _block_sizes(model: BlockStack) -> tuple[int, int]:
     return block.up.out_features, block.n_heads
 
 
-def _weights(model: FoundationModel, saes: Mapping[int, SparseAutoencoder]) -> int:
-    modules = [m for m in (model, getattr(model, "module", None)) if isinstance(m, torch.nn.Module)]
+def _weights(setup: Setup) -> int:
+    modules = [m for m in (setup.model, getattr(setup.model, "module", None)) if isinstance(m, torch.nn.Module)]
     weights = [p for m in modules for p in m.parameters()]
     names = ("W_enc", "b_enc", "W_dec", "b_dec")  # of another library's object, perhaps W_dec alone
-    dictionaries = [getattr(sae, name) for sae in saes.values() for name in names if hasattr(sae, name)]
+    dictionaries = [getattr(sae, name) for sae in setup.saes.values() for name in names if hasattr(sae, name)]
     return sum(t.numel() * t.element_size() for t in (*weights, *dictionaries))
 
 
-def fit(
-    model: FoundationModel,
-    saes: Mapping[int, SparseAutoencoder],
-    settings: TraceSettings,
-    *,
-    engine: str,
-    length: int,
-    sources: Mapping[int, Sequence[int]],
-    targets: Mapping[int, Sequence[int]],
-) -> TraceSettings:
-    """The settings with `sources_per_block`, `tokens` and `score_bytes` as large as `settings.memory` allows.
+def fit(setup: Setup) -> Setup:
+    """The setup with `sources_per_block`, `tokens` and `score_bytes` as large as `settings.memory` allows.
 
     Half of what the weights leave goes to the sums of a block of sources, the rest to the batch. Without a
     budget the settings stay as they are.
@@ -189,33 +164,29 @@ def fit(
     ScircuitError
         When the weights and one sequence do not fit.
     """
+    settings, length = setup.settings, int(setup.cells.lengths.max())
     if settings.memory is None:
-        return settings
+        return setup
     budget = parse_memory(settings.memory)
-    n_rows = max(
-        len(s) + n_decoys(s, saes[layer].n_latents, settings.n_random, settings.seed) for layer, s in sources.items()
-    )
-    n_targets = max(len(t) for t in targets.values())
-
-    def peak(candidate: TraceSettings) -> MemoryPlan:
-        return plan_memory(model, saes, candidate, engine=engine, length=length, n_rows=n_rows, n_targets=n_targets)
-
-    least = replace(settings, sources_per_block=1, tokens=length, score_bytes=_LEAST_SCORES)
-    if peak(least).peak > budget:
+    least = setup.with_settings(sources_per_block=1, tokens=length, score_bytes=_LEAST_SCORES)
+    peak = plan_memory(least).peak
+    if peak > budget:
         raise ScircuitError(
             f"memory={settings.memory!r} is too little: weights, sums of one source and one sequence of {length} take "
-            f"{peak(least).peak / 1e9:.3g} GB."
+            f"{peak / 1e9:.3g} GB."
         )
-    free = budget - peak(least).peak
-    sums = _largest(n_rows, lambda n: peak(replace(least, sources_per_block=n)).peak <= peak(least).peak + free / 2)
-    least = replace(least, sources_per_block=sums)
-    if engine == "exact":
-        sequences = _largest(1 << 20, lambda n: peak(replace(least, tokens=n * length)).peak <= budget)
-        return replace(least, tokens=sequences * length)
-    tokens = min(settings.tokens, 8 * length)
-    least = replace(least, tokens=tokens)
-    scores = _largest(1 << 20, lambda n: peak(replace(least, score_bytes=n * _LEAST_SCORES)).peak <= budget)
-    return replace(least, score_bytes=scores * _LEAST_SCORES)
+
+    def largest(limit: int, budget: float, **unit: int) -> Setup:
+        """The setting named as large as the budget allows, in multiples of its unit."""
+        ((name, step),) = unit.items()
+        n = _largest(limit, lambda n: plan_memory(least.with_settings(**{name: n * step})).peak <= budget)
+        return least.with_settings(**{name: n * step})
+
+    least = largest(_n_rows(setup), peak + (budget - peak) / 2, sources_per_block=1)
+    if setup.engine == "exact":
+        return largest(1 << 20, budget, tokens=length)
+    least = least.with_settings(tokens=min(settings.tokens, 8 * length))
+    return largest(1 << 20, budget, score_bytes=_LEAST_SCORES)
 
 
 def _largest(limit: int, fits: Callable[[int], bool]) -> int:

@@ -5,12 +5,10 @@ from typing import NamedTuple
 
 import pandas as pd
 
-from scircuit.cells.tokens import TokenStore
 from scircuit.errors import ScircuitError
-from scircuit.models.base import FoundationModel
-from scircuit.sae.base import SparseAutoencoder
 from scircuit.tracing.controls import matched_controls, resample
 from scircuit.tracing.engines.interventions import Intervention
+from scircuit.tracing.setup import Setup
 
 WORDS = ("zero", "mean", "scale:ALPHA", "set:VALUE", "activate:VALUE", "resample", "matched:N", "random:N")
 """What may be done to a latent: a word, with a number where one is needed (N counts latents or directions, default 1).
@@ -64,13 +62,9 @@ def _parse(word: str) -> Word:
 def build(
     words: Sequence[Word],
     groups: Sequence[tuple[int, ...]],
-    *,
-    model: FoundationModel,
-    sae: SparseAutoencoder,
-    cells: TokenStore,
+    setup: Setup,
     layer: int,
     features: pd.DataFrame,
-    seed: int = 0,
 ) -> list[Intervention]:
     """Every word done to every group of latents of a layer; `draw` numbers those of one action.
 
@@ -78,8 +72,8 @@ def build(
     ----------
     groups
         Latents that are edited together, most often one.
-    cells
-        Where `resample` takes its values from.
+    setup
+        `resample` takes its values from its cells; its seed decides every draw.
     features
         `features/features.parquet`, for `mean` and `matched`.
 
@@ -91,14 +85,15 @@ def build(
     alone = [w.action for w in words if w.action in ("matched", "resample")]
     if alone and any(len(g) > 1 for g in groups):
         raise ScircuitError(f"{alone[0]} is done to one latent at a time; leave groups out, or ask for another word.")
+    seed = setup.settings.seed
     out: list[Intervention] = []
     doses: dict[str, int] = {}
     for action, number in words:
         doses[action] = draw = doses.get(action, -1) + 1
         if action == "matched":
-            out += matched_controls(features, sae, layer, [f for (f,) in groups], n=int(number))
+            out += matched_controls(features, setup.saes[layer], layer, [f for (f,) in groups], n=int(number))
         elif action == "resample":
-            out += resample(model, sae, cells, layer, [f for (f,) in groups], seed=seed)
+            out += resample(setup, layer, [f for (f,) in groups], seed=seed)
         elif action == "random":
             out += [Intervention(g, "random", draw=n, seed=seed) for g in groups for n in range(1, int(number) + 1)]
         elif action == "mean":

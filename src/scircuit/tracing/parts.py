@@ -148,7 +148,7 @@ class _Lazy(Mapping[int, V]):
 
 
 def plan_units(
-    interventions: Mapping[int, list[Intervention]], cells: np.ndarray, sources_per_block: int, cells_per_block: int
+    interventions: Mapping[int, Sequence[Intervention]], cells: np.ndarray, sources_per_block: int, cells_per_block: int
 ) -> list[Unit]:
     """All units of a trace in the order in which their sums are taken."""
     units = []

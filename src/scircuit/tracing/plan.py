@@ -1,26 +1,22 @@
 """What a trace will take before it runs: forwards, multiply-adds, memory, disk, and time by a short calibration."""
 
 import time
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 
 import numpy as np
 import pandas as pd
 import torch
 
 from scircuit._wording import amount, duration
-from scircuit.cells.tokens import TokenStore
-from scircuit.models.base import FoundationModel
 from scircuit.models.stack import BlockStack
 from scircuit.models.stream import residuals
-from scircuit.sae.base import SparseAutoencoder
-from scircuit.tracing.draws import decoys_of, with_decoys
-from scircuit.tracing.engines.clean import CleanBatch, clean_batch, make_jobs
+from scircuit.tracing.engines.clean import CleanBatch, Job, clean_batch, make_jobs
 from scircuit.tracing.engines.costs import clean_madds, exact_madds, local_madds
 from scircuit.tracing.engines.interventions import Intervention
 from scircuit.tracing.memory import MemoryPlan, fit, plan_memory
 from scircuit.tracing.settings import TraceSettings
-from scircuit.tracing.tracer import block_size, check_targets, choose_engine
+from scircuit.tracing.setup import Setup
 from scircuit.tracing.units import respond
 
 _MOMENT_BYTES, _EFFECT_BYTES = 40, 16
@@ -94,18 +90,8 @@ class Plan:
         return out
 
 
-def plan_trace(
-    model: FoundationModel,
-    saes: Mapping[int, SparseAutoencoder],
-    cells: TokenStore,
-    sources: Mapping[int, Sequence[int]],
-    *,
-    settings: TraceSettings | None = None,
-    extra: Mapping[int, Sequence[Intervention]] | None = None,
-    max_cells: int = 256,
-    n_calibration: int = 8,
-) -> Plan:
-    """Plan `trace` with the same arguments.
+def plan_trace(setup: Setup, *, max_cells: int = 256, n_calibration: int = 8) -> Plan:
+    """Plan the trace of a setup.
 
     Firings are counted by one clean pass over at most `max_cells` cells (seeded), the cost of an ablation by
     formula on three of them, and the speed of this device by running `n_calibration` ablations of the first source
@@ -114,140 +100,91 @@ def plan_trace(
     Raises
     ------
     ScircuitError
-        As `trace`, and when the memory budget is too small.
+        When the memory budget is too small.
     """
-    settings = settings or TraceSettings()
-    targets = check_targets(model, saes, sources, settings)
-    engine = choose_engine(model, saes, sources, settings)
-    length = int(cells.lengths.max())
-    settings = fit(model, saes, settings, engine=engine, length=length, sources=sources, targets=targets)
-    decoys = decoys_of(model, saes, cells, sources, settings)
-    todo = {
-        layer: [*with_decoys(features, decoys[layer]), *(extra or {}).get(layer, ())]
-        for layer, features in sorted(sources.items())
-    }
-    at_once = block_size(cells, settings)
-    rng = np.random.default_rng([settings.seed, 5])
+    setup = fit(setup)
+    cells, todo = setup.cells, dict(sorted(setup.todo.items()))
+    first_cells = [unit for unit in setup.units() if unit.cell_block == 0]
+    rng = np.random.default_rng([setup.settings.seed, 5])
     counted = np.sort(rng.choice(len(cells), min(max_cells, len(cells)), replace=False))
-    fired = _count_ablations(model, saes, cells, counted, todo)
+    fired = _count_ablations(setup, counted)
     scale = len(cells) / len(counted)
     sample = counted[np.argsort(cells.lengths[counted], kind="stable")[[0, len(counted) // 2, -1]]].tolist()
     rows, disk = [], 0
-    pace, density = _calibrate(model, saes, cells, sample[1], todo, targets, settings, engine, n_calibration)
+    pace, density = _calibrate(setup, sample[1], n_calibration)
     for layer, planned in todo.items():
-        blocks = [planned[first : first + at_once] for first in range(0, len(planned), at_once)]
+        blocks = [unit.interventions for unit in first_cells if unit.layer == layer]
         n_ablated = round(fired[layer] * scale)
-        total = len(cells) * float(
-            np.mean([_work(model, saes, cells, c, layer, blocks, targets[layer], settings, engine) for c in sample])
-        )
-        latents = sum(saes[t].n_latents for t in targets[layer])
-        n_parts = -(-len(cells) // settings.cells_per_block)
+        total = len(cells) * float(np.mean([_work(setup, cell, layer, blocks) for cell in sample]))
+        latents = sum(setup.saes[t].n_latents for t in setup.targets[layer])
+        n_parts = -(-len(cells) // setup.settings.cells_per_block)
         disk += n_parts * len(planned) * latents * _MOMENT_BYTES + int(n_ablated * latents * density * _EFFECT_BYTES)
         rows.append(
             {
                 "layer": layer,
-                "n_sources": len(sources[layer]),
-                "n_targets": len(targets[layer]),
+                "n_sources": len(setup.sources[layer]),
+                "n_targets": len(setup.targets[layer]),
                 "n_clean": len(cells) * len(blocks),
                 "n_ablated": n_ablated,
-                "madds": total if isinstance(model, BlockStack) else np.nan,
+                "madds": total if isinstance(setup.model, BlockStack) else np.nan,
                 "seconds": total * pace,
             }
         )
-    memory = plan_memory(
-        model, saes, settings, engine=engine, length=length, n_rows=max(map(len, todo.values())),
-        n_targets=max(map(len, targets.values())),
-    )  # fmt: skip
-    return Plan(engine, str(model.device), pd.DataFrame(rows), len(cells), len(counted), memory, disk, settings)
+    table, device = pd.DataFrame(rows), str(setup.model.device)
+    return Plan(setup.engine, device, table, len(cells), len(counted), plan_memory(setup), disk, setup.settings)
 
 
-def _count_ablations(
-    model: FoundationModel,
-    saes: Mapping[int, SparseAutoencoder],
-    cells: TokenStore,
-    counted: np.ndarray,
-    todo: Mapping[int, Sequence[Intervention]],
-) -> dict[int, int]:
+def _count_ablations(setup: Setup, counted: np.ndarray) -> dict[int, int]:
     """(cell, intervention) pairs in which something is changed, per source layer; one pass for all layers."""
+    todo = setup.todo
     found = dict.fromkeys(todo, 0)
-    for batch in cells.batches(1, cells=counted):
-        states = residuals(model, batch, list(todo))
+    for batch in setup.cells.batches(1, cells=counted):
+        states = residuals(setup.model, batch, list(todo))
         gene = torch.from_numpy(batch.is_gene[0])
         for layer, planned in todo.items():
-            latents = saes[layer].encode(states[layer][0, gene.to(states[layer].device)])
+            latents = setup.saes[layer].encode(states[layer][0, gene.to(states[layer].device)])
             live = set(latents.indices[latents.values > 0].unique().tolist())
             found[layer] += sum(not live.isdisjoint(i.features) for i in planned)
     return found
 
 
-def _work(
-    model: FoundationModel,
-    saes: Mapping[int, SparseAutoencoder],
-    cells: TokenStore,
-    cell: int,
-    layer: int,
-    blocks: Sequence[Sequence[Intervention]],
-    targets: Sequence[int],
-    settings: TraceSettings,
-    engine: str,
-) -> float:
+def _work(setup: Setup, cell: int, layer: int, blocks: Sequence[Sequence[Intervention]]) -> float:
     """Work of one cell: multiply-adds, or (positions x layers) of a model that shows no blocks."""
-    clean = clean_batch(model, saes[layer], cells.batch(np.array([cell])), layer)
-    return sum(work_of(model, saes, clean, block, targets, settings, engine) for block in blocks)
+    clean = clean_batch(setup.model, setup.saes[layer], setup.cells.batch(np.array([cell])), layer)
+    return sum(work_of(setup, clean, make_jobs(clean, setup.saes[layer], block)) for block in blocks)
 
 
-def work_of(
-    model: FoundationModel,
-    saes: Mapping[int, SparseAutoencoder],
-    clean: CleanBatch,
-    planned: Sequence[Intervention],
-    targets: Sequence[int],
-    settings: TraceSettings,
-    engine: str,
-) -> float:
-    """Work of one block of interventions in one batch, its clean side included."""
-    jobs = make_jobs(clean, saes[clean.layer], planned)
+def work_of(setup: Setup, clean: CleanBatch, jobs: Sequence[Job]) -> float:
+    """Work of some jobs in one batch, its clean side included."""
+    model, saes, targets, s = setup.model, setup.saes, setup.targets[clean.layer], setup.settings
     if not isinstance(model, BlockStack):
         n_layers = max(targets) - clean.layer
         return clean.h.shape[1] * (len(clean.h) * (clean.layer + 1) + (len(jobs) + 1) * n_layers)
-    own = clean_madds(model, saes, clean)
+    own, context = clean_madds(model, saes, clean), setup.context_rows
     if not jobs:
         return own
-    if engine == "exact":
-        return own + exact_madds(model, saes, clean, jobs, targets, tokens=settings.tokens)
-    context = settings.context_rows or 0.0
-    return own + local_madds(model, saes, clean, jobs, targets, context_rows=context, score_bytes=settings.score_bytes)
+    if context is None:
+        return own + exact_madds(model, saes, clean, jobs, targets, tokens=s.tokens)
+    return own + local_madds(model, saes, clean, jobs, targets, context_rows=context, score_bytes=s.score_bytes)
 
 
-def _calibrate(
-    model: FoundationModel,
-    saes: Mapping[int, SparseAutoencoder],
-    cells: TokenStore,
-    cell: int,
-    todo: Mapping[int, Sequence[Intervention]],
-    targets: Mapping[int, Sequence[int]],
-    settings: TraceSettings,
-    engine: str,
-    n: int,
-) -> tuple[float, float]:
+def _calibrate(setup: Setup, cell: int, n: int) -> tuple[float, float]:
     """Seconds per unit of work on this device, and the share of latents that respond to an ablation."""
-    layer = next(iter(todo))
-    near = list(targets[layer])[:_CALIBRATION_LAYERS]
-    batch = cells.batch(np.array([cell]))
-    clean = clean_batch(model, saes[layer], batch, layer)
-    live = [i for i in todo[layer] if make_jobs(clean, saes[layer], [i])][: n * (1 if engine == "exact" else 16)]
-    context = None if engine == "exact" else settings.context_rows or 0.0
+    layer = min(setup.sources)
+    sae, near = setup.saes[layer], {layer: list(setup.targets[layer])[:_CALIBRATION_LAYERS]}
+    setup = replace(setup, targets=near)
+    batch = setup.cells.batch(np.array([cell]))
+    clean = clean_batch(setup.model, sae, batch, layer)
+    most = n * (1 if setup.engine == "exact" else 16)
+    live = [i for i in setup.todo[layer] if make_jobs(clean, sae, [i])][:most]
     best, responding, asked = np.inf, 0, 0
     for _ in range(2):  # the first round also warms up
         started = time.perf_counter()
-        clean = clean_batch(model, saes[layer], batch, layer)
-        jobs = make_jobs(clean, saes[layer], live)
-        for r in respond(
-            model, saes, clean, jobs, near, context_rows=context, tokens=settings.tokens,
-            score_bytes=settings.score_bytes,
-        ):  # fmt: skip
+        clean = clean_batch(setup.model, sae, batch, layer)
+        jobs = make_jobs(clean, sae, live)
+        for r in respond(setup, clean, jobs):
             responding += int((r.delta != 0).sum())
             asked += r.delta.numel()
         best = min(best, time.perf_counter() - started)
-    density = responding / asked if asked and engine == "exact" else 0.0
-    return best / work_of(model, saes, clean, live, near, settings, engine), density
+    density = responding / asked if asked and setup.engine == "exact" else 0.0
+    return best / work_of(setup, clean, jobs), density

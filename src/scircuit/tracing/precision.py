@@ -1,19 +1,18 @@
 """What a precision below float32 costs: a sample of the responses, computed in both and compared."""
 
 import copy
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from typing import Any
 
 import torch
 
-from scircuit.cells.tokens import TokenStore
 from scircuit.errors import ScircuitError
 from scircuit.models.base import FoundationModel
 from scircuit.models.stack import BlockStack
-from scircuit.sae.base import SparseAutoencoder
 from scircuit.tracing.fidelity import check_sample, compare, plain, sample_moments
-from scircuit.tracing.settings import TraceSettings
+from scircuit.tracing.setup import Setup
 
 
 def uses_tf32(device: torch.device) -> bool:
@@ -26,14 +25,7 @@ def is_reduced(model: FoundationModel) -> bool:
     return torch.finfo(model.dtype).bits < 32 or uses_tf32(model.device)
 
 
-def precision_report(
-    model: FoundationModel,
-    saes: Mapping[int, SparseAutoencoder],
-    cells: TokenStore,
-    sources: Mapping[int, Sequence[int]],
-    targets: Mapping[int, Sequence[int]],
-    settings: TraceSettings,
-) -> dict[str, Any]:
+def precision_report(setup: Setup) -> dict[str, Any]:
     """Agreement of a reduced precision with float32, for `trace.json`.
 
     The seeded sample of the fidelity check (`check_sources`, `check_cells`) is traced twice by the exact engine: by
@@ -51,16 +43,16 @@ def precision_report(
     ScircuitError
         For a foreign model with weights below float32, of which there is no float32 copy.
     """
-    subset, sample = check_sample(cells, sources, settings)
-    reduced = sample_moments(model, saes, subset, sample, targets, settings, None)
+    sample, model = check_sample(setup).by("exact"), setup.model
+    reduced = sample_moments(sample)
     with _in_float32(model) as reference:
-        full = sample_moments(reference, saes, subset, sample, targets, settings, None)
+        full = sample_moments(replace(sample, model=reference))
     return {
         "dtype": str(model.dtype).removeprefix("torch."),
         "tf32": uses_tf32(model.device),
-        "n_cells": len(subset),
-        "n_sources": sum(map(len, sample.values())),
-        "table": plain(compare(full, reduced, settings)),
+        "n_cells": len(sample.cells),
+        "n_sources": sum(map(len, sample.sources.values())),
+        "table": plain(compare(full, reduced, setup.settings)),
     }
 
 

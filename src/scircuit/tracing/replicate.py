@@ -5,7 +5,7 @@ every listed edge gets its row, whatever became of it: an edge that is gone is a
 """
 
 import shutil
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
@@ -15,17 +15,15 @@ import pandas as pd
 import torch
 
 from scircuit._io import atomic, read_json, sha256_of, write_json
-from scircuit.cells.tokens import TokenStore
 from scircuit.errors import ScircuitError
-from scircuit.models.base import FoundationModel
 from scircuit.sae.base import SparseAutoencoder
 from scircuit.stats.multiple import benjamini_hochberg
-from scircuit.tracing.engines.interventions import Intervention
-from scircuit.tracing.groups import Grouping, groupings, unit_p
+from scircuit.tracing.groups import unit_p
 from scircuit.tracing.memory import BatchSize, fit
 from scircuit.tracing.moments import merge
 from scircuit.tracing.parts import CellEffects, Part, Unit
-from scircuit.tracing.settings import RESOURCES, TraceSettings
+from scircuit.tracing.settings import RESOURCES
+from scircuit.tracing.setup import Setup
 from scircuit.tracing.tables import cell_p, effect_rows, weights_of
 from scircuit.tracing.tracer import run_parts
 
@@ -39,13 +37,10 @@ _COUNTS = ["n_cells", "n_nonzero", "n_pos", "n_neg"]
 
 
 def replicate(
-    model: FoundationModel,
-    saes: Mapping[int, SparseAutoencoder],
-    cells: TokenStore,
+    setup: Setup,
     edges: pd.DataFrame,
     out: str | Path,
     *,
-    settings: TraceSettings | None = None,
     provenance: Mapping[str, Any] | None = None,
     client: Any = None,
 ) -> Path:
@@ -53,16 +48,15 @@ def replicate(
 
     Parameters
     ----------
-    cells
-        Cells that were not traced.
+    setup
+        Model, dictionaries, cells that were not traced, and the settings of the trace; of these, random directions,
+        groups and the engine play no part.
     edges
         `circuit/edges.parquet` or a part of it: the ends, `cohens_d` and `mean_delta`.
     out
         Folder of the artefact: `edges.parquet`, one row per edge with its ends, the statistics of
         `trace/effects.parquet` in these cells, `q_value` (Benjamini-Hochberg over these edges), and
         `discovery_d, discovery_delta` as they were found; then `confirmation.json`. What was interrupted goes on.
-    settings
-        As of the trace; random directions, groups and the engine play no part.
     client
         As `tracer.trace`.
 
@@ -71,8 +65,8 @@ def replicate(
     ScircuitError
         When there is no cell, an edge's end is in no dictionary, or `out` holds the confirmation of other inputs.
     """
-    settings = replace(settings or TraceSettings(), engine="exact", n_random=0, groups=())
-    out = Path(out)
+    settings = replace(setup.settings, engine="exact", n_random=0, groups=())
+    model, saes, cells, out = setup.model, setup.saes, setup.cells, Path(out)
     if not len(cells):
         raise ScircuitError("No cell is left to confirm edges in; give the confirmation split a larger share.")
     edges = edges[[*ENDS, "cohens_d", "mean_delta"]].sort_values(ENDS, kind="stable").reset_index(drop=True)
@@ -87,7 +81,13 @@ def replicate(
         if read_json(record).get("key") == key:
             return out
         raise ScircuitError(f"{out} holds the confirmation of other inputs; choose another folder or delete it.")
-    table, counts = _measured(model, saes, cells, edges, settings, out / "parts" / key[:16], client)
+    if edges.empty:
+        table, counts = edges.iloc[:0].reindex(columns=[*ENDS, *_STATISTICS]), (0, 0)
+    else:
+        sources, targets = _ends_of(edges, "source_feature"), _ends_of(edges, "target_layer")
+        setup = replace(Setup.of(model, saes, cells, sources, settings), targets=targets)
+        table, counts = _measured(fit(setup), edges, out / "parts" / key[:16], client)
+    table = _with_discovery(edges, table)
     with atomic(out / "edges.parquet") as path:
         table.to_parquet(path, index=False)
     summary = {
@@ -112,36 +112,22 @@ def _check_ends(saes: Mapping[int, SparseAutoencoder], edges: pd.DataFrame) -> N
                 )
 
 
-def _measured(
-    model: FoundationModel,
-    saes: Mapping[int, SparseAutoencoder],
-    cells: TokenStore,
-    edges: pd.DataFrame,
-    settings: TraceSettings,
-    parts: Path,
-    client: Any,
-) -> tuple[pd.DataFrame, tuple[int, int]]:
-    """One row per edge, and the clean and ablated forwards it took."""
-    if edges.empty:
-        return _with_discovery(edges, edges.iloc[:0].reindex(columns=[*ENDS, *_STATISTICS])), (0, 0)
-    by_layer = {int(str(layer)): part for layer, part in edges.groupby("source_layer")}
-    sources = {layer: sorted(set(part["source_feature"].tolist())) for layer, part in by_layer.items()}
-    targets = {layer: sorted(set(part["target_layer"].tolist())) for layer, part in by_layer.items()}
-    settings = fit(
-        model, saes, settings, engine="exact", length=int(cells.lengths.max()), sources=sources, targets=targets
-    )
-    todo = {layer: [Intervention((f,)) for f in features] for layer, features in sources.items()}
-    size = BatchSize(settings.tokens, settings.score_bytes)
-    units = run_parts(model, saes, cells, todo, targets, settings, parts, None, size, client)
-    columns = groupings(cells, [settings.units] if settings.units else [])
+def _ends_of(edges: pd.DataFrame, column: str) -> dict[int, list[int]]:
+    """Values of a column per source layer."""
+    return {int(str(layer)): sorted(set(part.tolist())) for layer, part in edges.groupby("source_layer")[column]}
+
+
+def _measured(setup: Setup, edges: pd.DataFrame, parts: Path, client: Any) -> tuple[pd.DataFrame, tuple[int, int]]:
+    """One row per edge that is found again, and the clean and ablated forwards it took."""
+    size = BatchSize(setup.settings.tokens, setup.settings.score_bytes)
     rows, n_clean, n_ablated = [], 0, 0
-    for members in _blocks(units):
+    for members in _blocks(run_parts(setup, parts, size, client)):
         read = [Part.read(parts / unit.name) for unit in members]
         n_clean, n_ablated = n_clean + sum(p.n_clean for p in read), n_ablated + sum(p.n_ablated for p in read)
-        wanted = by_layer[members[0].layer]
+        wanted = edges[edges["source_layer"] == members[0].layer]
         for target, listed in wanted.groupby("target_layer"):
-            rows.append(_rows(members[0], int(str(target)), listed, read, saes, settings, columns))
-    return _with_discovery(edges, pd.concat(rows, ignore_index=True)), (n_clean, n_ablated)
+            rows.append(_rows(setup, members[0], int(str(target)), listed, read))
+    return pd.concat(rows, ignore_index=True), (n_clean, n_ablated)
 
 
 def _blocks(units: list[Unit]) -> list[list[Unit]]:
@@ -152,16 +138,9 @@ def _blocks(units: list[Unit]) -> list[list[Unit]]:
     return list(blocks.values())
 
 
-def _rows(
-    unit: Unit,
-    target: int,
-    listed: pd.DataFrame,
-    read: list[Part],
-    saes: Mapping[int, SparseAutoencoder],
-    settings: TraceSettings,
-    columns: Sequence[Grouping],
-) -> pd.DataFrame:
+def _rows(setup: Setup, unit: Unit, target: int, listed: pd.DataFrame, read: list[Part]) -> pd.DataFrame:
     """Statistics of the listed edges from the sources of one block to one target layer."""
+    saes, settings = setup.saes, setup.settings
     row_of = {i.features[0]: row for row, i in enumerate(unit.interventions)}
     mine = listed[listed["source_feature"].isin(row_of)]
     wanted = np.zeros((len(unit.interventions), saes[target].n_latents), dtype=bool)
@@ -170,8 +149,8 @@ def _rows(
     found = found.take(wanted[found.row, found.latent])
     m = merge(p.moments[target] for p in read).arrays()
     m["n_nonzero"] = np.where(wanted, m["n_nonzero"], 0)
-    if columns:
-        n_units = len(columns[0].labels)
+    if setup.groupings:
+        n_units = len(setup.groupings[0].labels)
         sums = merge(p.groups[target][0] for p in read)
         sums.total *= torch.from_numpy(np.repeat(wanted, n_units, axis=0)).to(sums.total.device)
         p = unit_p(sums, n_units, 1.0, settings.seed)

@@ -1,78 +1,55 @@
 """Running one unit of a trace with the engine asked for."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 import torch
 
-from scircuit.cells.tokens import TokenStore
-from scircuit.models.base import FoundationModel
-from scircuit.sae.base import SparseAutoencoder
 from scircuit.tracing.engines.clean import CleanBatch, Job, clean_batch, make_jobs
 from scircuit.tracing.engines.exact import Responses, accumulator, suffix_responses
 from scircuit.tracing.engines.local import local_responses
-from scircuit.tracing.groups import Grouping
 from scircuit.tracing.moments import Moments
 from scircuit.tracing.parts import CellEffects, Part, Unit
+from scircuit.tracing.setup import Setup
 
 
-def respond(
-    model: FoundationModel,
-    saes: Mapping[int, SparseAutoencoder],
-    clean: CleanBatch,
-    jobs: Sequence[Job],
-    targets: Sequence[int],
-    *,
-    context_rows: float | None,
-    tokens: int,
-    score_bytes: int = 1 << 27,
-) -> Iterator[Responses]:
-    """Responses by the exact engine (`context_rows` None) or by the local one."""
-    if context_rows is None:
-        return suffix_responses(model, saes, clean, jobs, targets, tokens=tokens)
-    return local_responses(model, saes, clean, jobs, targets, context_rows=context_rows, score_bytes=score_bytes)
+def respond(setup: Setup, clean: CleanBatch, jobs: Sequence[Job]) -> Iterator[Responses]:
+    """Responses of the targets of the batch's layer, by the engine of the setup."""
+    model, saes, targets, s = setup.model, setup.saes, setup.targets[clean.layer], setup.settings
+    context = setup.context_rows
+    if context is None:
+        return suffix_responses(model, saes, clean, jobs, targets, tokens=s.tokens)
+    return local_responses(model, saes, clean, jobs, targets, context_rows=context, score_bytes=s.score_bytes)
 
 
-def run_unit(
-    unit: Unit,
-    model: FoundationModel,
-    saes: Mapping[int, SparseAutoencoder],
-    cells: TokenStore,
-    targets: Sequence[int],
-    *,
-    context_rows: float | None,
-    tokens: int,
-    score_bytes: int = 1 << 27,
-    groupings: Sequence[Grouping] = (),
-) -> Part:
+def run_unit(setup: Setup, unit: Unit) -> Part:
     """One block of interventions in one block of cells.
 
     Per-cell responses are kept by the exact engine only: of all latents of a layer they would fill the disk.
     """
-    device, _ = accumulator(model.device)
+    saes, cells, targets, groupings = setup.saes, setup.cells, setup.targets[unit.layer], setup.groupings
+    device, _ = accumulator(setup.model.device)
     rows = len(unit.interventions)
     moments = {t: Moments.zeros(rows, saes[t].n_latents, device) for t in targets}
     groups = {t: [Moments.zeros(rows * len(g.labels), saes[t].n_latents, device) for g in groupings] for t in targets}
     seen: dict[int, list[CellEffects]] = {t: [] for t in targets}
     acted: list[np.ndarray] = [np.zeros((2, 0), dtype=np.int32)]
-    pushes = np.zeros((rows, model.d_model + 1))
-    at_once = max(1, tokens // (8 * int(cells.lengths[unit.cells].max())))
+    pushes = np.zeros((rows, setup.model.d_model + 1))
+    at_once = max(1, setup.settings.tokens // (8 * int(cells.lengths[unit.cells].max())))
     for batch in cells.batches(at_once, cells=unit.cells):
-        clean = clean_batch(model, saes[unit.layer], batch, unit.layer)
+        clean = clean_batch(setup.model, saes[unit.layer], batch, unit.layer)
         jobs = make_jobs(clean, saes[unit.layer], unit.interventions)
         row_of = np.array([job.row for job in jobs], dtype=np.int64)
         cell_of = np.array([batch.cell[job.cell] for job in jobs], dtype=np.int32)
         acted.append(np.stack([row_of.astype(np.int32), cell_of]))
         for job in jobs:
             pushes[job.row] += _push(job)
-        for r in respond(
-            model, saes, clean, jobs, targets, context_rows=context_rows, tokens=tokens, score_bytes=score_bytes
-        ):
+        for r in respond(setup, clean, jobs):
             moments[r.layer].add(row_of[r.job], r.delta, r.clean)
             for grouping, sums in zip(groupings, groups[r.layer], strict=True):
                 of_group = row_of[r.job] * len(grouping.labels) + grouping.code[cell_of[r.job]]
                 sums.add(of_group, r.delta, r.clean)
-            if context_rows is None:
+            if setup.engine == "exact":
                 seen[r.layer].append(_nonzero(r, row_of, cell_of))
     effects = {t: CellEffects.concatenate(parts) for t, parts in seen.items()}
     done = np.concatenate(acted, axis=1)

@@ -12,12 +12,10 @@ from torch import Tensor
 from scircuit._io import atomic
 from scircuit._progress import progress
 from scircuit.cells.batch import TokenBatch
-from scircuit.cells.tokens import TokenStore
 from scircuit.errors import ScircuitError
-from scircuit.models.base import FoundationModel
 from scircuit.models.stream import residuals
-from scircuit.sae.base import SparseAutoencoder
 from scircuit.tracing.probes.walk import Copy, Step, mean_change, walk
+from scircuit.tracing.setup import Setup
 
 Source = tuple[int, int]
 """(layer, latent)."""
@@ -41,15 +39,7 @@ class Interactions(NamedTuple):
 
 
 @torch.inference_mode()
-def trace_interactions(
-    model: FoundationModel,
-    saes: Mapping[int, SparseAutoencoder],
-    cells: TokenStore,
-    sets: Sequence[Sequence[Source]],
-    *,
-    targets: Sequence[int] = (),
-    tokens: int = 16_384,
-) -> Interactions:
+def trace_interactions(setup: Setup, sets: Sequence[Sequence[Source]], *, targets: Sequence[int] = ()) -> Interactions:
     """Ablate every subset of every set and read all of them at the same positions: where any member fires.
 
     Members of one layer are ablated together; members of different layers one after the other, each later one as it
@@ -61,8 +51,6 @@ def trace_interactions(
         Sets of two or more (layer, latent); three at most are usual, for 2^n - 1 subsets are run.
     targets
         Target layers; empty means every layer above all members that has a dictionary.
-    tokens
-        Positions propagated at once.
 
     Raises
     ------
@@ -70,12 +58,13 @@ def trace_interactions(
         When a set has fewer than two different members, a member is in no dictionary, no target lies above, or no
         member of any set fires.
     """
-    layers = [_targets(model, saes, members, targets) for members in sets]
+    saes, cells, tokens = setup.saes, setup.cells, setup.settings.tokens
+    layers = [_targets(setup, members, targets) for members in sets]
     parts: list[pd.DataFrame] = []
     n_cells = np.zeros(len(sets), dtype=np.int64)
     for batch in progress(cells.batches(1, by_length=False), total=len(cells), desc="interactions", unit="cell"):
-        h = residuals(model, batch, {layer for members in sets for layer, _ in members})
-        firing = [_positions(saes, batch, h, members) for members in sets]
+        h = residuals(setup.model, batch, {layer for members in sets for layer, _ in members})
+        firing = [_positions(setup, batch, h, members) for members in sets]
         n_cells += np.array([len(p) > 0 for p in firing])
         for lowest in sorted({min(members)[0] for members in sets}):
             mine = [s for s, members in enumerate(sets) if min(members)[0] == lowest and len(firing[s])]
@@ -83,7 +72,7 @@ def trace_interactions(
                 copies = [copy for s in chunk for copy in _subsets(sets[s])]
                 first = np.cumsum([1] + [(1 << len(sets[s])) - 1 for s in chunk])
                 deepest = max(layers[s][-1] for s in chunk)
-                for layer, state in walk(model, saes, batch, h[lowest][0], lowest, copies, deepest):
+                for layer, state in walk(setup, batch, h[lowest][0], lowest, copies, deepest):
                     for s, row in zip(chunk, first, strict=False):
                         if layer in layers[s]:
                             copies_of_set = range(row, row + (1 << len(sets[s])) - 1)
@@ -94,30 +83,27 @@ def trace_interactions(
     return Interactions(_with_silent(pd.concat(parts, ignore_index=True), sets), _set_table(sets, n_cells))
 
 
-def _targets(
-    model: FoundationModel, saes: Mapping[int, SparseAutoencoder], members: Sequence[Source], asked: Sequence[int]
-) -> list[int]:
+def _targets(setup: Setup, members: Sequence[Source], asked: Sequence[int]) -> list[int]:
+    saes = setup.saes
     if len(set(members)) < max(2, len(members)):
         raise ScircuitError(f"The set {list(members)} needs at least two different (layer, latent) members.")
     for layer, feature in members:
         if layer not in saes or not 0 <= feature < saes[layer].n_latents:
             raise ScircuitError(f"Latent {feature} of layer {layer} is in no dictionary; name latents that are.")
     top = max(members)[0]
-    targets = [t for t in (sorted(asked) or range(model.n_layers)) if t > top and t in saes]
+    targets = [t for t in (sorted(asked) or range(setup.model.n_layers)) if t > top and t in saes]
     if not targets:
         raise ScircuitError(f"No target layer with a dictionary lies above layer {top}; choose lower sources.")
     return targets
 
 
-def _positions(
-    saes: Mapping[int, SparseAutoencoder], batch: TokenBatch, h: Mapping[int, Tensor], members: Sequence[Source]
-) -> Tensor:
+def _positions(setup: Setup, batch: TokenBatch, h: Mapping[int, Tensor], members: Sequence[Source]) -> Tensor:
     """Gene positions at which any member fires in the clean cell, ascending."""
     device = next(iter(h.values())).device
     genes = torch.from_numpy(batch.is_gene[0]).to(device).nonzero().squeeze(1)
     fires = torch.zeros(len(genes), dtype=torch.bool, device=device)
     for layer in {layer for layer, _ in members}:
-        latents = saes[layer].encode(h[layer][0, genes])
+        latents = setup.saes[layer].encode(h[layer][0, genes])
         for feature in (f for at, f in members if at == layer):
             fires |= latents.column(feature) > 0
     return genes[fires]

@@ -11,12 +11,11 @@ from torch import Tensor
 from scircuit._io import atomic
 from scircuit._progress import progress
 from scircuit.cells.batch import TokenBatch
-from scircuit.cells.tokens import TokenStore
 from scircuit.errors import ScircuitError
-from scircuit.models.base import FoundationModel
 from scircuit.models.stream import residuals
 from scircuit.sae.base import SparseAutoencoder
 from scircuit.tracing.probes.walk import Copy, Step, mean_change, walk
+from scircuit.tracing.setup import Setup
 
 _SOURCE = ["source_layer", "source_feature"]
 _ENDS = [*_SOURCE, "target_layer", "target_feature"]
@@ -24,15 +23,7 @@ _MEDIATOR = ["mediator_layer", "mediator_feature"]
 
 
 @torch.inference_mode()
-def trace_mediation(
-    model: FoundationModel,
-    saes: Mapping[int, SparseAutoencoder],
-    cells: TokenStore,
-    candidates: pd.DataFrame,
-    *,
-    out: str | Path | None = None,
-    tokens: int = 16_384,
-) -> pd.DataFrame:
+def trace_mediation(setup: Setup, candidates: pd.DataFrame, *, out: str | Path | None = None) -> pd.DataFrame:
     """Ablate each source with and without its mediators held, and read its targets.
 
     Holding latent m at layer l adds (z_m clean - z_m) W_dec[m] to the residual of the ablated run at every gene
@@ -46,8 +37,6 @@ def trace_mediation(
         (`mediator` or `random`).
     out
         Folder in which to write `mediation.parquet`; None writes nothing.
-    tokens
-        Positions propagated at once.
 
     Returns
     -------
@@ -60,15 +49,15 @@ def trace_mediation(
     ScircuitError
         On missing columns, no candidate, or a mediator that does not lie between source and target.
     """
+    saes, cells = setup.saes, setup.cells
     plans = [_Plan(rows) for _, rows in _checked(saes, candidates).groupby(_SOURCE, sort=True)]
     parts = []
     for batch in progress(cells.batches(1, by_length=False), total=len(cells), desc="mediation", unit="cell"):
-        h = residuals(model, batch, {plan.layer for plan in plans})
+        h = residuals(setup.model, batch, {plan.layer for plan in plans})
         for plan in plans:
             positions = _firing(saes[plan.layer], batch, h[plan.layer][0], plan.feature)
             if len(positions):
-                at_once = max(1, tokens // batch.tokens.shape[1] - 1)
-                change = _changes(model, saes, batch, h[plan.layer][0], plan, positions, at_once)
+                change = _changes(setup, batch, h[plan.layer][0], plan, positions)
                 parts.append(plan.rows(change, int(batch.cell[0])))
     if not parts:
         raise ScircuitError("No source of the candidates fires in any of these cells; choose other cells or edges.")
@@ -122,22 +111,15 @@ class _Plan:
         return self.table.assign(cell=np.int32(cell), delta=delta, delta_held=held)
 
 
-def _changes(
-    model: FoundationModel,
-    saes: Mapping[int, SparseAutoencoder],
-    batch: TokenBatch,
-    h: Tensor,
-    plan: _Plan,
-    positions: Tensor,
-    at_once: int,
-) -> dict[int, Tensor]:
+def _changes(setup: Setup, batch: TokenBatch, h: Tensor, plan: _Plan, positions: Tensor) -> dict[int, Tensor]:
     """Change of every latent of each target layer in every copy, float64 `[copy, latent]`."""
+    at_once = max(1, setup.settings.tokens // batch.tokens.shape[1] - 1)
     found: dict[int, list[Tensor]] = {t: [] for t in plan.targets}
     for start in range(0, len(plan.copies), at_once):
         copies: Sequence[Copy] = plan.copies[start : start + at_once]
-        for layer, state in walk(model, saes, batch, h, plan.layer, copies, plan.targets[-1]):
+        for layer, state in walk(setup, batch, h, plan.layer, copies, plan.targets[-1]):
             if layer in found:
-                found[layer].append(mean_change(saes[layer], state, positions, range(1, 1 + len(copies))))
+                found[layer].append(mean_change(setup.saes[layer], state, positions, range(1, 1 + len(copies))))
     return {layer: torch.cat(parts) for layer, parts in found.items()}
 
 

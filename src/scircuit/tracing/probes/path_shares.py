@@ -1,6 +1,7 @@
 """How an effect comes about: within the firing positions, through other genes, or by plain residual copy."""
 
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -9,13 +10,12 @@ import torch
 
 from scircuit._io import atomic
 from scircuit._progress import progress
-from scircuit.cells.tokens import TokenStore
 from scircuit.errors import ScircuitError
-from scircuit.models.base import FoundationModel
 from scircuit.sae.base import SparseAutoencoder
 from scircuit.tracing.engines.clean import CleanBatch, Job, clean_batch, make_jobs
 from scircuit.tracing.engines.interventions import Intervention
 from scircuit.tracing.moments import Moments
+from scircuit.tracing.setup import Setup
 from scircuit.tracing.tables import weight_effects
 from scircuit.tracing.units import respond
 
@@ -23,15 +23,7 @@ _ENDS = ["source_layer", "source_feature", "target_layer", "target_feature"]
 
 
 @torch.inference_mode()
-def path_shares(
-    model: FoundationModel,
-    saes: Mapping[int, SparseAutoencoder],
-    cells: TokenStore,
-    edges: pd.DataFrame,
-    *,
-    out: str | Path | None = None,
-    tokens: int = 16_384,
-) -> pd.DataFrame:
+def path_shares(setup: Setup, edges: pd.DataFrame, *, out: str | Path | None = None) -> pd.DataFrame:
     """Split the mean response of each edge by the paths it takes.
 
     Parameters
@@ -40,8 +32,6 @@ def path_shares(
         Ends of the effects in question (`source_layer, source_feature, target_layer, target_feature`).
     out
         Folder in which to write `path_shares.parquet`; None writes nothing.
-    tokens
-        Positions propagated at once by the exact engine.
 
     Returns
     -------
@@ -65,7 +55,7 @@ def path_shares(
     if edges.empty or not (edges["source_layer"] < edges["target_layer"]).all():
         raise ScircuitError("Every edge must lead to a later layer, and there must be one; check the table.")
     parts = [
-        _of_layer(model, saes, cells, layer, edges.loc[edges["source_layer"] == layer, _ENDS], tokens)
+        _of_layer(setup, layer, edges.loc[edges["source_layer"] == layer, _ENDS])
         for layer in sorted(edges["source_layer"].unique().tolist())
     ]
     table = pd.concat(parts, ignore_index=True)
@@ -75,30 +65,24 @@ def path_shares(
     return table
 
 
-def _of_layer(
-    model: FoundationModel,
-    saes: Mapping[int, SparseAutoencoder],
-    cells: TokenStore,
-    layer: int,
-    edges: pd.DataFrame,
-    tokens: int,
-) -> pd.DataFrame:
+def _of_layer(setup: Setup, layer: int, edges: pd.DataFrame) -> pd.DataFrame:
     features = sorted({int(f) for f in edges["source_feature"]})
     targets = sorted({int(t) for t in edges["target_layer"]})
-    todo = tuple(Intervention((f,)) for f in features)
+    setup = replace(setup, targets={layer: targets})
+    engines = {None: setup.by("exact"), 0.0: setup.by("local", 0.0)}
+    saes, todo = setup.saes, tuple(Intervention((f,)) for f in features)
     device = torch.device("cpu")
-    sums = {
-        (context, t): Moments.zeros(len(todo), saes[t].n_latents, device) for context in (None, 0.0) for t in targets
-    }
+    sums = {(context, t): Moments.zeros(len(todo), saes[t].n_latents, device) for context in engines for t in targets}
     activation = np.zeros(len(todo))
-    for batch in progress(cells.batches(1), total=len(cells), desc=f"path shares (layer {layer})", unit="cell"):
-        clean = clean_batch(model, saes[layer], batch, layer)
+    for batch in progress(
+        setup.cells.batches(1), total=len(setup.cells), desc=f"path shares (layer {layer})", unit="cell"
+    ):
+        clean = clean_batch(setup.model, saes[layer], batch, layer)
         jobs = make_jobs(clean, saes[layer], todo)
         row_of = np.array([job.row for job in jobs], dtype=np.int64)
-        for context in (None, 0.0):
+        for context, by in engines.items():
             if jobs:
-                found = respond(model, saes, clean, jobs, targets, context_rows=context, tokens=tokens)
-                for r in found:
+                for r in respond(by, clean, jobs):
                     sums[context, r.layer].add(row_of[r.job], r.delta, r.clean)
         for job in jobs:
             activation[job.row] += _mean_activation(clean, job, features[job.row])

@@ -1,16 +1,13 @@
 """Chosen interventions read anywhere: the table of what a handful of latents does, beyond the published read-out."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 
 import numpy as np
 import pandas as pd
 import torch
 
 from scircuit._progress import progress
-from scircuit.cells.tokens import TokenStore
 from scircuit.errors import ScircuitError
-from scircuit.models.base import FoundationModel
-from scircuit.sae.base import SparseAutoencoder
 from scircuit.stats.multiple import benjamini_hochberg
 from scircuit.stats.signflip import screen_p
 from scircuit.tracing.engines.clean import clean_batch, make_jobs
@@ -18,19 +15,17 @@ from scircuit.tracing.engines.exact import accumulator
 from scircuit.tracing.engines.interventions import Intervention
 from scircuit.tracing.moments import Moments
 from scircuit.tracing.probes.readouts import readout
+from scircuit.tracing.setup import Setup
 
 
 def probe(
-    model: FoundationModel,
-    saes: Mapping[int, SparseAutoencoder],
-    cells: TokenStore,
+    setup: Setup,
     layer: int,
     interventions: Sequence[Intervention],
     *,
     targets: Sequence[int] = (),
     where: str = "active",
     what: str = "activation",
-    tokens: int = 16_384,
 ) -> pd.DataFrame:
     """Change of everything that is read, over cells, by the exact engine.
 
@@ -54,6 +49,7 @@ def probe(
     ScircuitError
         As `readout`; and when no intervention changes anything in these cells.
     """
+    model, saes, cells = setup.model, setup.saes, setup.cells
     if what in ("activation", "pre_activation") and not targets:
         targets = [t for t in sorted(saes) if t > layer]
     device, _ = accumulator(model.device)
@@ -64,7 +60,7 @@ def probe(
         row_of = np.array([job.row for job in jobs], dtype=np.int64)
         if not jobs:
             continue
-        for r in readout(model, saes, clean, jobs, targets, where=where, what=what, tokens=tokens):
+        for r in readout(setup, clean, jobs, targets, where=where, what=what):
             there = ~torch.isnan(r.clean[:, 0]).cpu()  # a cell may hold no other position to read
             into = sums.setdefault(r.layer, Moments.zeros(len(interventions), r.delta.shape[1], device))
             into.add(row_of[r.job][there.numpy()], r.delta[there.to(r.delta.device)], r.clean[there.to(r.clean.device)])

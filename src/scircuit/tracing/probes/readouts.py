@@ -4,7 +4,7 @@ The published response is the activation at the edited positions (`suffix`, `loc
 elsewhere, job by job: slower, and meant for chosen sources.
 """
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -12,11 +12,10 @@ import torch
 from torch import Tensor
 
 from scircuit.errors import ScircuitError
-from scircuit.models.base import FoundationModel
 from scircuit.models.stream import resume
-from scircuit.sae.base import SparseAutoencoder
 from scircuit.tracing.engines.clean import CleanBatch, Job, touched
 from scircuit.tracing.engines.exact import accumulator, pack
+from scircuit.tracing.setup import Setup
 
 WHERE = ("active", "other", "all")
 WHAT = ("activation", "pre_activation", "logits", "embedding")
@@ -39,15 +38,13 @@ class Readout(NamedTuple):
 
 @torch.inference_mode()
 def readout(
-    model: FoundationModel,
-    saes: Mapping[int, SparseAutoencoder],
+    setup: Setup,
     clean: CleanBatch,
     jobs: Sequence[Job],
     targets: Sequence[int] = (),
     *,
     where: str = "active",
     what: str = "activation",
-    tokens: int = 16_384,
 ) -> Iterator[Readout]:
     """Run each job exactly and read it, chunk by chunk, layer by layer.
 
@@ -61,8 +58,6 @@ def readout(
         `activation` (after TopK or threshold) or `pre_activation` of every latent of the target layers; `logits`:
         the output of the model's masked-token head; `embedding`: the last layer's residual, whose mean over all
         gene positions is the cell embedding.
-    tokens
-        Positions propagated at once.
 
     Raises
     ------
@@ -70,9 +65,10 @@ def readout(
         On an unknown `where` or `what`, an embedding of fewer than all positions, a model without a masked-token
         head, or no target layer above the source.
     """
-    _check(model, saes, clean.layer, targets, where, what)
+    model = setup.model
+    _check(setup, clean.layer, targets, where, what)
     layers = set(targets) if what in ("activation", "pre_activation") else {model.n_layers - 1}
-    size = max(2, tokens // clean.h.shape[1])
+    size = max(2, setup.settings.tokens // clean.h.shape[1])
     for numbers in pack(jobs, size):
         chunk = [jobs[n] for n in numbers]
         cells = sorted({job.cell for job in chunk})
@@ -84,7 +80,7 @@ def readout(
         acts = touched(chunk).tolist()
         for layer, state in resume(model, h, clean.layer, batch, stop=max(layers)):
             if layer in layers:
-                read = _reader(model, saes, layer, what)
+                read = _reader(setup, layer, what)
                 pairs = []
                 for n, job in enumerate(chunk):
                     at = _positions(clean.positions[job.cell], job.edit.positions, where)
@@ -94,14 +90,8 @@ def readout(
                 yield Readout(layer, np.array(numbers), delta, before)
 
 
-def _check(
-    model: FoundationModel,
-    saes: Mapping[int, SparseAutoencoder],
-    source: int,
-    targets: Sequence[int],
-    where: str,
-    what: str,
-) -> None:
+def _check(setup: Setup, source: int, targets: Sequence[int], where: str, what: str) -> None:
+    model = setup.model
     for name, value, allowed in (("where", where, WHERE), ("what", what, WHAT)):
         if value not in allowed:
             raise ScircuitError(f"{name}={value!r} is unknown; it may be {', '.join(allowed)}.")
@@ -109,7 +99,7 @@ def _check(
         raise ScircuitError(f"The cell embedding is a mean over all gene positions; use where='all', not {where!r}.")
     if what == "logits" and not hasattr(model, "logits"):
         raise ScircuitError(f"{model.name} shows no masked-token head; read activations or the embedding.")
-    wrong = [t for t in targets if t not in saes or not source < t < model.n_layers]
+    wrong = [t for t in targets if t not in setup.saes or not source < t < model.n_layers]
     if what in ("activation", "pre_activation") and (wrong or not targets):
         which = f"layer {wrong[0]} is none" if wrong else "none was given"
         raise ScircuitError(f"Target layers lie above source layer {source} and have a dictionary; {which}.")
@@ -123,15 +113,13 @@ def _positions(genes: Tensor, edited: Tensor, where: str) -> Tensor:
     return genes if where == "all" else genes[~torch.isin(genes, edited)]
 
 
-def _reader(
-    model: FoundationModel, saes: Mapping[int, SparseAutoencoder], layer: int, what: str
-) -> Callable[[Tensor], Tensor]:
+def _reader(setup: Setup, layer: int, what: str) -> Callable[[Tensor], Tensor]:
     """Residual rows `[row, d_model]` to what is read of each, `[row, value]`."""
     if what == "embedding":
         return lambda h: h
     if what == "logits":
-        return model.logits  # type: ignore[attr-defined]
-    sae = saes[layer]
+        return setup.model.logits  # type: ignore[attr-defined]
+    sae = setup.saes[layer]
     if what == "pre_activation":
         return sae.pre_activations
     return lambda h: sae.encode(h).dense(sae.n_latents)

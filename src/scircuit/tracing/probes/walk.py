@@ -10,7 +10,7 @@ the same, to the last bit and on every machine, though kernels may give a row ot
 the batch.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -18,9 +18,9 @@ import torch
 from torch import Tensor
 
 from scircuit.cells.batch import TokenBatch
-from scircuit.models.base import FoundationModel
 from scircuit.sae.base import SparseAutoencoder
 from scircuit.sae.latents import Latents
+from scircuit.tracing.setup import Setup
 
 
 class Step(NamedTuple):
@@ -50,13 +50,7 @@ class State(NamedTuple):
 
 @torch.inference_mode()
 def walk(
-    model: FoundationModel,
-    saes: Mapping[int, SparseAutoencoder],
-    batch: TokenBatch,
-    h: Tensor,
-    layer: int,
-    copies: Sequence[Copy],
-    stop: int,
+    setup: Setup, batch: TokenBatch, h: Tensor, layer: int, copies: Sequence[Copy], stop: int
 ) -> Iterator[tuple[int, State]]:
     """Yield `(i, state)` for i = layer .. stop, edited by the steps of layer i.
 
@@ -68,10 +62,10 @@ def walk(
         if i > layer:
             # The same object while its size holds: a hooked model runs a forward for each new batch.
             many = many if len(many) == len(state.h) else batch.take(np.zeros(len(state.h), dtype=np.int64))
-            state = state._replace(h=model.layer(i, state.h, many))
+            state = state._replace(h=setup.model.layer(i, state.h, many))
         steps = [[step for step in copy if step.layer == i] for copy in ((), *copies)]
         if any(steps):
-            state = _edited(state, saes[i], genes, steps)
+            state = _edited(state, setup.saes[i], genes, steps)
         yield i, state
 
 

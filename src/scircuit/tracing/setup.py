@@ -1,0 +1,166 @@
+"""`Setup`: everything that a trace computes with, checked once and handed on whole."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import numpy as np
+
+from scircuit.cells.tokens import TokenStore
+from scircuit.errors import ScircuitError
+from scircuit.models.base import FoundationModel
+from scircuit.models.stack import BlockStack
+from scircuit.sae.adapter import as_saes
+from scircuit.sae.base import SparseAutoencoder, require_traceable
+from scircuit.tracing.draws import decoys_of, is_exhaustive, with_decoys
+from scircuit.tracing.engines.interventions import Intervention
+from scircuit.tracing.groups import Grouping, groupings
+from scircuit.tracing.parts import Unit, plan_units
+from scircuit.tracing.settings import TraceSettings
+
+
+@dataclass(frozen=True, eq=False)
+class Setup:
+    """What is traced, through which dictionaries, in which cells and how.
+
+    `Setup.of` checks all of it. Probes, which name their own latents, need no more than the first three fields.
+
+    Attributes
+    ----------
+    saes
+        Dictionary per layer.
+    sources
+        Latents to ablate per source layer.
+    targets
+        Layers to read per source layer, ascending.
+    extra
+        Further interventions per source layer that were asked for.
+    todo
+        All that is done per source layer: the ablation of each source, followed by its decoys, then the extra ones.
+    groupings
+        obs columns whose groups of cells have sums of their own: those of `settings.groups` and `settings.units`.
+    """
+
+    model: FoundationModel
+    saes: Mapping[int, SparseAutoencoder]
+    cells: TokenStore
+    sources: Mapping[int, Sequence[int]] = field(default_factory=dict)
+    targets: Mapping[int, Sequence[int]] = field(default_factory=dict)
+    settings: TraceSettings = field(default_factory=TraceSettings)
+    extra: Mapping[int, Sequence[Intervention]] = field(default_factory=dict)
+    todo: Mapping[int, Sequence[Intervention]] = field(default_factory=dict)
+    groupings: tuple[Grouping, ...] = ()
+
+    @classmethod
+    def of(
+        cls,
+        model: FoundationModel,
+        saes: Mapping[int, Any],
+        cells: TokenStore,
+        sources: Mapping[int, Sequence[int]],
+        settings: TraceSettings | None = None,
+        extra: Mapping[int, Sequence[Intervention]] | None = None,
+    ) -> "Setup":
+        """The setup of a trace; dictionaries may be another library's (`scircuit.sae.as_sae`).
+
+        Raises
+        ------
+        ScircuitError
+            When a layer has no SAE or no later layer, an SAE's latents are no directions of the residual stream, a
+            latent is not in its dictionary, two interventions have one name, a source has no decoy, or an obs column
+            cannot group the cells.
+        """
+        settings, extra, saes = settings or TraceSettings(), extra or {}, as_saes(saes)
+        for sae in saes.values():
+            require_traceable(sae)
+        columns = dict.fromkeys([*settings.groups, *([settings.units] if settings.units else [])])
+        targets = _targets(model, saes, sources, settings)
+        todo = _interventions(model, saes, cells, sources, settings, extra)
+        return cls(model, saes, cells, sources, targets, settings, extra, todo, groupings(cells, list(columns)))
+
+    @property
+    def engine(self) -> str:
+        """`exact` or `local`; `auto` is local where at least half of a dictionary is traced and the model allows it."""
+        if self.settings.engine != "auto":
+            return self.settings.engine
+        exhaustive = any(is_exhaustive(len(some), self.saes[layer].n_latents) for layer, some in self.sources.items())
+        return "local" if exhaustive and isinstance(self.model, BlockStack) else "exact"
+
+    @property
+    def context_rows(self) -> float | None:
+        """Context rows of the local engine (0 until the fidelity check has chosen); None with the exact one."""
+        return None if self.engine == "exact" else self.settings.context_rows or 0.0
+
+    def by(self, engine: str, context_rows: float | None = None) -> "Setup":
+        """The same by another engine."""
+        return self.with_settings(engine=engine, context_rows=context_rows)
+
+    def with_settings(self, **changes: Any) -> "Setup":
+        """The same with other values of some settings."""
+        return replace(self, settings=replace(self.settings, **changes))
+
+    def units(self) -> list[Unit]:
+        """Units of work, in the order in which their sums are taken.
+
+        A group of cells holds sums like the whole, so with groups fewer interventions go together.
+        """
+        n_groups = sum(len(g.labels) for g in self.groupings)
+        at_once = max(1, self.settings.sources_per_block // (1 + n_groups))
+        return plan_units(self.todo, np.arange(len(self.cells)), at_once, self.settings.cells_per_block)
+
+
+def _targets(
+    model: FoundationModel,
+    saes: Mapping[int, SparseAutoencoder],
+    sources: Mapping[int, Sequence[int]],
+    settings: TraceSettings,
+) -> dict[int, list[int]]:
+    """Target layers of each source layer."""
+    if not sources:
+        raise ScircuitError("No source was given; name at least one latent of one layer.")
+    out = {}
+    for layer, features in sources.items():
+        if layer not in saes:
+            raise ScircuitError(f"Layer {layer} has no SAE; source layers may be {', '.join(map(str, sorted(saes)))}.")
+        _check_latents(saes, layer, features)
+        asked = settings.targets or tuple(range(model.n_layers))
+        out[layer] = [t for t in asked if t > layer and t in saes]
+        if not out[layer]:
+            raise ScircuitError(f"No SAE lies above source layer {layer}; trace from an earlier layer.")
+    return out
+
+
+def _check_latents(saes: Mapping[int, SparseAutoencoder], layer: int, features: Sequence[int]) -> None:
+    wrong = [f for f in features if not 0 <= f < saes[layer].n_latents]
+    if wrong:
+        raise ScircuitError(
+            f"Layer {layer} has no latent {wrong[0]}; its latents are 0 to {saes[layer].n_latents - 1}."
+        )
+
+
+def _interventions(
+    model: FoundationModel,
+    saes: Mapping[int, SparseAutoencoder],
+    cells: TokenStore,
+    sources: Mapping[int, Sequence[int]],
+    settings: TraceSettings,
+    extra: Mapping[int, Sequence[Intervention]],
+) -> dict[int, list[Intervention]]:
+    """Interventions per source layer, none of them twice."""
+    decoys = decoys_of(model, saes, cells, sources, settings)
+    todo = {layer: with_decoys(features, decoys[layer]) for layer, features in sources.items()}
+    for layer, more in extra.items():
+        if layer not in todo:
+            raise ScircuitError(f"Layer {layer} has further interventions but no source; name a source of it.")
+        _check_latents(saes, layer, [f for i in more for f in (*i.features, *i.instead)])
+        todo[layer] += more
+        known: set[tuple[int, str, int]] = set()
+        for i in todo[layer]:
+            name = (i.features[0], i.kind, i.draw)
+            if name in known:
+                raise ScircuitError(
+                    f"Latent {i.features[0]} of layer {layer} has two interventions of kind {i.kind} and draw "
+                    f"{i.draw}; number them by draw."
+                )
+            known.add(name)
+    return todo
