@@ -12,10 +12,10 @@ from hypothesis import strategies as st
 from scircuit.analysis.attenuation import attenuation, decay_rate
 from scircuit.analysis.effect_comparison import compare_effect_sizes
 from scircuit.analysis.effect_sizes import effect_sizes, effect_units
-from scircuit.analysis.equal_cells import at_equal_cells
 from scircuit.analysis.hubs import degrees, gini, hubs
 from scircuit.analysis.nodes import NodeIndex
 from scircuit.analysis.sign_balance import sign_balance
+from scircuit.analysis.subsample import at_equal_cells
 from scircuit.analysis.summary import summarise
 from scircuit.circuits.circuit import Circuit
 from scircuit.circuits.schema import ENDS

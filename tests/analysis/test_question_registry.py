@@ -8,10 +8,10 @@ import pyarrow.parquet as pq
 import pytest
 from safetensors.numpy import load_file, save_file
 
-from scircuit.analysis.dictionaries import match_dictionaries
 from scircuit.analysis.given import WITHOUT_DEFAULT, Sources
 from scircuit.analysis.registry import ORDER, TABLES, analyze, answerable, every_question, question, questions
 from scircuit.analysis.result import Measure, Result
+from scircuit.analysis.seed_stability import match_dictionaries
 from scircuit.circuits.schema import ENDS
 from scircuit.circuits.synthetic import planted_circuit
 from scircuit.errors import ScircuitError

@@ -17,23 +17,11 @@ def attenuation(circuit: Circuit, draws: int = 2000, seed: int = 0) -> Result:
     edges, with one level per source layer (deep sources only have near targets); the decay length is its
     inverse, infinite where the rate does not fall. Tests are those with a non-zero response.
 
-    Parameters
-    ----------
-    circuit : Circuit
-    draws : int
-        Bootstrap draws over sources.
-    seed : int
-
     Returns
     -------
     Result
         Measures `decay_rate` (per layer; null: that of random directions) and `decay_length` (layers). Table:
         one row per (kind, source layer, distance): `n_edges, n_tests, edges_per_1000_tests, n_sources`.
-
-    Raises
-    ------
-    ScircuitError
-        When the circuit has no edges.
     """
     need_edges(circuit, "attenuation")
     rng = np.random.default_rng(seed)

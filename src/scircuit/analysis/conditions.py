@@ -9,7 +9,6 @@ import numpy as np
 import pandas as pd
 
 from scircuit.analysis.nodes import NodeIndex, need_edges
-from scircuit.analysis.result import Measure, Result
 from scircuit.circuits.circuit import Circuit
 from scircuit.errors import ScircuitError
 
@@ -158,11 +157,3 @@ def label_vocabulary(circuits: Sequence[Circuit]) -> pd.Index:
     for circuit in circuits:
         found |= set(circuit.nodes["label"].dropna().astype(str))
     return pd.Index(sorted(found - set(UNLABELLED)), dtype=object)
-
-
-def answer(
-    question: str, definition: str, measures: Sequence[Measure], table: pd.DataFrame, null_model: str, glossary: str
-) -> Result:
-    """A `Result` whose terms are explained in its own words."""
-    frame = pd.DataFrame(measures, columns=list(Measure._fields))
-    return Result(question, definition, frame, table, null_model, glossary)

@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 
 from scircuit._progress import progress
-from scircuit.analysis.conditions import Condition, LabelledEdges, answer, check_conditions, label_vocabulary
+from scircuit.analysis.conditions import Condition, LabelledEdges, check_conditions, label_vocabulary
 from scircuit.analysis.question import Question
 from scircuit.analysis.result import Measure, Result
 from scircuit.errors import ScircuitError
@@ -110,13 +110,13 @@ def consensus(
     if len(models) == 2 and paper_draws:
         measures += _paper(found[0] > 0, found[1] > 0, n, paper_draws, rng)
     table = _table(conditions, edges, labels, np.flatnonzero(conserved), hits, draws)
-    return answer(
+    return Result.of(
         "consensus",
         "consensus/1",
         measures,
         table,
         "targets exchanged among the labelled edges of each layer pair of each condition",
-        _GLOSSARY,
+        glossary=_GLOSSARY,
     )
 
 

@@ -11,7 +11,6 @@ from scipy.stats import hypergeom
 from scircuit.analysis.conditions import (
     Condition,
     LabelledEdges,
-    answer,
     check_conditions,
     label_codes,
     label_vocabulary,
@@ -170,13 +169,13 @@ def disease_centrality(circuit: Circuit, associations: Associations) -> Result:
         raw = rates[0] / rates[1] if rates[1] > 0 else np.nan
         measures.append(Measure(f"raw_{name}_ratio", raw, null=1.0, n=len(part), unit_of_n="latents"))
     table = table.drop(columns=["sources_into_layer", "tests_from"])
-    return answer(
+    return Result.of(
         "disease_centrality",
         "disease_centrality/1",
         measures,
         table,
         "equal degree at equal firing rate, label frequency and layer",
-        _GLOSSARY,
+        glossary=_GLOSSARY,
     )
 
 
@@ -270,13 +269,13 @@ def disease_conservation(
         _measure("odds_ratio", odds_ratio(conserved, covariates, "is_disease", s), "pairs"),
         _measure("raw_odds_ratio", raw_odds_ratio(conserved, table["is_disease"].to_numpy()), "pairs"),
     ]
-    return answer(
+    return Result.of(
         "disease_conservation",
         "disease_conservation/1",
         measures,
         table,
         "equal odds at equal label frequency and number of edges",
-        _GLOSSARY,
+        glossary=_GLOSSARY,
     )
 
 

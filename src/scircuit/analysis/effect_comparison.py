@@ -3,10 +3,10 @@
 import numpy as np
 import pandas as pd
 
-from scircuit.analysis.equal_cells import at_equal_cells
 from scircuit.analysis.nodes import NodeIndex, n_layers, need_edges, sizes
 from scircuit.analysis.question import Question
 from scircuit.analysis.result import Measure, Result
+from scircuit.analysis.subsample import at_equal_cells
 from scircuit.circuits.circuit import Circuit
 from scircuit.circuits.schema import ENDS
 from scircuit.errors import ScircuitError
@@ -36,7 +36,7 @@ def compare_effect_sizes(
     numbers of edges. Intervals resample the sources of each circuit.
 
     With the responses of both kept cell by cell, d is first taken again over the same number of cells for every edge
-    of either (`scircuit.analysis.equal_cells`); without them, edges of like numbers of cells are compared, which
+    of either (`scircuit.analysis.subsample`); without them, edges of like numbers of cells are compared, which
     leaves up to a factor of 1.4.
 
     Parameters

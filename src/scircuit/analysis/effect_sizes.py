@@ -18,24 +18,12 @@ def effect_sizes(circuit: Circuit, draws: int = 2000, seed: int = 0) -> Result:
     Units: |d|; the target's clean standard deviation over cells (|mean_delta| / clean_sd); the share of the
     target's clean activation that is lost (-mean_delta / clean_mean, supporting edges only).
 
-    Parameters
-    ----------
-    circuit : Circuit
-    draws : int
-        Bootstrap draws over sources.
-    seed : int
-
     Returns
     -------
     Result
         Measures `mean_abs_d`, `share_abs_d_above_1`, `share_abs_d_above_2`, `mean_in_clean_sd`,
         `mean_share_lost` (null of each: the edges of random directions). Table: one row per (layer pair,
         unit): `n, mean, q05 .. q95, max, n_random, random_mean`.
-
-    Raises
-    ------
-    ScircuitError
-        When the circuit has no edges.
     """
     need_edges(circuit, "effect sizes")
     rng = np.random.default_rng(seed)

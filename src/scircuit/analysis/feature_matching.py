@@ -8,7 +8,7 @@ import pandas as pd
 from scipy import sparse
 from scipy.stats import rankdata
 
-from scircuit.analysis.conditions import Condition, answer, check_conditions
+from scircuit.analysis.conditions import Condition, check_conditions
 from scircuit.analysis.neighbours import competition, competitive_q
 from scircuit.analysis.question import Question
 from scircuit.analysis.result import Measure, Result
@@ -140,13 +140,13 @@ def feature_consensus(
     ]
     table = _testable(a, b, matching.table)
     measures += _conserved(table, b, draws, rng) + _agreement(table[table["conserved"]], draws, rng)
-    return answer(
+    return Result.of(
         "feature_consensus",
         "feature_consensus/2",
         measures,
         table,
         "nearest neighbours within layers (matches); partner targets exchanged within layer pairs (edges)",
-        _GLOSSARY,
+        glossary=_GLOSSARY,
     )
 
 

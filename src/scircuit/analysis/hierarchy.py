@@ -9,7 +9,7 @@ from scipy import sparse
 from scipy.sparse.csgraph import connected_components
 
 from scircuit._progress import progress
-from scircuit.analysis.conditions import LabelledEdges, answer, label_codes, label_vocabulary
+from scircuit.analysis.conditions import LabelledEdges, label_codes, label_vocabulary
 from scircuit.analysis.nodes import NodeIndex, n_layers, need_edges, traced_sources
 from scircuit.analysis.question import Question
 from scircuit.analysis.result import Measure, Result
@@ -112,13 +112,13 @@ def hierarchy(
         ),
     ]
     table = table.sort_values("pagerank", ascending=False).reset_index(drop=True)
-    return answer(
+    return Result.of(
         "hierarchy",
         "hierarchy/1",
         measures,
         table,
         "targets exchanged among the labelled edges of each layer pair; labels exchanged within layer and role (depth)",
-        _GLOSSARY,
+        glossary=_GLOSSARY,
     )
 
 

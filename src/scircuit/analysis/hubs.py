@@ -18,13 +18,6 @@ def hubs(circuit: Circuit, draws: int = 1000, seed: int = 0) -> Result:
     The residual degree is what is left of log(1 + degree) after least squares on the logs of firing rate
     and mean activation, within layers: an ablation that removes more does more, whatever the latent means.
 
-    Parameters
-    ----------
-    circuit : Circuit
-    draws : int
-        Bootstrap draws over latents.
-    seed : int
-
     Returns
     -------
     Result
@@ -34,11 +27,6 @@ def hubs(circuit: Circuit, draws: int = 1000, seed: int = 0) -> Result:
         the power law; p after Vuong), for in-degrees `in_tail_...`. Table: one row per latent: `layer, feature,
         label, is_source, out_degree, out_strength, in_degree, in_strength, out_residual, in_residual`, strongest
         out-degree first.
-
-    Raises
-    ------
-    ScircuitError
-        When the circuit has no edges.
     """
     need_edges(circuit, "hubs")
     rng = np.random.default_rng(seed)

@@ -9,7 +9,7 @@ from scipy import sparse
 from scipy.stats import hypergeom, poisson
 
 from scircuit._progress import progress
-from scircuit.analysis.conditions import LabelledEdges, answer, label_vocabulary
+from scircuit.analysis.conditions import LabelledEdges, label_vocabulary
 from scircuit.analysis.nodes import need_edges
 from scircuit.analysis.question import Question
 from scircuit.analysis.result import Measure, Result
@@ -100,13 +100,13 @@ def novelty(
         ),
         Measure("novel_label_pairs", float((~evidence["known"])[off].mean()), n=int(off.sum()), unit_of_n="pairs"),
     ]
-    return answer(
+    return Result.of(
         "novelty",
         "novelty/1",
         measures,
         _table(circuit, edges, labels, evidence),
         "targets exchanged among the labelled edges of each layer pair",
-        _GLOSSARY,
+        glossary=_GLOSSARY,
     )
 
 

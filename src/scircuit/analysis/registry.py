@@ -10,10 +10,10 @@ import pandas as pd
 
 from scircuit._discover import discover
 from scircuit._io import read_json
-from scircuit.analysis.dictionaries import match_dictionaries
 from scircuit.analysis.given import GIVEN, WITHOUT_DEFAULT, Sources
 from scircuit.analysis.question import Question
 from scircuit.analysis.result import Result
+from scircuit.analysis.seed_stability import match_dictionaries
 from scircuit.circuits.circuit import Circuit
 from scircuit.circuits.rule import EdgeRule
 from scircuit.errors import ScircuitError

@@ -107,11 +107,12 @@ class Result:
         measures: Sequence[Measure],
         table: pd.DataFrame,
         null_model: str,
-        terms: Sequence[str],
+        terms: Sequence[str] = (),
+        glossary: str = "",
     ) -> "Result":
-        """Assemble a result; `terms` name entries of the glossary."""
+        """Assemble a result; `terms` name entries of the glossary, `glossary` explains what only this answer needs."""
         frame = pd.DataFrame(measures, columns=list(Measure._fields))
-        words = " ".join(GLOSSARY[term] for term in terms)
+        words = " ".join([*(GLOSSARY[term] for term in terms), *([glossary] if glossary else [])])
         return cls(question, definition, frame, table, null_model, words)
 
     def __getitem__(self, measure: str) -> Measure:

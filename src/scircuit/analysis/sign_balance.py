@@ -34,11 +34,6 @@ def sign_balance(circuit: Circuit, draws: int = 2000, seed: int = 0) -> Result:
         source by source, and the excess counted anew), `copy_share` (share of the sum of squared responses that
         the copy explains), `copy_sign_agreement`, `supporting_share_of_copy` and `supporting_share_of_rest`
         (the shares if the copy were all there is, and if it were taken out). Table: one row per layer pair.
-
-    Raises
-    ------
-    ScircuitError
-        When the circuit has no edges.
     """
     need_edges(circuit, "sign balance")
     rng = np.random.default_rng(seed)

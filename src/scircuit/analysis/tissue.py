@@ -7,7 +7,6 @@ import pandas as pd
 from scipy.stats import t as student
 
 from scircuit.analysis.cell_ontology import CellOntology
-from scircuit.analysis.conditions import answer
 from scircuit.analysis.question import Question
 from scircuit.analysis.result import Measure, Result
 from scircuit.circuits.schema import ENDS
@@ -94,8 +93,13 @@ def tissue(
         measures.append(Measure(f"{term}_specific_share", share, null=0.0, n=family[term], unit_of_n="tests"))
     table = every[every["q_value"] < max_q].sort_values(["term", "q_value"]).reset_index(drop=True)
     table = table[["term", *table.columns.drop("term")]]
-    return answer(
-        "tissue", "tissue/2", measures, table, "no difference between the cells of the term and the rest", _GLOSSARY
+    return Result.of(
+        "tissue",
+        "tissue/2",
+        measures,
+        table,
+        "no difference between the cells of the term and the rest",
+        glossary=_GLOSSARY,
     )
 
 

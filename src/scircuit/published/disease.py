@@ -13,7 +13,6 @@ from scipy.stats import hypergeom, mannwhitneyu
 from scircuit.analysis.conditions import (
     Condition,
     LabelledEdges,
-    answer,
     check_conditions,
     label_codes,
     label_vocabulary,
@@ -128,14 +127,14 @@ def disease_paper(conditions: Sequence[Condition], gene_sets: Mapping[str, Seque
             "categories": ["; ".join(listed) for listed in hits],
         }
     )
-    return answer(
+    return Result.of(
         "disease_paper",
         "disease_paper/1",
         measures,
         table,
         "none in the published definition; the null column holds what no enrichment would give",
-        "disease label: one whose pooled top genes overlap a keyword set at p < 0.05, uncorrected; the pool grows with "
-        "the label's number of latents, and so does its number of edges.",
+        glossary="disease label: one whose pooled top genes overlap a keyword set at p < 0.05, uncorrected; the pool "
+        "grows with the label's number of latents, and so does its number of edges.",
     )
 
 
