@@ -40,10 +40,13 @@ n = 4
 [trace]
 groups = ["kind"]
 cells_per_block = 8
+n_random = 1
 [edges]
 min_abs_d = 0.4
 min_nonzero = 5
 max_q = "null"
+min_effect_sd = "null"
+max_q_specific = "null"
 """
 
 Project = Callable[..., Path]

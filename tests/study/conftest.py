@@ -40,10 +40,13 @@ n = 3
 groups = ["kind"]
 n_cells = 10
 cells_per_block = 4
+n_random = 1
 [defaults.edges]
 min_abs_d = 0.4
 min_nonzero = 4
 max_q = "null"
+min_effect_sd = "null"
+max_q_specific = "null"
 [defaults.confirmation]
 n_cells = 6
 [dictionaries.gf]

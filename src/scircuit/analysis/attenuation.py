@@ -7,6 +7,7 @@ from scircuit.analysis.nodes import NodeIndex, need_edges
 from scircuit.analysis.question import Question
 from scircuit.analysis.result import Measure, Result
 from scircuit.circuits.circuit import Circuit
+from scircuit.circuits.specificity import is_decoy
 from scircuit.stats.resampling import Interval, cluster_bootstrap
 
 
@@ -51,7 +52,8 @@ def _length(rate: float) -> float:
 def _decay(
     circuit: Circuit, edges: pd.DataFrame, kind: str, rng: np.random.Generator, draws: int
 ) -> tuple[Interval, pd.DataFrame]:
-    tests = circuit.tests.loc[circuit.tests["kind"] == kind]
+    of_kind = is_decoy(circuit.tests) if kind == "random" else circuit.tests["kind"] == kind
+    tests = circuit.tests.loc[of_kind]
     index = NodeIndex.of(circuit.nodes)
     cells, test_cell = np.unique(_cell(tests), return_inverse=True)
     edge_cell = np.searchsorted(cells, _cell(edges))

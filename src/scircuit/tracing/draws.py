@@ -13,7 +13,7 @@ from scircuit.tracing.engines.decoys import live_latents, residual_roots
 from scircuit.tracing.engines.interventions import Intervention
 from scircuit.tracing.settings import TraceSettings
 
-_FEWEST = 16
+_FEWEST = 96
 """Decoys of a layer whose sources are too many for decoys of their own, however small the dictionary."""
 
 
@@ -25,7 +25,7 @@ def is_exhaustive(n_sources: int, n_latents: int) -> bool:
 def draws(sources: Sequence[int], n_latents: int, n_random: int, seed: int) -> dict[int, list[int]]:
     """Numbers of the draws per source, ascending; sources without any are left out.
 
-    `n_random` for each source; for a layer that is traced whole one for every tenth source (but at least 16), over the
+    `n_random` for each source; for a layer that is traced whole one for every tenth source (but at least 96), over the
     firing patterns of sources drawn at random, so that decoys cost a tenth of the trace.
     """
     if not is_exhaustive(len(sources), n_latents) or not n_random:
