@@ -6,6 +6,7 @@ import numpy as np
 import pandas as pd
 
 from scircuit.circuits.circuit import Circuit
+from scircuit.circuits.schema import GRADES
 from scircuit.errors import ScircuitError
 
 
@@ -75,7 +76,9 @@ def sizes(edges: pd.DataFrame) -> np.ndarray:
 def need_edges(circuit: Circuit, question: str) -> None:
     """Refuse a circuit without edges: there is nothing to ask."""
     if circuit.edges.empty:
+        grade = circuit.provenance.get("grade", GRADES[0])
+        wider = f", or ask a wider circuit (grade={GRADES[0]})" if grade != GRADES[0] else ""
         raise ScircuitError(
-            f"the circuit has no edges, so {question} has no answer; "
-            "lower its thresholds or trace more cells or sources."
+            f"the circuit has no edges ({grade}), so {question} has no answer; "
+            f"lower its thresholds or trace more cells or sources{wider}."
         )

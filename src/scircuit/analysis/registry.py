@@ -83,21 +83,33 @@ def _is_there(run: str | Path, need: str) -> bool:
 
 
 def load(
-    run: Path, need: str, question: str, edge_columns: Sequence[str] | None = None, columns: list[str] | None = None
+    run: Path,
+    need: str,
+    question: str,
+    edge_columns: Sequence[str] | None = None,
+    columns: list[str] | None = None,
+    grade: str | None = None,
 ) -> Any:
     """The circuit of a run folder, or a table of `TABLES`, with the named columns or all; refused where it is missing.
 
-    `question` is what needs it.
+    `question` is what needs it; `grade` as in `Circuit.read`.
     """
     path = _path(run, need)
     if not path.exists():
         how = "run `scircuit trace` first" if need == "circuit" else TABLES[need][1]
         raise ScircuitError(f"{question} needs {path}, which is not there; {how}.")
-    return Circuit.read(path.parent, edge_columns) if need == "circuit" else pd.read_parquet(path, columns=columns)
+    if need == "circuit":
+        return Circuit.read(path.parent, edge_columns, grade)
+    return pd.read_parquet(path, columns=columns)
 
 
 def analyze(
-    name: str, run: str | Path, second: str | Path | None = None, sources: Sources | None = None, **options: Any
+    name: str,
+    run: str | Path,
+    second: str | Path | None = None,
+    sources: Sources | None = None,
+    grade: str | None = None,
+    **options: Any,
 ) -> Result:
     """Ask one question of a run folder (`circuit/`, `trace/`, `features/` of docs/architecture.md).
 
@@ -110,6 +122,8 @@ def analyze(
         Another run, for the questions that compare two.
     sources : Sources, optional
         Gene sets, networks and the like, for the questions that draw on them.
+    grade : str, optional
+        Of the edges that are asked; as in `Circuit.read`, by default the strictest of the run's rule.
     options
         Keywords of the question's function. A `rule` is by default the one that the run's circuit was built with.
 
@@ -124,7 +138,7 @@ def analyze(
     options |= _of_second(asked, run, None if second is None else Path(second))
     given = sources or Sources()
     return asked.function(
-        *(GIVEN[n](run, given) if n in GIVEN else _load(run, n, asked) for n in asked.needs), **options
+        *(GIVEN[n](run, given) if n in GIVEN else _load(run, n, asked, grade) for n in asked.needs), **options
     )
 
 
@@ -177,5 +191,5 @@ def _path(run: Path, need: str) -> Path:
     return run / ("circuit/run.json" if need == "circuit" else TABLES[need][0])
 
 
-def _load(run: Path, need: str, asked: Question) -> Any:
-    return load(run, need, asked.name, asked.edge_columns, asked.table_columns.get(need))
+def _load(run: Path, need: str, asked: Question, grade: str | None = None) -> Any:
+    return load(run, need, asked.name, asked.edge_columns, asked.table_columns.get(need), grade)

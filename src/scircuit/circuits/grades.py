@@ -1,5 +1,6 @@
 """The grades of edges: reproducible, sizeable, specific; and how many of each decoys reach that no one looked for."""
 
+from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -52,6 +53,25 @@ def at_least(edges: pd.DataFrame, grade: str) -> np.ndarray:
     if "grade" not in edges.columns:
         return np.full(len(edges), grade == GRADES[0])
     return (edges["grade"].cat.codes >= GRADES.index(grade)).to_numpy()
+
+
+def sentences(provenance: Mapping[str, Any]) -> list[str]:
+    """What a circuit holds, grade by grade beside decoys, and what to do where nothing is specific; for `run.json`."""
+    rows = provenance.get("grades", [])
+    said = []
+    for row in rows:
+        beside = "" if row["n_by_decoys"] is None else f" ({row['n_by_decoys']:,.0f} by held-out decoys)"
+        said.append(f"{row['n_edges']:,} {row['grade']}{beside}")
+    if not said:
+        return []
+    found = [f"Of {provenance['n_tests']:,} tests, edges: {', '.join(said)}."]
+    if rows[-1]["grade"] == GRADES[-1] and not rows[-1]["n_edges"]:
+        found.append(
+            "No edge is specific: pushes of the same size without meaning move these targets as far. More cells, "
+            "better dictionaries or other decoys (trace.decoy) may tell them apart; `scircuit analyze QUESTION RUN "
+            "--option grade=sizeable` asks the wider circuit."
+        )
+    return found
 
 
 def headline(edges: pd.DataFrame, controls: pd.DataFrame, tests: pd.DataFrame, told: str) -> list[dict[str, Any]]:

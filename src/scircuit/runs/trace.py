@@ -1,5 +1,6 @@
 """Stages `trace` and `circuit`: which latents are ablated in which cells, and what becomes of the effects."""
 
+import logging
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -10,6 +11,7 @@ import pandas as pd
 from scircuit._io import atomic, read_json, sha256_of
 from scircuit.circuits.build import build_circuit
 from scircuit.circuits.circuit import Circuit
+from scircuit.circuits.grades import sentences
 from scircuit.circuits.rule import EdgeRule
 from scircuit.circuits.schema import GRADES, SOURCE
 from scircuit.circuits.sources import source_counts
@@ -27,6 +29,8 @@ from scircuit.tracing.engines.interventions import Intervention
 from scircuit.tracing.menu import build, parse_words
 from scircuit.tracing.setup import Setup
 from scircuit.tracing.tracer import trace_setup
+
+log = logging.getLogger(__name__)
 
 
 def chosen_sources(config: RunConfig, features: pd.DataFrame, layers: list[int]) -> Sources:
@@ -111,8 +115,10 @@ def run_circuit(run: RunFolder, model: FoundationModel, catalogue: Catalogue, te
         EdgeRule(**vars(c.edges)), provenance, pd.read_parquet(source / "scales.parquet"),
     )  # fmt: skip
     with atomic(folder / "sources.parquet") as path:
-        source_counts(circuit).to_parquet(path, index=False)
+        source_counts(circuit.at(circuit.provenance["grade"])).to_parquet(path, index=False)
     circuit.write(folder)
+    for sentence in sentences(circuit.provenance):
+        log.info(sentence)
     return circuit
 
 
