@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from scircuit.analysis.attenuation import attenuation, decay_rate
 from scircuit.analysis.effect_comparison import compare_effect_sizes
 from scircuit.analysis.effect_sizes import effect_sizes, effect_units
-from scircuit.analysis.hubs import degrees, gini, hubs
+from scircuit.analysis.hubs import degrees, exposed, gini, hubs
 from scircuit.analysis.nodes import NodeIndex
 from scircuit.analysis.sign_balance import sign_balance
 from scircuit.analysis.subsample import at_equal_cells
@@ -283,6 +283,22 @@ class TestHubs:
     def test_gini_interval_holds_the_estimate(self, circuit):
         out = hubs(circuit)["gini_out"]
         assert out.low < out.estimate < out.high
+
+    def test_null_keeps_the_edges_of_each_layer_pair(self, circuit):
+        rng = np.random.default_rng(0)
+        index = NodeIndex.of(circuit.nodes)
+        layer = circuit.nodes["layer"].to_numpy()
+        for end, rows in (("out", index.sources(circuit.edges)), ("in", index.targets(circuit.edges))):
+            own = np.bincount(layer[rows], minlength=4)
+            drawn = np.mean([np.bincount(layer, d, minlength=4) for d in exposed(circuit, end, rng, 50)], axis=0)
+            np.testing.assert_allclose(drawn, own, rtol=0.05)
+
+    def test_sources_and_targets_are_counted_apart(self, circuit):
+        result = hubs(circuit)
+        assert (result["gini_out"].n, result["gini_out"].unit_of_n) == (75, "sources")
+        assert (result["gini_in"].n, result["gini_in"].unit_of_n) == (result.table["is_target"].sum(), "targets")
+        silent = replace(circuit, nodes=circuit.nodes.assign(n_firings=0))
+        assert hubs(silent)["gini_in"].n == (result.table["in_degree"] > 0).sum()
 
     def test_strongest_first(self, circuit):
         assert hubs(circuit).table["out_degree"].is_monotonic_decreasing

@@ -1,5 +1,7 @@
 """Hubs: uncapped degree and strength, what firing rate and norm do not explain of them, and the tail."""
 
+from collections.abc import Iterator
+
 import numpy as np
 import pandas as pd
 
@@ -8,8 +10,11 @@ from scircuit.analysis.question import Question
 from scircuit.analysis.result import Measure, Result
 from scircuit.circuits.circuit import Circuit
 from scircuit.errors import ScircuitError
-from scircuit.stats.resampling import percentile_interval
+from scircuit.stats.resampling import percentile_interval, permutation_p
 from scircuit.stats.tails import compare_tails
+
+_NULL_DRAWS = 99
+_SOURCE_BINS = 10
 
 
 def hubs(circuit: Circuit, draws: int = 1000, seed: int = 0) -> Result:
@@ -21,7 +26,8 @@ def hubs(circuit: Circuit, draws: int = 1000, seed: int = 0) -> Result:
     Returns
     -------
     Result
-        Measures `gini_out` and `gini_in` (0 even, 1 all in one; null: a Poisson of the same mean),
+        Measures `gini_out` of the sources and `gini_in` of the targets (0 even, 1 all in one; null and p: see
+        `exposed`),
         `explained_out`, `explained_in` (R2 of that regression), and where the tail of the degrees holds at
         least 50 latents `tail_exponent` and `tail_against_<rival>` (log-likelihood ratio, positive favours
         the power law; p after Vuong), for in-degrees `in_tail_...`. Table: one row per latent: `layer, feature,
@@ -37,25 +43,29 @@ def hubs(circuit: Circuit, draws: int = 1000, seed: int = 0) -> Result:
         degree = side[f"{end}_degree"].to_numpy(np.float64)
         residual, explained = _residual(side, degree)
         table.loc[side.index, f"{end}_residual"] = residual
-        null = gini(rng.poisson(degree.mean(), len(degree)).astype(np.float64))
-        drawn = _gini_draws(degree, rng, draws)
-        interval = percentile_interval(gini(degree), drawn, 0.95, len(degree))
-        measures.append(Measure.of(f"gini_{end}", interval, len(degree), null, unit_of_n="latents"))
-        measures.append(Measure(f"explained_{end}", explained, null=0.0, n=len(side), unit_of_n="latents"))
+        thrown = np.array([gini(null[side.index]) for null in exposed(circuit, end, rng, _NULL_DRAWS)])
+        interval = percentile_interval(gini(degree), _gini_draws(degree, rng, draws), 0.95, len(degree))
+        p = permutation_p(interval.estimate, thrown)
+        unit = "sources" if end == "out" else "targets"
+        measures.append(Measure.of(f"gini_{end}", interval, len(degree), float(thrown.mean()), p, unit))
+        measures.append(Measure(f"explained_{end}", explained, null=0.0, n=len(side), unit_of_n=unit))
         measures += _tail_measures(degree, "" if end == "out" else "in_")
     order = ["out_degree", "in_degree", "layer", "feature"]
     return Result.of(
         "hubs",
-        "hubs/2",
+        "hubs/3",
         measures,
         table.sort_values(order, ascending=[False, False, True, True], ignore_index=True),
-        "edges thrown at random over the latents (Poisson)",
+        "edges thrown at random over the tests that were made",
         ["degree", "d"],
     )
 
 
 def degrees(circuit: Circuit) -> pd.DataFrame:
-    """Degree and strength of every latent, one row per node: see `hubs`; `is_target` marks tested layers."""
+    """Degree and strength of every latent, one row per node: see `hubs`.
+
+    `is_target` marks the latents of tested layers that ever fire, or have an edge: the others could not respond.
+    """
     index = NodeIndex.of(circuit.nodes)
     size = np.nan_to_num(sizes(circuit.edges))
     table = circuit.nodes[["layer", "feature", "label", "frequency", "mean_activation"]].copy()
@@ -65,8 +75,45 @@ def degrees(circuit: Circuit) -> pd.DataFrame:
         table[f"{end}_residual"] = np.nan
     table["is_source"] = False
     table.loc[index.sources(traced_sources(circuit)), "is_source"] = True
-    table["is_target"] = table["layer"].isin(circuit.tests["target_layer"].unique())
+    alive = (circuit.nodes["n_firings"] > 0).to_numpy() | (table["in_degree"] > 0).to_numpy()
+    table["is_target"] = table["layer"].isin(circuit.tests["target_layer"].unique()) & alive
     return table
+
+
+def exposed(circuit: Circuit, end: str, rng: np.random.Generator, draws: int) -> Iterator[np.ndarray]:
+    """Degrees `[node]` without hubs: how many edges a latent would have by the tests that it took part in.
+
+    Out-degrees (`end` "out"): every test of a layer pair is an edge with the same chance, so that a source that was
+    tested more often has more. In-degrees: each source keeps its edges into a layer, which fall on any of the layer's
+    targets, so that a layer that more sources reach has more. Layer pairs keep their numbers of edges: depth makes no
+    hub.
+    """
+    index, layers = NodeIndex.of(circuit.nodes), 1 << 10
+    tests = circuit.tests.loc[circuit.tests["kind"] == "latent"]
+    source, layer = index.sources(tests), tests["target_layer"].to_numpy(np.int64)
+    key, edge_key = source * layers + layer, index.sources(circuit.edges) * layers + circuit.edges["target_layer"]
+    block, row = np.unique(key, return_inverse=True)
+    made = np.bincount(row, tests["n_tests"])
+    found = np.bincount(np.searchsorted(block, edge_key.to_numpy(np.int64)), minlength=len(block))
+    source, layer = np.divmod(block, layers)
+    nodes = circuit.nodes["layer"].to_numpy(np.int64)
+    if end == "out":
+        pair = np.unique(nodes[source] * layers + layer, return_inverse=True)[1]
+        chance = np.bincount(pair, found)[pair] / np.maximum(np.bincount(pair, made)[pair], 1)
+        for _ in range(draws):
+            drawn = rng.binomial(np.maximum(made, found).astype(np.int64), np.minimum(chance, 1))
+            yield np.bincount(source, drawn, minlength=index.n_nodes)
+        return
+    is_target = degrees(circuit)["is_target"].to_numpy()
+    reached = [(np.flatnonzero(is_target & (nodes == v)), np.sort(found[layer == v])) for v in np.unique(layer)]
+    for _ in range(draws):
+        degree = np.zeros(index.n_nodes)
+        for targets, edges in reached:
+            # Sources alike in their number of edges are drawn together.
+            for alike in np.array_split(edges, min(len(edges), _SOURCE_BINS)):
+                each = min(float(alike.mean()) / max(len(targets), 1), 1.0)
+                degree[targets] += rng.binomial(len(alike), each, len(targets))
+        yield degree
 
 
 def gini(values: np.ndarray) -> float:
@@ -129,10 +176,11 @@ QUESTION = Question(
     title="Hubs",
     function=hubs,
     figure="hubs",
-    marks="Share of latents with at least so many edges, uncapped, on logarithmic scales.",
+    marks="Share of the sources with at least so many edges out of them, and of the targets with so many into them; "
+    "uncapped, on logarithmic scales.",
     words={
-        "gini_out": "Gini of out-degrees",
-        "gini_in": "Gini of in-degrees",
+        "gini_out": "Gini of the sources' out-degrees",
+        "gini_in": "Gini of the targets' in-degrees",
         "explained_out": "out-degree explained by firing rate and activation (R²)",
         "explained_in": "in-degree explained by firing rate and activation (R²)",
         "tail_exponent": "power-law exponent of the out-degree tail",
