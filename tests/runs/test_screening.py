@@ -16,7 +16,8 @@ from scircuit._io import read_json
 from scircuit.cli.app import app
 from scircuit.errors import ScircuitError
 from scircuit.runs.outputs import config_of, run_logits
-from scircuit.runs.screen import ScreenOptions, score_table, validate
+from scircuit.runs.screen import score_table, validate
+from scircuit.runs.screen_options import ScreenOptions
 
 Refusal = Callable[..., str]
 

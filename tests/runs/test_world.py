@@ -15,7 +15,8 @@ from scircuit.analysis.answers import read_answers
 from scircuit.config_file import parse_config
 from scircuit.perturbation import on_target, open_screen
 from scircuit.runs.compare import compare
-from scircuit.runs.screen import ScreenOptions, score_table, validate
+from scircuit.runs.screen import score_table, validate
+from scircuit.runs.screen_options import ScreenOptions
 from scircuit.runs.stages import run
 
 pytestmark = [

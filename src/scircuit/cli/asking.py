@@ -6,7 +6,9 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from scircuit.cli.options import with_options
 from scircuit.errors import ScircuitError
+from scircuit.runs.screen_options import ScreenOptions
 
 if TYPE_CHECKING:
     from scircuit.analysis.given import Sources
@@ -147,6 +149,7 @@ def compare(
     typer.echo("\n".join([*found, str(folder / "index.html" if report else folder)]))
 
 
+@with_options(ScreenOptions)
 def validate(
     run: RunPath,
     screen: Annotated[
@@ -159,38 +162,7 @@ def validate(
     out: Annotated[
         Path | None, typer.Option("--out", metavar="DIR", help="Folder; by default RUN/validation/NAME.")
     ] = None,
-    perturbation: Annotated[
-        str | None, typer.Option(metavar="COLUMN", help="obs column of perturbations; by default detected.")
-    ] = None,
-    control: Annotated[
-        list[str] | None, typer.Option(metavar="LABEL", help="Label of unperturbed cells; by default detected.")
-    ] = None,
-    targets: Annotated[
-        Path | None,
-        typer.Option(metavar="TABLE", help="CSV with label, gene, where labels are not gene symbols."),
-    ] = None,
-    line_column: Annotated[
-        str | None, typer.Option(metavar="COLUMN", help="obs column of cell lines; by default detected.")
-    ] = None,
-    line: Annotated[
-        list[str] | None, typer.Option(metavar="NAME", help="Cell line to keep, or all to pool on purpose.")
-    ] = None,
-    batch_column: Annotated[
-        str | None, typer.Option(metavar="COLUMN", help="obs column of batches, or none; by default detected.")
-    ] = None,
-    batch: Annotated[list[str] | None, typer.Option(metavar="NAME", help="Batch to keep; by default all.")] = None,
-    genes: Annotated[
-        str | None, typer.Option(metavar="COLUMN", help="var column of gene symbols; by default detected.")
-    ] = None,
-    layer: Annotated[str | None, typer.Option(metavar="NAME", help="Layer to read instead of X.")] = None,
-    scale: Annotated[str | None, typer.Option(help="counts, normalised or log1p; by default detected.")] = None,
-    min_cells: Annotated[int, typer.Option(help="Leave out perturbations with fewer cells.", min=1)] = 30,
-    max_fall: Annotated[
-        float | None,
-        typer.Option(metavar="LFC", help="Keep perturbations whose own gene falls to this log2 fold change, as -0.5."),
-    ] = None,
-    method: Annotated[str, typer.Option(help="wilcoxon or pseudobulk (DESeq2).")] = "wilcoxon",
-    alpha: Annotated[float, typer.Option(help="A gene responds below this q.")] = 0.05,
+    options: ScreenOptions = ScreenOptions(),  # noqa: B008  frozen
     network: Annotated[
         list[str] | None,
         typer.Option(metavar="NAME", help="Direct regulation: collectri, encode_chipseq, or a file of yours."),
@@ -212,29 +184,9 @@ def validate(
     """
     from scircuit.runs import screen as screening
 
-    options = screening.ScreenOptions(
-        perturbation=perturbation, control=tuple(control or ()), targets=_targets(targets),
-        line=line_column or "detect", lines=tuple(line or ()),
-        batch=None if batch_column == "none" else batch_column or "detect", batches=tuple(batch or ()),
-        genes=genes, layer=layer, scale=scale, min_cells=min_cells, max_fall=max_fall, method=method, alpha=alpha,
-    )  # fmt: skip
     folder = screening.validate(
         run, screen, out, truth=truth, options=options, profile=profile, network=network or (), deletion=deletion,
         logits=logits, model_cells=model_cells, draws=draws, seed=seed,
     )  # fmt: skip
     typer.echo(screening.score_table(folder).to_string(index=False))
     typer.echo("\n".join([*screening.sentences(folder), str(folder)]))
-
-
-def _targets(path: Path | None) -> Mapping[str, str] | None:
-    """Label -> gene from a table."""
-    if path is None:
-        return None
-    import pandas as pd
-
-    if not path.is_file():
-        raise ScircuitError(f"{path} does not exist; give a CSV with the columns label and gene.")
-    table = pd.read_csv(path, dtype=str)
-    if not {"label", "gene"} <= set(table):
-        raise ScircuitError(f"{path} has the columns {', '.join(map(str, table.columns))}; it needs label and gene.")
-    return dict(zip(table["label"], table["gene"], strict=True))

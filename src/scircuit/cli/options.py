@@ -1,11 +1,14 @@
 """Arguments that several commands share, and the config as they change it."""
 
+from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 if TYPE_CHECKING:
+    from dataclasses import Field
+
     from scircuit.config import RunConfig
 
 ConfigPath = Annotated[Path, typer.Argument(metavar="CONFIG", help="TOML file of the run (see `scircuit init`).")]
@@ -32,3 +35,49 @@ def read_config(config: Path, out: Path | None, memory: str | None = None, accep
     if accept:
         loaded = replace(loaded, trace=replace(loaded.trace, accept_approximation=True))
     return loaded if out is None else replace(loaded, out=str(out))
+
+
+def with_options(group: type) -> Callable[[Callable[..., None]], Callable[..., None]]:
+    """Let a command that takes a dataclass as `options` take one option per field of it that has a help instead.
+
+    Field metadata: `help, metavar, min`, `flag` (its name on the command line) and `read` (from text to the value).
+    """
+    import inspect
+    from dataclasses import fields
+    from functools import wraps
+    from typing import get_type_hints
+
+    shown = [field for field in fields(group) if "help" in field.metadata]
+    hints = get_type_hints(group)
+
+    def parameter(field: "Field[Any]") -> inspect.Parameter:
+        about, many = field.metadata, isinstance(field.default, tuple)
+        kind: Any = list[str] if many else str if about["read"] else hints[field.name]
+        flags = [about["flag"] or "--" + field.name.replace("_", "-")]
+        option = typer.Option(*flags, metavar=about["metavar"], help=about["help"], min=about["min"])
+        default = None if many else field.default
+        hint = Annotated[kind | None if default is None else kind, option]
+        return inspect.Parameter(field.name, inspect.Parameter.KEYWORD_ONLY, default=default, annotation=hint)
+
+    def value(field: "Field[Any]", given: Any) -> Any:
+        if isinstance(field.default, tuple):
+            return tuple(given or ())
+        read = field.metadata["read"]
+        return given if read is None or given is None else read(given)
+
+    def decorate(command: Callable[..., None]) -> Callable[..., None]:
+        @wraps(command)
+        def run(**given: Any) -> None:
+            own = {field.name: value(field, given.pop(field.name)) for field in shown}
+            command(**given, options=group(**own))
+
+        before = [
+            p.replace(kind=inspect.Parameter.KEYWORD_ONLY) for p in inspect.signature(command).parameters.values()
+        ]
+        place = [p.name for p in before].index("options")
+        after = [*before[:place], *map(parameter, shown), *before[place + 1 :]]
+        run.__signature__ = inspect.Signature(after)  # type: ignore[attr-defined]
+        run.__annotations__ = {p.name: p.annotation for p in after}
+        return run
+
+    return decorate

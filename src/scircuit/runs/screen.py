@@ -2,7 +2,7 @@
 
 import logging
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -23,9 +23,7 @@ from scircuit.perturbation import (
     Truth,
     Validation,
     differential_expression,
-    effective,
     on_target,
-    open_screen,
     predict_from_loadings,
     predict_from_logits,
     truth_from_effects,
@@ -39,6 +37,7 @@ from scircuit.published.profiles import profile as named_profile
 from scircuit.published.screen import PublishedScreen
 from scircuit.report.screens import RECORD
 from scircuit.runs.conditions import need_circuit, read_table
+from scircuit.runs.screen_options import ScreenOptions
 
 log = logging.getLogger(__name__)
 LOGITS = "trace/logits.parquet"
@@ -49,53 +48,6 @@ POOLED = "pooled pairs"
 """Stratum of the published sign accuracy in the table of scores."""
 _POOLED_TABLE = "pooled.parquet"
 _FORMAT = 2
-
-
-@dataclass(frozen=True)
-class ScreenOptions:
-    """How a screen is read and tested; names as in `scircuit.perturbation.open_screen`.
-
-    Attributes
-    ----------
-    perturbation, control, line, lines, batch, batches, genes, layer, scale, min_cells
-        Of `open_screen`: columns and labels, which cells are kept.
-    targets : mapping
-        Label -> gene, where labels are not gene symbols.
-    max_fall : float or None
-        Keep only perturbations whose own gene falls to this log2 fold change or below; None keeps all.
-    method : str
-        `wilcoxon` or `pseudobulk`.
-    alpha, min_abs_log2_fold_change : float
-        When a gene responds.
-    """
-
-    perturbation: str | None = None
-    control: tuple[str, ...] = ()
-    targets: Mapping[str, str] | None = None
-    line: str | None = "detect"
-    lines: tuple[str, ...] = ()
-    batch: str | None = "detect"
-    batches: tuple[str, ...] = ()
-    genes: str | None = None
-    layer: str | None = None
-    scale: str | None = None
-    min_cells: int = 30
-    max_fall: float | None = None
-    method: str = "wilcoxon"
-    alpha: float = 0.05
-    min_abs_log2_fold_change: float = 0.0
-
-    def open(self, path: str | Path) -> Screen:
-        """The screen with these columns, lines and batches; perturbations that do not work are left out last."""
-        lines: Any = None
-        if self.lines:
-            lines = "all" if self.lines == ("all",) else list(self.lines)
-        screen = open_screen(
-            path, perturbation=self.perturbation, control=list(self.control) or None, targets=self.targets,
-            line=self.line, lines=lines, batch=self.batch, batches=list(self.batches) or None, genes=self.genes,
-            layer=self.layer, scale=self.scale, min_cells=self.min_cells,
-        )  # fmt: skip
-        return screen if self.max_fall is None else effective(screen, self.max_fall)
 
 
 def validate(

@@ -20,8 +20,8 @@ from scircuit.knowledge.choosing import disease_sets
 from scircuit.knowledge.registry import load_gene_sets
 from scircuit.published.definitions import PAPER
 from scircuit.published.screen import PublishedScreen
-from scircuit.runs.screen import ScreenOptions
 from scircuit.runs.screen import validate as judge
+from scircuit.runs.screen_options import ScreenOptions
 from scircuit.study.config import StudyCondition, StudyConfig
 
 
