@@ -56,7 +56,8 @@ def with_options(group: type) -> Callable[[Callable[..., None]], Callable[..., N
         flags = [about["flag"] or "--" + field.name.replace("_", "-")]
         option = typer.Option(*flags, metavar=about["metavar"], help=about["help"], min=about["min"])
         default = None if many else field.default
-        hint = Annotated[kind | None if default is None else kind, option]
+        optional: Any = kind | None if default is None else kind
+        hint: Any = Annotated[optional, option]
         return inspect.Parameter(field.name, inspect.Parameter.KEYWORD_ONLY, default=default, annotation=hint)
 
     def value(field: "Field[Any]", given: Any) -> Any:

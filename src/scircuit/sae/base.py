@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from scircuit.errors import ScircuitError
-from scircuit.sae.latents import Latents
+from scircuit.sae.latents import Latents, concatenate
 
 ARCHITECTURES = ("topk", "signed_topk", "jumprelu", "standard")
 """How a dictionary chooses its active latents once trained. BatchTopK is a `jumprelu` after training."""
@@ -224,11 +224,7 @@ class LinearSAE(nn.Module):
     def encode(self, h: Tensor) -> Latents:
         """Active latents of residuals `[row, d_in]`, in chunks of rows so that memory stays bounded."""
         rows = max(1, _CHUNK_ELEMENTS // self.n_latents)
-        parts = [self._activate(self.pre_activations(chunk)) for chunk in h.split(rows)]
-        width = max(part.values.shape[1] for part in parts)
-        values = [functional.pad(part.values, (0, width - part.values.shape[1])) for part in parts]
-        indices = [functional.pad(part.indices, (0, width - part.indices.shape[1])) for part in parts]
-        return Latents(torch.cat(values), torch.cat(indices))
+        return concatenate([self._activate(self.pre_activations(chunk)) for chunk in h.split(rows)])
 
     def decode(self, latents: Latents) -> Tensor:
         """Reconstructed residuals `[row, d_in]`; gathers only the rows of `W_dec` that are active."""

@@ -1,9 +1,11 @@
 """`Latents`: sparse feature activations, the only form in which they travel."""
 
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import torch
 from torch import Tensor
+from torch.nn import functional
 
 
 class Latents(NamedTuple):
@@ -32,3 +34,11 @@ class Latents(NamedTuple):
     def column(self, latent: int) -> Tensor:
         """Activation of one latent at every row, `[row]`."""
         return torch.where(self.indices == latent, self.values, 0).sum(dim=1)
+
+
+def concatenate(parts: Sequence[Latents]) -> Latents:
+    """All rows one after another; narrower parts (fewer active latents) are filled up with zeros of latent 0."""
+    width = max(part.values.shape[1] for part in parts)
+    values = [functional.pad(part.values, (0, width - part.values.shape[1])) for part in parts]
+    indices = [functional.pad(part.indices, (0, width - part.indices.shape[1])) for part in parts]
+    return Latents(torch.cat(values), torch.cat(indices))

@@ -12,12 +12,8 @@ from scircuit.errors import ScircuitError
 from scircuit.models.base import FoundationModel
 from scircuit.models.stack import BlockStack
 from scircuit.tracing.fidelity import check_sample, compare, plain, sample_moments
+from scircuit.tracing.floor import uses_tf32
 from scircuit.tracing.setup import Setup
-
-
-def uses_tf32(device: torch.device) -> bool:
-    """Whether float32 products on this device are rounded to TensorFloat-32, with 10 bits of mantissa."""
-    return device.type == "cuda" and torch.backends.cuda.matmul.allow_tf32
 
 
 def is_reduced(model: FoundationModel) -> bool:

@@ -18,9 +18,11 @@ from scircuit.tracing.confirm import borderline, replace_rows
 from scircuit.tracing.distributed import run_units
 from scircuit.tracing.engines.interventions import Intervention
 from scircuit.tracing.fidelity import choose_context
+from scircuit.tracing.floor import record as floor_record
+from scircuit.tracing.floor import uses_tf32
 from scircuit.tracing.memory import BatchSize, fit
 from scircuit.tracing.parts import Part, Unit
-from scircuit.tracing.precision import is_reduced, precision_report, uses_tf32
+from scircuit.tracing.precision import is_reduced, precision_report
 from scircuit.tracing.settings import PERMISSIONS, RESOURCES, TraceSettings
 from scircuit.tracing.setup import Setup
 from scircuit.tracing.units import run_unit
@@ -87,7 +89,8 @@ def trace_setup(
 
     setup = fit(setup)
     size = BatchSize(setup.settings.tokens, setup.settings.score_bytes)
-    parts = out / "parts" / sha256_of(key, {name: getattr(setup.settings, name) for name in RESOURCES})[:16]
+    floor = floor_record(setup.model.dtype, setup.model.device)
+    parts = out / "parts" / sha256_of(key, floor, {name: getattr(setup.settings, name) for name in RESOURCES})[:16]
     report: dict[str, Any] = {"engine": setup.engine}
     if is_reduced(setup.model):
         report["precision_report"] = size.halving(setup, precision_report)
@@ -120,6 +123,7 @@ def trace_setup(
         "settings": asdict(setup.settings),
         "retention": setup.settings.retention,
         "kept_abs_d": setup.settings.kept_abs_d,
+        "floor": floor,
         "n_clean_forwards": tables.n_clean,
         "n_ablated_forwards": tables.n_ablated,
         "n_tests": int(tables.tests.loc[tables.tests["kind"] == "latent", "n_tests"].sum()),

@@ -4,7 +4,8 @@ Phases: (1) pack the jobs into chunks of sequences, each cell's clean sequence b
 that both sides meet the same kernels; (2) propagate a chunk from the source layer to the deepest target;
 (3) at each target layer gather the edited positions, encode the rows that changed, and subtract the clean
 activations, which are encoded once per cell. Rows of a null edit, and rows that are bit for bit the clean ones,
-are not encoded: their response is exactly 0. Of the deepest target only the rows that are read are computed.
+are not encoded: their response is exactly 0, as is one under the numerical floor. Of the deepest target only the rows
+that are read are computed.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
@@ -18,8 +19,9 @@ from scircuit.cells.batch import TokenBatch
 from scircuit.models.base import FoundationModel
 from scircuit.models.stack import BlockStack
 from scircuit.sae.base import SparseAutoencoder
-from scircuit.sae.latents import Latents
+from scircuit.sae.latents import Latents, concatenate
 from scircuit.tracing.engines.clean import CleanBatch, Job, touched
+from scircuit.tracing.floor import Floor, floors, in_float64
 
 
 class Responses(NamedTuple):
@@ -42,13 +44,11 @@ def accumulator(device: torch.device) -> tuple[torch.device, torch.dtype]:
 
 def mean_over_jobs(latents: Latents, job_of_row: Tensor, counts: Tensor, n_latents: int) -> Tensor:
     """Float64 `[job, latent]`: sum of the rows' activations per job over the job's number of positions."""
-    device, dtype = accumulator(latents.values.device)
-    out = torch.zeros(len(counts), n_latents, dtype=dtype, device=device)
-    # Device first: MPS knows no float64, not even on the way to the CPU.
-    values, indices = latents.values.to(device).to(dtype), latents.indices.to(device)
-    flat = job_of_row.to(device)[:, None] * n_latents + indices
+    values = in_float64(latents.values)
+    out = values.new_zeros(len(counts), n_latents)
+    flat = job_of_row.to(values.device)[:, None] * n_latents + latents.indices.to(values.device)
     out.view(-1).index_add_(0, flat.reshape(-1), values.reshape(-1))
-    return out / counts.to(device, dtype)[:, None]
+    return out / counts.to(values)[:, None]
 
 
 class _CleanReads:
@@ -100,6 +100,7 @@ def suffix_responses(
     size = max(2, tokens // clean.h.shape[1])
     reads = _CleanReads(clean, jobs)
     deepest = max(targets)
+    least = floors(saes, targets, clean.h.dtype)
     for numbers in pack(jobs, size):
         chunk = [jobs[n] for n in numbers]
         cells = sorted({job.cell for job in chunk})
@@ -121,7 +122,7 @@ def suffix_responses(
             else:
                 h = model.layer(layer, h, batch)
             if layer in targets:
-                yield _read(layer, h, saes[layer], numbers, chunk, acts, clean_row, at)
+                yield _read(layer, h, saes[layer], least[layer], numbers, chunk, acts, clean_row, at)
 
 
 def _only(model: BlockStack, layer: int, h: Tensor, batch: TokenBatch, positions: Sequence[Tensor]) -> Tensor:
@@ -137,6 +138,7 @@ def _read(
     layer: int,
     state: Tensor,
     sae: SparseAutoencoder,
+    floor: Floor,
     numbers: list[int],
     chunk: list[Job],
     acts: Tensor,
@@ -149,15 +151,16 @@ def _read(
     of_job = torch.repeat_interleave(torch.arange(len(chunk)), counts).to(device)
     positions = torch.cat([job.edit.positions for job in chunk])
     rows = torch.tensor([clean_row[job.cell] for job in chunk], device=device)
-    edited = state[of_job + len(clean_row), positions]
-    changed = (edited != state[rows[of_job], positions]).any(dim=1) & acts[of_job]
+    edited, at_rest = state[of_job + len(clean_row), positions], state[rows[of_job], positions]
+    changed = (edited != at_rest).any(dim=1) & acts[of_job]
 
     parts = [reads.at(j.cell, layer, state[clean_row[j.cell]], sae, j.edit.positions) for j in chunk]
-    before = Latents(torch.cat([p.values for p in parts]), torch.cat([p.indices for p in parts]))
+    before = concatenate(parts)
     before_mean = mean_over_jobs(before, of_job, counts, sae.n_latents)
     delta = torch.zeros_like(before_mean)
     if bool(changed.any()):
         after = sae.encode(edited[changed])
         delta = mean_over_jobs(after, of_job[changed], counts, sae.n_latents)
         delta -= mean_over_jobs(before.rows(changed), of_job[changed], counts, sae.n_latents)
+        delta = floor.apply(delta, at_rest, of_job)
     return Responses(layer, np.array(numbers), delta, before_mean)

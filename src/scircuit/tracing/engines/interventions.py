@@ -53,7 +53,7 @@ class Firings:
         self.values = latents.values[row, slot][order]
         live, counts = feature[order].unique_consecutive(return_counts=True)
         stops = counts.cumsum(0).tolist()
-        starts = [0, *stops[:-1]]
+        starts = [0, *stops][:-1]
         self._span = {int(f): slice(a, b) for f, a, b in zip(live.tolist(), starts, stops, strict=True)}
 
     def __contains__(self, feature: int) -> bool:

@@ -9,7 +9,7 @@ the first layer above the source and drops only the paths that leave the edited 
 Phases, per cell: (1) choose the rows of each job and pack jobs into chunks of like size; (2) per layer, take the
 clean keys and values once; (3) per chunk, attention in two parts, over the shared clean keys without the rows' own
 columns and over each job's edited ones (`tracing.attention`); the MLP; (4) at target layers encode the edited rows
-and subtract the clean side.
+and subtract the clean side; what lies under the numerical floor is 0.
 """
 
 import math
@@ -30,6 +30,7 @@ from scircuit.sae.latents import Latents
 from scircuit.tracing.engines.attention import attend
 from scircuit.tracing.engines.clean import CleanBatch, Job, touched
 from scircuit.tracing.engines.exact import Responses, mean_over_jobs
+from scircuit.tracing.floor import Floor, floors
 
 
 @dataclass
@@ -80,6 +81,7 @@ def local_responses(
     """
     if not isinstance(model, BlockStack):
         raise ScircuitError(f"{model.name} does not show its keys and values, so only engine='exact' can trace it.")
+    least = floors(saes, targets, clean.h.dtype)
     of_cell: dict[int, list[int]] = {}
     for number, job in enumerate(jobs):
         of_cell.setdefault(job.cell, []).append(number)
@@ -98,7 +100,7 @@ def local_responses(
                 chunk.x = _propagate(block, chunk, k, v)
             h = block.finish(h, block.merge(F.scaled_dot_product_attention(q[None], k[None], v[None])[0]))
             if layer in targets:
-                yield from _read(layer, saes[layer], h, read, chunks)
+                yield from _read(layer, saes[layer], least[layer], h, read, chunks)
 
 
 def _context(block: PostNormBlock, h: Tensor) -> Tensor:
@@ -165,7 +167,9 @@ def _propagate(block: PostNormBlock, chunk: _Chunk, k: Tensor, v: Tensor) -> Ten
     return block.finish(chunk.x, block.merge(context))
 
 
-def _read(layer: int, sae: SparseAutoencoder, h: Tensor, read: Tensor, chunks: Sequence[_Chunk]) -> Iterator[Responses]:
+def _read(
+    layer: int, sae: SparseAutoencoder, floor: Floor, h: Tensor, read: Tensor, chunks: Sequence[_Chunk]
+) -> Iterator[Responses]:
     """Phase 4: edited minus clean activations, averaged over each job's own positions."""
     clean = sae.encode(h[read])
     for chunk in chunks:
@@ -175,5 +179,6 @@ def _read(layer: int, sae: SparseAutoencoder, h: Tensor, read: Tensor, chunks: S
         before = mean_over_jobs(clean.rows(at), of_job, counts, sae.n_latents)
         after: Latents = sae.encode(chunk.x[chunk.read])
         delta = mean_over_jobs(after, of_job, counts, sae.n_latents) - before
+        delta = floor.apply(delta, h[position], of_job)
         delta = torch.where(chunk.acts.to(delta.device)[:, None], delta, 0.0)
         yield Responses(layer, chunk.numbers, delta, before)

@@ -2,8 +2,8 @@
 
 The published procedure (arXiv 2603.01752): run the model, edit the residual stream after the
 source layer in passing, run on, encode every gene position of every later layer on both sides, subtract, and
-average over the positions that were edited. Attention is written out, as in the published code ("eager"),
-so that the oracle shares no fused kernel with the engines.
+average over the positions that were edited; what lies under the numerical floor (`tracing.floor`) is 0. Attention is
+written out, as in the published code ("eager"), so that the oracle shares no fused kernel with the engines.
 """
 
 import math
@@ -17,6 +17,7 @@ from scircuit.models.base import FoundationModel
 from scircuit.models.stack import BlockStack
 from scircuit.sae.base import SparseAutoencoder
 from scircuit.tracing.engines.interventions import Edit
+from scircuit.tracing.floor import Floor
 
 
 def forward(
@@ -67,5 +68,6 @@ def naive_response(
         z0 = sae.encode(before[target][0]).dense(sae.n_latents)
         z1 = sae.encode(after[target][0]).dense(sae.n_latents)
         difference = z1[edit.positions].double() - z0[edit.positions].double()
-        responses[target] = difference.mean(dim=0)
+        floor, at_rest = Floor.of(sae, before[target].dtype), before[target][0, edit.positions]
+        responses[target] = floor.apply(difference.mean(dim=0, keepdim=True), at_rest)[0]
     return responses

@@ -14,7 +14,8 @@ from torch import Tensor
 from scircuit.errors import ScircuitError
 from scircuit.models.stream import resume
 from scircuit.tracing.engines.clean import CleanBatch, Job, touched
-from scircuit.tracing.engines.exact import accumulator, pack
+from scircuit.tracing.engines.exact import pack
+from scircuit.tracing.floor import Floor, in_float64
 from scircuit.tracing.setup import Setup
 
 WHERE = ("active", "other", "all")
@@ -80,12 +81,12 @@ def readout(
         acts = touched(chunk).tolist()
         for layer, state in resume(model, h, clean.layer, batch, stop=max(layers)):
             if layer in layers:
-                read = _reader(setup, layer, what)
+                read, floor = _reader(setup, layer, what), _floor(setup, layer, what, h)
                 pairs = []
                 for n, job in enumerate(chunk):
                     at = _positions(clean.positions[job.cell], job.edit.positions, where)
                     copy = len(cells) + n if acts[n] else cells.index(job.cell)
-                    pairs.append(_compare(read, state[cells.index(job.cell), at], state[copy, at]))
+                    pairs.append(_compare(read, floor, state[cells.index(job.cell), at], state[copy, at]))
                 delta, before = (torch.stack(part) for part in zip(*pairs, strict=True))
                 yield Readout(layer, np.array(numbers), delta, before)
 
@@ -125,16 +126,26 @@ def _reader(setup: Setup, layer: int, what: str) -> Callable[[Tensor], Tensor]:
     return lambda h: sae.encode(h).dense(sae.n_latents)
 
 
-def _compare(read: Callable[[Tensor], Tensor], before: Tensor, after: Tensor) -> tuple[Tensor, Tensor]:
+def _floor(setup: Setup, layer: int, what: str, h: Tensor) -> Floor | None:
+    """The numerical floor of what is read; None for logits, whose head may be anything."""
+    if what == "logits":
+        return None
+    return Floor.of_residual(h.dtype, h.device) if what == "embedding" else Floor.of(setup.saes[layer], h.dtype)
+
+
+def _compare(
+    read: Callable[[Tensor], Tensor], floor: Floor | None, before: Tensor, after: Tensor
+) -> tuple[Tensor, Tensor]:
     """Mean change and mean clean value over rows; rows that are bit for bit the same change nothing."""
     changed = (before != after).any(dim=1)
-    clean = _sum(read, before)
-    delta = _sum(read, after[changed]) - _sum(read, before[changed]) if bool(changed.any()) else clean * 0.0
     n = len(before) or float("nan")
-    return delta / n, clean / n
+    clean = _sum(read, before) / n
+    if not bool(changed.any()):
+        return clean * 0.0, clean
+    delta = (_sum(read, after[changed]) - _sum(read, before[changed])) / n
+    return delta if floor is None else floor.apply(delta[None], before)[0], clean
 
 
 def _sum(read: Callable[[Tensor], Tensor], rows: Tensor) -> Tensor:
-    device, dtype = accumulator(rows.device)
-    parts = [read(part).to(device).to(dtype).sum(dim=0) for part in rows.split(_ROWS)]
+    parts = [in_float64(read(part)).sum(dim=0) for part in rows.split(_ROWS)]
     return torch.stack(parts).sum(dim=0)

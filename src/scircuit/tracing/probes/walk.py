@@ -20,6 +20,7 @@ from torch import Tensor
 from scircuit.cells.batch import TokenBatch
 from scircuit.sae.base import SparseAutoencoder
 from scircuit.sae.latents import Latents
+from scircuit.tracing.floor import Floor, in_float64
 from scircuit.tracing.setup import Setup
 
 
@@ -100,16 +101,17 @@ def _edited(state: State, sae: SparseAutoencoder, genes: Tensor, steps: Sequence
 def mean_change(sae: SparseAutoencoder, state: State, positions: Tensor, copies: Sequence[int]) -> Tensor:
     """Activation of some copies minus that of the clean cell, mean over `positions`: float64 `[copy, latent]`.
 
-    Exactly 0 for a copy that is the clean cell.
+    Exactly 0 for a copy that is the clean cell, and under the numerical floor.
     """
     sequences, row = np.unique([0, *state.of_copy[list(copies)]], return_inverse=True)
     h = state.h[sequences.tolist()][:, positions]
     latents: Latents = sae.encode(h.flatten(0, 1))
-    dense = torch.zeros(len(h), sae.n_latents, dtype=torch.float64)
+    values = in_float64(latents.values).cpu()
+    dense = values.new_zeros(len(h), sae.n_latents)
     of_row = torch.arange(len(h)).repeat_interleave(len(positions))
     flat = of_row[:, None] * sae.n_latents + latents.indices.cpu()
-    dense.view(-1).index_add_(0, flat.reshape(-1), latents.values.cpu().double().reshape(-1))
-    change = (dense - dense[0]) / len(positions)
+    dense.view(-1).index_add_(0, flat.reshape(-1), values.reshape(-1))
+    change = Floor.of(sae, h.dtype).apply((dense - dense[0]) / len(positions), h[0])
     # A sequence whose rows are the clean ones bit for bit changes nothing, wherever it stood in the batch.
     same = (h == h[0]).flatten(1).all(dim=1).cpu()
     return torch.where(same[:, None], 0.0, change)[torch.from_numpy(row[1:])]
