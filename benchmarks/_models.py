@@ -15,8 +15,7 @@ from scircuit.models.base import FoundationModel
 from scircuit.models.geneformer import Geneformer
 from scircuit.models.load import load_model
 from scircuit.models.stack import BlockStack
-from scircuit.sae import LinearSAE
-from scircuit.sae.base import SaeConfig
+from scircuit.sae.base import LinearSAE, SaeConfig
 from scircuit.sae.topk import TopKSAE
 from scircuit.tracing.engines.clean import CleanBatch
 

@@ -6,7 +6,8 @@ import pytest
 import torch
 
 from scircuit.cells.batch import Role, TokenBatch
-from scircuit.sae import SaeConfig, TopKSAE
+from scircuit.sae.base import SaeConfig
+from scircuit.sae.topk import TopKSAE
 
 N_LAYERS, D_MODEL, N_GENES, N_LATENTS, K = 3, 8, 12, 20, 4
 

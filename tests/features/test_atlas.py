@@ -20,7 +20,9 @@ from scircuit.features.labels import label_features
 from scircuit.knowledge.gmt import packaged_programs
 from scircuit.models.load import load_model
 from scircuit.models.stream import gene_rows
-from scircuit.sae import SaeTraining, mix, train_saes
+from scircuit.sae.mixing import mix
+from scircuit.sae.settings import SaeTraining
+from scircuit.sae.training import train_saes
 
 SHARED = Path(__file__).resolve().parents[2].parent / "shared" / "data" / "scrna"
 

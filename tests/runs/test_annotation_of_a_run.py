@@ -1,7 +1,6 @@
 """What a config can ask of the atlas: networks, regulons, ranks, published rules, sources by name, any dictionaries."""
 
 from collections.abc import Callable
-from dataclasses import fields
 from pathlib import Path
 
 import numpy as np
@@ -11,13 +10,15 @@ import torch
 
 from scircuit._io import read_json
 from scircuit.circuits.circuit import Circuit
-from scircuit.config import RunConfig, SaeSection
+from scircuit.config import RunConfig
 from scircuit.config_file import load_config
 from scircuit.errors import ScircuitError
 from scircuit.knowledge import registry
 from scircuit.published.annotation import label_as_published
 from scircuit.runs.stages import run
-from scircuit.sae import JumpReLUSAE, SaeTraining, TopKSAE, load_saes
+from scircuit.sae.checkpoint import load_saes
+from scircuit.sae.jumprelu import JumpReLUSAE
+from scircuit.sae.topk import TopKSAE
 
 
 @pytest.fixture(autouse=True)
@@ -170,15 +171,6 @@ def test_leiden_without_its_packages_is_refused_at_once(configured, monkeypatch:
     with pytest.raises(ScircuitError, match=r"pip install 'scircuit\[leiden\]'"):
         run(config)
     assert not Path(config.out).exists()
-
-
-def test_every_setting_of_training_is_in_the_config() -> None:
-    """With the defaults of `SaeTraining`, but for the size of the buffer and the seeds, which are the run's."""
-    section, training = SaeSection(), SaeTraining()
-    names = {f.name for f in fields(SaeTraining)}
-    assert names - {f.name for f in fields(SaeSection)} == {"seed", "order_seed"}
-    for name in names - {"seed", "order_seed", "buffer_rows"}:
-        assert getattr(section, name) == getattr(training, name), name
 
 
 @pytest.mark.parametrize(

@@ -15,8 +15,8 @@ from scircuit.features.detectors import one_gene_shares
 from scircuit.models.load import load_model
 from scircuit.models.stream import gene_rows
 from scircuit.runs.stages import run
-from scircuit.sae import load_saes, one_gene_share, stability
-from scircuit.sae.stability import top_gene_share
+from scircuit.sae.checkpoint import load_saes
+from scircuit.sae.stability import one_gene_share, stability, top_gene_share
 
 
 @pytest.fixture(scope="module")

@@ -72,7 +72,8 @@ def test_sae_of_another_model(project, geneformer_folder, finished, refusal) -> 
 def test_sae_of_another_width(project, geneformer_folder, finished, tmp_path, refusal) -> None:
     from dataclasses import replace
 
-    from scircuit.sae import LinearSAE, load_saes, save_saes
+    from scircuit.sae.base import LinearSAE
+    from scircuit.sae.checkpoint import load_saes, save_saes
 
     manifest = read_json(finished["geneformer"] / "out" / "saes" / "manifest.json")
     saes = load_saes(finished["geneformer"] / "out" / "saes")
@@ -199,11 +200,10 @@ def test_wrong_settings(project, geneformer_folder, refusal, line: str, says: st
 
 def test_a_threshold_above_the_usual_one_is_traced_for(project, geneformer_folder) -> None:
     from scircuit.config_file import load_config
-    from scircuit.runs.inputs import trace_settings
 
     for text, retention in (("0.2", 0.2), ("0.01", 0.05), ('"null"', 0.05)):
         folder = project(geneformer_folder, edit=lambda t, text=text: t.replace('max_q = "null"', f"max_q = {text}"))
-        assert trace_settings(load_config(folder / "run.toml")).retention == retention
+        assert load_config(folder / "run.toml").trace.retention == retention
 
 
 def test_broken_toml_and_missing_config(tmp_path: Path, refusal) -> None:

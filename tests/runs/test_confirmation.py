@@ -17,10 +17,9 @@ from scircuit.config_file import load_config
 from scircuit.errors import ScircuitError
 from scircuit.models.load import load_model
 from scircuit.runs.confirmation import some_sources
-from scircuit.runs.inputs import trace_settings
 from scircuit.runs.stages import run
 from scircuit.runs.tokens import split_cells
-from scircuit.sae import load_saes
+from scircuit.sae.checkpoint import load_saes
 from scircuit.stats.multiple import benjamini_hochberg
 from scircuit.tracing import tracer
 from scircuit.tracing.replicate import replicate
@@ -46,7 +45,7 @@ def done(finished: dict[str, Path]) -> Finished:
     store = TokenStore.read(out / "tokens")
     cells = store.subset(split_cells(store, "confirmation"))
     model = load_model(config.model.source, device="cpu")
-    return Finished(out, model, load_saes(out / "saes"), cells, Circuit.read(out / "circuit"), trace_settings(config))
+    return Finished(out, model, load_saes(out / "saes"), cells, Circuit.read(out / "circuit"), config.trace)
 
 
 def test_every_edge_has_the_row_that_a_whole_trace_of_those_cells_gives(done: Finished, tmp_path: Path) -> None:

@@ -114,7 +114,7 @@ def test_unused_splits_may_be_empty() -> None:
 
 
 def test_the_template_may_be_followed_by_data_sets(tmp_path: Path) -> None:
-    from scircuit.config_template import template
+    from scircuit.config_file import template
 
     file = tmp_path / "run.toml"
     file.write_text(template() + '\n[[sae.mix]]\nname = "a"\nweight = 2\nn_per = {lung = 5}\nstratify = ["tissue"]\n')

@@ -7,8 +7,9 @@ from scipy.optimize import linear_sum_assignment
 from sklearn.metrics.pairwise import cosine_similarity
 
 from scircuit.errors import ScircuitError
-from scircuit.sae import Latents, as_sae, as_saes, one_gene_share, stability, top_gene_share
-from scircuit.sae.adapter import ForeignSAE, sae_fingerprint
+from scircuit.sae.adapter import ForeignSAE, as_sae, as_saes, sae_fingerprint
+from scircuit.sae.latents import Latents
+from scircuit.sae.stability import one_gene_share, stability, top_gene_share
 
 from .test_encode import D, F, SaeConfig, TopKSAE, weights
 

@@ -8,7 +8,10 @@ from safetensors.torch import load_file, save_file
 
 from scircuit._io import write_json
 from scircuit.errors import ScircuitError
-from scircuit.sae import JumpReLUSAE, SaeConfig, TopKSAE, load_saes, read_manifest, save_saes
+from scircuit.sae.base import SaeConfig
+from scircuit.sae.checkpoint import load_saes, read_manifest, save_saes
+from scircuit.sae.jumprelu import JumpReLUSAE
+from scircuit.sae.topk import TopKSAE
 
 D, F, K = 12, 40, 5
 MODEL = {"model": "geneformer-mini", "model_fingerprint": "a" * 64, "protocol": "official"}

@@ -7,16 +7,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from scircuit.errors import ScircuitError
-from scircuit.sae import (
-    JumpReLUSAE,
-    Latents,
-    QualityAccumulator,
-    SaeConfig,
-    SparseAutoencoder,
-    TopKSAE,
-    loss_recovered,
-)
 from scircuit.sae import base as sae_base
+from scircuit.sae.base import SaeConfig, SparseAutoencoder
+from scircuit.sae.jumprelu import JumpReLUSAE
+from scircuit.sae.latents import Latents
+from scircuit.sae.metrics import QualityAccumulator, loss_recovered
+from scircuit.sae.topk import TopKSAE
 
 D, F = 10, 32
 

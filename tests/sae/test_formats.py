@@ -10,8 +10,8 @@ from torch import nn
 from torch.nn.functional import linear, relu
 
 from scircuit.errors import ScircuitError
-from scircuit.sae import read_sae, read_saes, require_traceable
-from scircuit.sae.readers import detect
+from scircuit.sae.base import require_traceable
+from scircuit.sae.readers import detect, read_sae, read_saes
 
 D, F, K = 8, 24, 5
 

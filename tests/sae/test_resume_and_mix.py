@@ -7,9 +7,11 @@ import pytest
 import torch
 
 from scircuit.errors import ScircuitError
-from scircuit.sae import SaeTraining, mix, train_many, train_saes
 from scircuit.sae import training as sae_training
 from scircuit.sae.buffer import Position, ShuffleBuffer
+from scircuit.sae.mixing import mix
+from scircuit.sae.settings import SaeTraining
+from scircuit.sae.training import train_many, train_saes
 
 from .streams import residuals, stream_of
 

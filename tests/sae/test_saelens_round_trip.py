@@ -5,7 +5,12 @@ import json
 import pytest
 import torch
 
-from scircuit.sae import JumpReLUSAE, SaeConfig, TopKSAE, as_sae, read_sae, save_saes
+from scircuit.sae.adapter import as_sae
+from scircuit.sae.base import SaeConfig
+from scircuit.sae.checkpoint import save_saes
+from scircuit.sae.jumprelu import JumpReLUSAE
+from scircuit.sae.readers import read_sae
+from scircuit.sae.topk import TopKSAE
 
 sae_lens = pytest.importorskip("sae_lens", reason="sae-lens is not installed")
 

@@ -5,8 +5,8 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from scircuit.sae import SaeTraining
 from scircuit.sae.selection import batch_top_k, jump_relu, step_function, top_k
+from scircuit.sae.settings import SaeTraining
 from scircuit.sae.stack import Stack
 
 

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import torch
 
-from scircuit.sae import load_saes
+from scircuit.sae.checkpoint import load_saes
 
 STORED = Path(__file__).parent / "stored" / "format_1"
 

@@ -7,9 +7,11 @@ import pytest
 import torch
 
 from scircuit.errors import ScircuitError
-from scircuit.sae import SaeTraining, TopKSAE, train_saes
 from scircuit.sae.buffer import ShuffleBuffer
+from scircuit.sae.settings import SaeTraining
 from scircuit.sae.stack import Stack
+from scircuit.sae.topk import TopKSAE
+from scircuit.sae.training import train_saes
 
 from .streams import planted, residuals, stream_of
 
@@ -117,7 +119,7 @@ def test_bad_streams_are_refused():
     ("change", "message"),
     [
         ({"architecture": "gated"}, "choose one of topk"),
-        ({"k": 0}, "k is 0"),
+        ({"k": 0}, "k = 0 is out of range; it must be at least 1"),
         ({"lr": -1.0}, "lr is -1"),
         ({"warmup_share": 1.5}, "warmup_share"),
         ({"warmup_share": 0.6, "decay_share": 0.6}, "exceed 1"),

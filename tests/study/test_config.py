@@ -1,7 +1,7 @@
 """A study's file: what it becomes, and what it refuses in one sentence."""
 
 import tomllib
-from dataclasses import fields, is_dataclass
+from dataclasses import fields
 from pathlib import Path
 
 import numpy as np
@@ -9,10 +9,12 @@ import pytest
 from typer.testing import CliRunner
 
 from scircuit._io import write_json
+from scircuit._settings import file_fields
 from scircuit.circuits.build import build_circuit
 from scircuit.circuits.synthetic import planted_circuit
 from scircuit.cli.app import app
 from scircuit.config import PROFILES, RunConfig
+from scircuit.config_file import SECTIONS
 from scircuit.errors import ScircuitError
 from scircuit.published.counts import condition_numbers
 from scircuit.published.numbers import published_numbers
@@ -143,11 +145,10 @@ def test_the_published_conditions():
 
 def test_own_template_explains_every_setting():
     text = template("own")
-    for section in fields(RunConfig):
-        if is_dataclass(section.default_factory):
-            assert f"[{section.name}]" in text
-            for setting in fields(section.default_factory):
-                assert f"# {setting.name} = " in text, f"{section.name}.{setting.name}"
+    for name in SECTIONS:
+        assert f"[{name}]" in text
+        for setting in file_fields(type(getattr(RunConfig(), name))):
+            assert f"# {setting.name} = " in text, f"{name}.{setting.name}"
     for section in (CompareSection, DiseaseSection, PerturbationSection):
         for setting in fields(section):
             assert f"{setting.name} = " in text, f"{section.__name__}.{setting.name}"

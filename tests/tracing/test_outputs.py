@@ -8,7 +8,7 @@ from scircuit.cells.batch import Role, TokenBatch
 from scircuit.errors import ScircuitError
 from scircuit.models.load import load_model
 from scircuit.models.stream import residuals, resume
-from scircuit.sae import LinearSAE
+from scircuit.sae.base import LinearSAE
 from scircuit.sae.settings import SaeTraining
 from scircuit.sae.training import train_saes
 from scircuit.tracing.probes.outputs import (

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from scircuit._settings import check_ranges, ranged
 from scircuit.circuits.schema import GRADES
 from scircuit.errors import ScircuitError
 from scircuit.stats.multiple import benjamini_hochberg
@@ -38,38 +39,27 @@ class EdgeRule:
     """Which tests are edges, and of which grade.
 
     An edge is *reproducible*: |d| > min_abs_d, consistency > min_consistency, q < max_q, all strict. It is *sizeable*
-    where the near end of the interval of its mean response exceeds `min_effect_sd` clean SD of the target, and
-    *specific* where it also beats the decoys (`circuits.specificity`).
-
-    Attributes
-    ----------
-    min_abs_d : float
-        Threshold on |Cohen's d| (mean / sd over the cells in which the source fires).
-    min_consistency : float
-        Threshold on the share of cells that agree in sign.
-    max_q : float or None
-        Threshold on the Benjamini-Hochberg q-value; None asks for no significance at all.
-    min_nonzero : int
-        Fewest cells with a non-zero response.
-    consistency : str
-        `nonzero` (zeros abstain) or `zero_as_negative` (the published rule).
-    top_k : int or None
-        Keep only the k largest |d| of each source and target layer; None keeps all.
-    min_effect_sd : float or None
-        Floor on the near end of the 95 % interval of the mean response, in SD of the target's clean activation over
-        the cells and positions where the source fires; None makes no claim of size.
-    max_q_specific : float or None
-        Threshold on the target-decoy q; None makes no claim of specificity.
+    where the near end of the 95 % interval of its mean response exceeds `min_effect_sd` clean SD of the target (over
+    the cells and positions where the source fires), and *specific* where it also beats the decoys
+    (`circuits.specificity`). A file writes None as null.
     """
 
-    min_abs_d: float = 0.5
-    min_consistency: float = 0.7
+    min_abs_d: float = ranged(0.5, 0)
+    """|Cohen's d| must exceed this (mean / SD of the response over the cells in which the source fires)."""
+    min_consistency: float = ranged(0.7, 0, 1)
+    """Share of responding cells that agree in sign must exceed this."""
     max_q: float | None = 0.05
-    min_nonzero: int = 10
+    """Benjamini-Hochberg q over all tests must be below this; null for no test."""
+    min_nonzero: int = ranged(10, 0)
+    """Fewest cells that respond."""
     consistency: str = "nonzero"
+    """nonzero (cells without response abstain) or zero_as_negative (the published rule)."""
     top_k: int | None = None
-    min_effect_sd: float | None = 0.1
+    """Keep the k strongest per source and layer; null keeps all."""
+    min_effect_sd: float | None = ranged(0.1, 0)
+    """Sizeable: the near end of the interval of the mean response, in clean SD of the target; null asks no size."""
     max_q_specific: float | None = 0.05
+    """Specific: target-decoy q must be below this; null asks no specificity."""
 
     def __post_init__(self) -> None:
         if self.consistency not in VOTES:
@@ -80,9 +70,7 @@ class EdgeRule:
             raise ScircuitError(f"max_q_specific is {self.max_q_specific}; give a rate in (0, 1], or None to ask none.")
         if self.max_q_specific is not None and self.min_effect_sd is None:
             raise ScircuitError("max_q_specific needs a floor of size; give min_effect_sd (0 if any size will do).")
-        for name in ("min_abs_d", "min_consistency", "min_nonzero", "min_effect_sd"):
-            if getattr(self, name) is not None and getattr(self, name) < 0:
-                raise ScircuitError(f"{name} is {getattr(self, name)}; give a number of at least 0.")
+        check_ranges(self)
         if self.top_k is not None and self.top_k < 1:
             raise ScircuitError(f"top_k is {self.top_k}; give at least 1, or None to keep every edge.")
 

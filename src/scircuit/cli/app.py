@@ -82,7 +82,7 @@ def init(
     Set at least cells.path (your .h5ad) and model.source (your checkpoint), then `scircuit run FILE`.
     """
     from scircuit._io import atomic
-    from scircuit.config_template import template
+    from scircuit.config_file import template
 
     if path.exists():
         raise ScircuitError(f"{path} exists already; choose another name or delete it.")

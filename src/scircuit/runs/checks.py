@@ -2,7 +2,6 @@
 
 from collections.abc import Sequence
 
-from scircuit.circuits.rule import EdgeRule
 from scircuit.config import RunConfig
 from scircuit.errors import ScircuitError
 from scircuit.features.coactivation import check_method
@@ -17,8 +16,6 @@ from scircuit.runs.inputs import (
     networks,
     open_saes,
     rule_of_annotation,
-    sae_training,
-    trace_settings,
 )
 from scircuit.tracing.memory import parse_memory
 
@@ -29,19 +26,17 @@ def check_inputs(config: RunConfig, model: FoundationModel) -> None:
     Raises
     ------
     ScircuitError
-        On dictionaries of another model, unreadable gene sets, layers the model has not, settings out of range, or the
+        On dictionaries of another model, unreadable gene sets, layers the model has not, or the
         local engine for a model whose layers cannot be looked into.
     """
     layers = check_layers(model, config.sae.layers or range(model.n_layers))
-    training = sae_training(config, config.seed)
     if config.sae.path:
         open_saes(config.sae.path, model, layers)
     else:
-        training.n_latents(model.d_model)
+        config.sae.n_latents(model.d_model)
     check_features(config)
     check_sources(config, layers)
     check_trace(config, model, layers)
-    EdgeRule(**vars(config.edges))
 
 
 def check_features(config: RunConfig) -> None:
@@ -74,9 +69,8 @@ def check_sources(config: RunConfig, layers: Sequence[int]) -> None:
 
 
 def check_trace(config: RunConfig, model: FoundationModel, layers: Sequence[int]) -> None:
-    """Refuse layers that cannot be read, an engine that the model does not allow, and settings out of range."""
-    settings = trace_settings(config)
-    if settings.engine == "local" and not isinstance(model, BlockStack):
+    """Refuse layers that cannot be read, an engine that the model does not allow, or a budget that is none."""
+    if config.trace.engine == "local" and not isinstance(model, BlockStack):
         raise ScircuitError(
             f"trace.engine = 'local' reads keys and values, which {model.name} does not show; use 'exact' or 'auto'."
         )
@@ -91,5 +85,5 @@ def check_trace(config: RunConfig, model: FoundationModel, layers: Sequence[int]
                 f"No target layer lies above source layer {source}; sources.layers must lie below layer "
                 f"{max(targets)}, the last that is read."
             )
-    if settings.memory is not None:
-        parse_memory(settings.memory)
+    if config.trace.memory is not None:
+        parse_memory(config.trace.memory)

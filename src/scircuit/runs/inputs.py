@@ -1,7 +1,6 @@
 """What a run reads from outside: model, cells, dictionaries, gene sets; all looked at before anything is written."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
@@ -9,7 +8,6 @@ import torch
 
 from scircuit.cells.files import open_cells
 from scircuit.cells.tokens import TokenStore
-from scircuit.circuits.rule import EdgeRule
 from scircuit.config import RunConfig
 from scircuit.errors import ScircuitError
 from scircuit.features.annotation import AnnotationRule
@@ -21,9 +19,9 @@ from scircuit.models.load import load_model
 from scircuit.models.stack import BlockStack
 from scircuit.published.annotation_rule import annotation_rule
 from scircuit.runs.run import RunFolder
-from scircuit.sae import LinearSAE, SaeTraining, load_saes, read_saes, require_traceable
-from scircuit.sae.checkpoint import MANIFEST
-from scircuit.tracing.settings import TraceSettings
+from scircuit.sae.base import LinearSAE, require_traceable
+from scircuit.sae.checkpoint import MANIFEST, load_saes
+from scircuit.sae.readers import read_saes
 from scircuit.tracing.setup import Setup
 
 
@@ -144,29 +142,9 @@ def rule_of_annotation(config: RunConfig, libraries: Sequence[GeneSets], linked:
     return annotation_rule(f.annotation, libraries, linked, **options)  # type: ignore[arg-type]
 
 
-def sae_training(config: RunConfig, seed: int) -> SaeTraining:
-    """How the run trains its dictionaries."""
-    names = {f.name for f in fields(SaeTraining)} & {f.name for f in fields(config.sae)}
-    return SaeTraining(**{name: getattr(config.sae, name) for name in names}, seed=seed)
-
-
 def listed(values: Sequence[int]) -> str:
     """Numbers for a sentence."""
     return ", ".join(map(str, values))
-
-
-PIPELINE_ONLY = ("n_cells", "interventions", "path_shares")
-"""Fields of the trace's section that are no settings of the tracer: they choose what it is given and what follows."""
-
-
-def trace_settings(config: RunConfig) -> TraceSettings:
-    """The trace's settings, with the thresholds near which an edge is confirmed and up to which tests are kept."""
-    e = config.edges
-    retention = max(TraceSettings.retention, min(e.max_q or 0.0, 1.0))
-    return TraceSettings(
-        **{k: v for k, v in vars(config.trace).items() if k not in PIPELINE_ONLY}, seed=config.seed,
-        rule=EdgeRule(**vars(e)), retention=retention,
-    )  # fmt: skip
 
 
 def open_setup(run: RunFolder) -> Setup:
@@ -179,4 +157,4 @@ def open_setup(run: RunFolder) -> Setup:
     """
     store, saes = TokenStore.read(run.need("tokens")), run.need("saes")
     model = open_model(run.config)
-    return Setup(model, open_saes(saes, model), store, settings=trace_settings(run.config))
+    return Setup(model, open_saes(saes, model), store, settings=run.config.trace)

@@ -1,7 +1,7 @@
 """Stage `saes`: dictionaries trained on one or several data sets, or read; measured on cells they never saw."""
 
 from collections.abc import Iterator, Mapping
-from dataclasses import asdict
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from scircuit._io import read_json
+from scircuit._settings import values_of
 from scircuit.cells.batch import TokenBatch
 from scircuit.cells.sampling import split_of
 from scircuit.cells.tokens import TokenStore
@@ -18,12 +19,16 @@ from scircuit.features.detectors import one_gene_shares
 from scircuit.features.quality import measure_quality
 from scircuit.models.base import FoundationModel
 from scircuit.models.stream import check_layers, gene_rows
-from scircuit.runs.inputs import check_belonging, is_ours, open_saes, sae_training
+from scircuit.runs.inputs import check_belonging, is_ours, open_saes
 from scircuit.runs.run import RunFolder
 from scircuit.runs.tokens import batch_size, drawn_cells, identity_of, mixed_stores, split_cells
-from scircuit.sae import LinearSAE, save_saes, stability, train_saes
+from scircuit.sae.base import LinearSAE
 from scircuit.sae.buffer import Stream
+from scircuit.sae.checkpoint import save_saes
 from scircuit.sae.mixing import mix
+from scircuit.sae.settings import SaeTraining
+from scircuit.sae.stability import stability
+from scircuit.sae.training import train_saes
 
 _CHECKPOINT = "training-{seed}.safetensors"
 
@@ -49,7 +54,7 @@ def run_saes(run: RunFolder, model: FoundationModel, store: TokenStore) -> dict[
         saes = _train(run, model, stores, layers, run.config.seed)
         data = _data(run, stores)
         n_train = sum(entry["n_train_cells"] for entry in data)
-        training = asdict(sae_training(run.config, run.config.seed))
+        training = values_of(s, SaeTraining)
         metadata = {"training": training, "n_train_cells": n_train, "data": data}
     held = drawn_cells(store, run.config, "catalogue", s.quality_cells, 5)
     metrics, sparsity = measure_quality(model, saes, store.batches(batch_size(store), cells=held), seed=run.config.seed)
@@ -153,7 +158,7 @@ def _train(
     stream = mix(streams, weights) if weights else streams["cells"]
     checkpoint = run.stage("saes") / _CHECKPOINT.format(seed=seed)
     return train_saes(
-        stream, model.d_model, layers, sae_training(run.config, seed), model.device, checkpoint=checkpoint,
+        stream, model.d_model, layers, replace(run.config.sae, seed=seed), model.device, checkpoint=checkpoint,
         checkpoint_every=run.config.sae.checkpoint_every,
     )  # fmt: skip
 

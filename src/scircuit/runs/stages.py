@@ -16,7 +16,7 @@ from scircuit.runs.ask import ask_run
 from scircuit.runs.checks import check_inputs
 from scircuit.runs.confirmation import run_confirmation
 from scircuit.runs.features import run_features
-from scircuit.runs.inputs import open_model, trace_settings
+from scircuit.runs.inputs import open_model
 from scircuit.runs.pairs import run_pairs
 from scircuit.runs.probe import run_paths
 from scircuit.runs.run import RunFolder
@@ -61,7 +61,7 @@ def _run(config: RunConfig, until: str, cluster: str | None) -> RunFolder:
         saes = run_saes(folder, model, store)
     if until == "train-sae":
         return folder
-    setup = Setup(model, saes, store, settings=trace_settings(config))
+    setup = Setup(model, saes, store, settings=config.trace)
     with folder.timed("features"):
         catalogue, terms = run_features(folder, setup)
     if until == "features":

@@ -12,7 +12,6 @@ from scircuit._io import atomic, read_json, sha256_of
 from scircuit.circuits.build import build_circuit
 from scircuit.circuits.circuit import Circuit
 from scircuit.circuits.grades import sentences
-from scircuit.circuits.rule import EdgeRule
 from scircuit.circuits.schema import GRADES, SOURCE
 from scircuit.circuits.sources import source_counts
 from scircuit.config import RunConfig
@@ -112,7 +111,7 @@ def run_circuit(run: RunFolder, model: FoundationModel, catalogue: Catalogue, te
     sources = tests.loc[tests["kind"] == "latent", SOURCE].set_axis(["layer", "feature"], axis=1)
     circuit = build_circuit(
         pd.read_parquet(source / "effects.parquet"), tests, label_ends(catalogue.features, sources), terms,
-        EdgeRule(**vars(c.edges)), provenance, pd.read_parquet(source / "scales.parquet"),
+        c.edges, provenance, pd.read_parquet(source / "scales.parquet"),
     )  # fmt: skip
     with atomic(folder / "sources.parquet") as path:
         source_counts(circuit.at(circuit.provenance["grade"])).to_parquet(path, index=False)

@@ -136,7 +136,7 @@ def read_manifest(root: str | Path) -> dict[str, Any]:
     if not (root / MANIFEST).exists():
         raise ScircuitError(
             f"{root} holds no {MANIFEST}; train SAEs into it with `scircuit train-sae`, or read dictionaries of "
-            "another origin with scircuit.sae.read_sae."
+            "another origin with scircuit.sae.readers.read_sae."
         )
     manifest = read_json(root / MANIFEST)
     version = manifest.get("format_version") if isinstance(manifest, dict) else None

@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 
+from scircuit._settings import check_ranges, derived, ranged
 from scircuit.errors import ScircuitError
 
 TRAINABLE = ("topk", "batchtopk", "jumprelu")
@@ -12,41 +13,41 @@ class SaeTraining:
     """How dictionaries are trained; the same values give the same weights, bit for bit, on the same machine."""
 
     architecture: str = "topk"
-    """topk (k per row), batchtopk (k per row on average; used as jumprelu afterwards) or jumprelu."""
-    expansion: int = 4
+    """topk (k per position), batchtopk (k per position on average; used as jumprelu afterwards) or jumprelu."""
+    expansion: int = ranged(4, 1)
     """Latents per dimension of the residual stream."""
-    k: int = 32
-    """Active latents per row: at most (topk), on average (batchtopk), or aimed at (jumprelu)."""
+    k: int = ranged(32, 1)
+    """Active latents per position: at most (topk), on average (batchtopk), or aimed at (jumprelu)."""
     matryoshka: tuple[float, ...] = ()
-    """Shares of the dictionary whose first latents must reconstruct on their own, e.g. 0.0625, 0.25; none: plain."""
-    n_steps: int = 2_000
-    """Optimiser steps; n_steps x batch_rows rows are seen per layer, and the data start again when they run out."""
-    batch_rows: int = 2_048
-    """Rows (positions of cells) per step and layer."""
-    buffer_rows: int = 32_768
-    """Rows per layer that are shuffled together; memory is n_layers x buffer_rows x d_model x 4 bytes."""
+    """Shares of the dictionary whose first latents must reconstruct on their own, e.g. [0.0625, 0.25]; none: plain."""
+    n_steps: int = ranged(2_000, 1)
+    """Optimiser steps of batch_rows positions per layer; the data start again when they run out."""
+    batch_rows: int = ranged(2_048, 1)
+    """Positions per step and layer."""
+    buffer_rows: int = ranged(65_536, 1)
+    """Positions per layer that are shuffled together; memory is n_layers x buffer_rows x d_model x 4 bytes."""
     lr: float | None = None
     """Learning rate of Adam; by default 1e-3 / sqrt(n_latents / 16384)."""
-    warmup_share: float = 0.05
+    warmup_share: float = ranged(0.05, 0, 1)
     """Share of the steps over which the learning rate rises from 0."""
-    decay_share: float = 0.2
+    decay_share: float = ranged(0.2, 0, 1)
     """Share of the steps, at the end, over which the learning rate falls to 0."""
     aux_k: int | None = None
     """Dead latents that reconstruct the remaining error (AuxK); by default half of d_model."""
     aux_coefficient: float = 1 / 32
     """Weight of the AuxK loss; 0 leaves dead latents dead."""
-    dead_after_rows: int = 50_000
-    """A latent that has not fired for so many rows counts as dead."""
+    dead_after_rows: int = ranged(50_000, 1)
+    """A latent that has not fired for so many positions counts as dead."""
     sparsity_coefficient: float = 1.0
     """jumprelu only: weight of (L0 / k - 1)^2."""
     bandwidth: float = 0.1
     """jumprelu only: width of the window around the threshold that passes gradients, in units of the scaled input."""
     bf16: bool = False
-    """Forward pass in bfloat16 (parameters stay float32): faster on GPUs that have it."""
-    seed: int = 0
+    """Forward pass of the training in bfloat16 (parameters stay float32): faster on GPUs that have it."""
+    seed: int = derived(0)
     """Seed of the initial weights."""
-    order_seed: int = 0
-    """Seed of the order in which rows are drawn from the buffer."""
+    order_seed: int = derived(0)
+    """Seed of the order in which positions are drawn from the buffer."""
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "matryoshka", tuple(self.matryoshka))
@@ -54,14 +55,9 @@ class SaeTraining:
             raise ScircuitError(
                 f"unknown SAE architecture {self.architecture!r}; choose one of {', '.join(TRAINABLE)}."
             )
-        for name in ("expansion", "k", "n_steps", "batch_rows", "buffer_rows", "dead_after_rows"):
-            if getattr(self, name) < 1:
-                raise ScircuitError(f"SAE training: {name} is {getattr(self, name)}; it must be at least 1.")
+        check_ranges(self)
         if self.lr is not None and not self.lr > 0:
             raise ScircuitError(f"SAE training: lr is {self.lr}; it must be positive.")
-        for name in ("warmup_share", "decay_share"):
-            if not 0 <= getattr(self, name) <= 1:
-                raise ScircuitError(f"SAE training: {name} is {getattr(self, name)}; it must lie in [0, 1].")
         if self.warmup_share + self.decay_share > 1:
             raise ScircuitError("SAE training: warmup_share and decay_share exceed 1 together; lower one of them.")
         if self.buffer_rows < self.batch_rows:

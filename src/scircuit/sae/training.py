@@ -8,7 +8,6 @@ stream is run again from the start of its epoch up to the rows that were in the 
 import json
 import logging
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -19,6 +18,7 @@ from torch import Tensor
 
 from scircuit._io import atomic
 from scircuit._progress import progress
+from scircuit._settings import values_of
 from scircuit.errors import ScircuitError
 from scircuit.sae.base import LinearSAE
 from scircuit.sae.buffer import Position, ShuffleBuffer, Stream
@@ -170,7 +170,7 @@ def _describe(reports: Sequence[StepReport]) -> str:
 
 
 def _identity(d_in: int, layers: Sequence[int], configs: Mapping[str, SaeTraining]) -> dict[str, Any]:
-    settings = {name: json.loads(json.dumps(asdict(config))) for name, config in configs.items()}
+    settings = {name: json.loads(json.dumps(values_of(config, SaeTraining))) for name, config in configs.items()}
     return {"d_in": d_in, "layers": list(layers), "settings": settings}
 
 

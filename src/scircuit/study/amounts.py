@@ -12,7 +12,6 @@ import numpy as np
 import torch
 
 from scircuit.config import DataSection, RunConfig
-from scircuit.runs.inputs import sae_training, trace_settings
 from scircuit.sae.base import LinearSAE
 from scircuit.study.calibration import Pace, layer_madds, quality_layers
 from scircuit.study.shapes import RandomModel, Shape, random_cells
@@ -84,7 +83,7 @@ def training(run: RunConfig, shape: Shape, sizes: Sizes, pace: Pace) -> Load:
     # A first epoch that fits stays in the buffer, and the model is not run again.
     passed = n_train if rows <= capacity else math.ceil(blocks * capacity / sizes.length)
     deep = max(layers) + 1
-    d, n_latents = shape.d_model, sae_training(run, run.seed).n_latents(shape.d_model)
+    d, n_latents = shape.d_model, run.sae.n_latents(shape.d_model)
     parameters = len(layers) * (2 * d * n_latents + n_latents + d) * 4
     seconds = (
         passed * deep * pace.forward
@@ -172,7 +171,7 @@ def tracing(
     sources = {layer: range(run.sources.n if run.sources.rule != "all" else saes[0].n_latents) for layer in targets_of}
     cells = random_cells(model, 1, sizes.length)
     memory = plan_memory(
-        Setup(model, saes, cells, sources, targets_of, trace_settings(run)).by(_engine(run), run.trace.context_rows)
+        Setup(model, saes, cells, sources, targets_of, run.trace).by(_engine(run), run.trace.context_rows)
     )
     d, n_latents = shape.d_model, saes[0].n_latents
     whole = weights(shape) + len(layers) * 2 * d * n_latents * 4
@@ -241,7 +240,7 @@ def _madds(
     batch = _Sized(np.array([length]))
     clean = CleanBatch(batch, layer, torch.empty(1, length, shape.d_model, device="meta"), [], [])  # type: ignore[arg-type]
     every = dict.fromkeys([layer, *targets], sae)
-    settings = trace_settings(run)
+    settings = run.trace
     if _engine(run) == "exact":
         madds = exact_madds(model, every, clean, jobs, targets, tokens=settings.tokens)
     else:

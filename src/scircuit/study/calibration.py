@@ -23,7 +23,6 @@ from scircuit.features.labels import label_features
 from scircuit.features.quality import measure_quality
 from scircuit.knowledge.gmt import packaged_programs
 from scircuit.models.stream import residuals
-from scircuit.runs.inputs import sae_training, trace_settings
 from scircuit.sae.base import LinearSAE
 from scircuit.sae.stack import Stack
 from scircuit.study.shapes import RandomModel, Shape, random_cells, random_model, random_saes
@@ -191,7 +190,7 @@ def _cells_of(batch: Any, n: int) -> Any:
 
 def _step(run: RunConfig, model: RandomModel) -> float:
     """One optimiser step of one dictionary; large batches are extrapolated from two smaller ones."""
-    settings = sae_training(run, run.seed)
+    settings = run.sae
 
     def spent(n: int) -> float:
         rows = torch.randn(1, n, model.d_model, device=model.device)
@@ -207,7 +206,7 @@ def _step(run: RunConfig, model: RandomModel) -> float:
 
 def _trace(run: RunConfig, model: RandomModel, saes: dict[int, LinearSAE], cells: Any) -> tuple[float, float]:
     """Seconds per multiply-add of ablations from layer 0 by the engine of the run, and per test of a whole trace."""
-    settings = replace(trace_settings(run), groups=(), units=None, targets=(), n_random=0)
+    settings = replace(run.trace, groups=(), units=None, targets=(), n_random=0)
     settings = replace(settings, engine="local" if settings.engine == "local" else "exact")
     layer = 0
     batch = cells.batch(np.arange(min(len(cells), max(1, settings.tokens // (8 * int(cells.lengths.max()))))))

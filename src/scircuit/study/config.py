@@ -5,22 +5,30 @@ starts from; `[dictionaries.NAME]` and each `[[conditions]]` say what is their o
 `RunConfig` here, so that a mistake anywhere is met before anything is computed.
 """
 
-from collections.abc import Mapping
-from dataclasses import dataclass, field, fields, is_dataclass, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+from scircuit._settings import ranged
 from scircuit._wording import did_you_mean
-from scircuit.config import PROFILES, RunConfig
-from scircuit.config_file import build_section, check_keys, parse_config, read_toml, relative_to
+from scircuit.config import RunConfig
+from scircuit.config_file import (
+    SECTIONS,
+    build,
+    check_keys,
+    check_profile,
+    merged,
+    parse_config,
+    place,
+    read_toml,
+    relative_to,
+)
 from scircuit.errors import ScircuitError
 
-_TOP = (
-    "name", "out", "seed", "profile", "defaults", "dictionaries", "conditions", "compare", "disease", "perturbation",
-)  # fmt: skip
-_RUN_SECTIONS = tuple(f.name for f in fields(RunConfig) if is_dataclass(f.default_factory))
-_OF_DICTIONARY = ("seed", "model", "cells", "sae")
-_OF_CONDITION = ("name", "group", "dictionaries", "published", "seed", *(s for s in _RUN_SECTIONS if s != "sae"))
+_TRAINING = ("model", "cells", "sae")
+_OF_DICTIONARY = ("seed", *_TRAINING)
+_OF_CONDITION = ("name", "group", "dictionaries", "published", "seed", *(s for s in SECTIONS if s != "sae"))
 _SAME_MODEL = ("source", "protocol", "dictionaries", "dtype", "options")
 """What decides a model's fingerprint, which a dictionary belongs to."""
 PUBLISHED = ("A", "B", "T", "G")
@@ -35,7 +43,7 @@ class CompareSection:
     """Redraws of every null."""
     paper_draws: int = 1000
     """Redraws of the published consensus null; 0 leaves it out."""
-    min_models: int = 2
+    min_models: int = ranged(2, 2)
     """Groups of conditions (models) that must share a label pair for it to be conserved."""
 
 
@@ -89,18 +97,41 @@ class StudyCondition:
 
 
 @dataclass(frozen=True)
-class StudyConfig:
-    """A whole study, every part resolved; `folder` is that of its file."""
+class StudyQuestions:
+    """What a study is called and what it asks."""
 
-    name: str
-    out: Path
-    seed: int
-    profile: str
-    dictionaries: tuple[Dictionaries, ...]
-    conditions: tuple[StudyCondition, ...]
+    name: str = "study"
+    """Title of the report."""
+    seed: int = 0
+    """Seeds every draw; parts may have seeds of their own."""
+    profile: str = "default"
+    """As of a run."""
     compare: CompareSection = field(default_factory=CompareSection)
     disease: DiseaseSection = field(default_factory=DiseaseSection)
     perturbation: PerturbationSection = field(default_factory=PerturbationSection)
+
+
+@dataclass(frozen=True)
+class StudyFile(StudyQuestions):
+    """A study's file as it stands: tables of a run's values, not yet laid over each other."""
+
+    out: str = "study"
+    """Folder of everything that is computed."""
+    defaults: dict[str, Any] = field(default_factory=dict)
+    """Values that every dictionary and condition starts from."""
+    dictionaries: dict[str, Any] = field(default_factory=dict)
+    """By name, what is a dictionary's own."""
+    conditions: tuple[dict[str, Any], ...] = ()
+    """What is each condition's own."""
+
+
+@dataclass(frozen=True)
+class StudyConfig(StudyQuestions):
+    """A whole study, every part resolved; `folder` is that of its file."""
+
+    out: Path = Path("study")
+    dictionaries: tuple[Dictionaries, ...] = ()
+    conditions: tuple[StudyCondition, ...] = ()
     folder: Path = Path()
 
     @property
@@ -125,84 +156,66 @@ def parse_study(content: Mapping[str, Any], where: str = "study", folder: str | 
         On an unknown key or dictionary (with the nearest known one), a repeated name, a condition whose model is not
         that of its dictionaries, source layers without a dictionary, or whatever a run's own config refuses.
     """
-    check_keys(content, _TOP, where)
-    seed, profile, folder = _integer(content, "seed", where), str(content.get("profile", "default")), Path(folder)
-    if profile not in PROFILES:
-        raise ScircuitError(f"{where}: profile = {profile!r} is unknown; it may be {', '.join(PROFILES)}.")
-    out = folder / str(content.get("out", "study"))
-    defaults = _table(content.get("defaults", {}), f"{where}: defaults", _RUN_SECTIONS)
-    common = {"seed": seed, "profile": profile}
-    dictionaries = {
-        name: _dictionaries(name, own, defaults, common, out, f"{where}: dictionaries.{name}")
-        for name, own in _named(content.get("dictionaries", {}), where).items()
-    }
-    conditions = [
-        _condition(own, position, dictionaries, content, common, out, where)
-        for position, own in enumerate(_listed(content.get("conditions", []), where))
-    ]
+    file: StudyFile = build(StudyFile, content, where)
+    folder = Path(folder)
+    out = (folder / file.out).absolute()
+    check_profile(file.profile, where)
+    _check_tables(file.defaults, f"{where}: defaults", SECTIONS)
+    if not file.dictionaries:
+        raise ScircuitError(f"{where}: there are no dictionaries; add at least one [dictionaries.NAME].")
+    if not file.conditions:
+        raise ScircuitError(f"{where}: there is no condition; add at least one [[conditions]].")
+    dictionaries = {name: _dictionaries(name, file, out, where) for name in file.dictionaries}
+    conditions = [_condition(i, file, dictionaries, out, where) for i in range(len(file.conditions))]
     names = [condition.name for condition in conditions]
     for name in names:
         if names.count(name) > 1:
             raise ScircuitError(f"{where}: two conditions are called {name!r}; give each its own name.")
-    study = StudyConfig(
-        name=str(content.get("name", "study")),
-        out=out,
-        seed=seed,
-        profile=profile,
-        dictionaries=tuple(replace(d, run=relative_to(d.run, folder)) for d in dictionaries.values()),
-        conditions=tuple(replace(c, run=relative_to(c.run, folder)) for c in conditions),
-        compare=build_section(CompareSection, content.get("compare", {}), f"{where}: compare"),
-        disease=build_section(DiseaseSection, content.get("disease", {}), f"{where}: disease"),
-        perturbation=build_section(PerturbationSection, content.get("perturbation", {}), f"{where}: perturbation"),
-        folder=folder,
+    for asked in file.perturbation.conditions:
+        if asked not in names:
+            raise ScircuitError(f"{where}: perturbation.conditions names {asked!r}; conditions are {', '.join(names)}.")
+    sources = tuple(place(name, folder) for name in file.disease.sources)
+    return StudyConfig(
+        file.name,
+        file.seed,
+        file.profile,
+        file.compare,
+        replace(file.disease, sources=sources),
+        replace(file.perturbation, screen=place(file.perturbation.screen, folder)),
+        folder / file.out,
+        tuple(replace(d, run=relative_to(d.run, folder)) for d in dictionaries.values()),
+        tuple(replace(c, run=relative_to(c.run, folder)) for c in conditions),
+        folder,
     )
-    return _placed(study, folder, where)
 
 
-def _named(tables: Any, where: str) -> Mapping[str, Mapping[str, Any]]:
-    if not isinstance(tables, Mapping) or not tables:
-        raise ScircuitError(f"{where}: there are no dictionaries; add at least one [dictionaries.NAME].")
-    return tables
+def _run(
+    file: StudyFile, own: Mapping[str, Any], name: str, out: Path, where: str, *tables: Mapping[str, Any]
+) -> RunConfig:
+    """The run of a part: its tables over each other, with the study's seed (or its own) and profile."""
+    part = {"name": name, "out": str(out / name), "seed": own.get("seed", file.seed), "profile": file.profile}
+    return parse_config({**merged(*tables), **part}, where)
 
 
-def _listed(tables: Any, where: str) -> list[Mapping[str, Any]]:
-    if not isinstance(tables, list) or not tables:
-        raise ScircuitError(f"{where}: there is no condition; add at least one [[conditions]].")
-    return tables
+def _only(tables: Mapping[str, Any], sections: Sequence[str]) -> dict[str, Any]:
+    return {name: tables[name] for name in sections if name in tables}
 
 
-def _dictionaries(
-    name: str,
-    own: Mapping[str, Any],
-    defaults: Mapping[str, Any],
-    common: Mapping[str, Any],
-    out: Path,
-    where: str,
-) -> Dictionaries:
+def _dictionaries(name: str, file: StudyFile, out: Path, where: str) -> Dictionaries:
+    where, own = f"{where}: dictionaries.{name}", file.dictionaries[name]
     _check_name(name, where)
-    own = _table(own, where, _OF_DICTIONARY)
-    kept = {section: defaults[section] for section in ("model", "cells", "sae") if section in defaults}
-    merged = _merge(kept, own, ("model", "cells", "sae"))
-    content = {**common, **merged, "name": name, "out": str(out.absolute() / "dictionaries" / name)}
-    if "seed" in own:
-        content["seed"] = own["seed"]
-    run = parse_config(content, where)
+    _check_tables(own, where, _OF_DICTIONARY)
+    run = _run(file, own, name, out / "dictionaries", where, _only(file.defaults, _TRAINING), _only(own, _TRAINING))
     if run.sae.path:
         raise ScircuitError(f"{where}: sae.path names trained dictionaries; leave it out, they are trained here.")
     return Dictionaries(name, run)
 
 
 def _condition(
-    own: Mapping[str, Any],
-    position: int,
-    dictionaries: Mapping[str, Dictionaries],
-    study: Mapping[str, Any],
-    common: Mapping[str, Any],
-    out: Path,
-    where: str,
+    position: int, file: StudyFile, dictionaries: Mapping[str, Dictionaries], out: Path, where: str
 ) -> StudyCondition:
-    where = f"{where}: conditions[{position}]"
-    own = _table(own, where, _OF_CONDITION)
+    where, own = f"{where}: conditions[{position}]", file.conditions[position]
+    _check_tables(own, where, _OF_CONDITION)
     name = _text(own, "name", where)
     _check_name(name, where)
     where = f"{where} ({name})"
@@ -215,26 +228,21 @@ def _condition(
     published = own.get("published")
     if published is not None and published not in PUBLISHED:
         raise ScircuitError(f"{where}: published = {published!r} is unknown; it may be {', '.join(PUBLISHED)}.")
-    trained, defaults = dictionaries[source].run, study.get("defaults", {})
-    theirs = study["dictionaries"][source]
-    inherited = _merge(defaults, {k: theirs[k] for k in ("model", "cells") if k in theirs}, _RUN_SECTIONS)
-    if "path" in own.get("cells", {}):
-        # Other cells than the dictionary's: its filters and columns say nothing about them.
-        inherited["cells"] = dict(defaults.get("cells", {}))
-    merged = _merge(inherited, own, _RUN_SECTIONS)
-    folder = Path(trained.out)
-    merged["sae"] = {
-        "path": str(folder / "saes"),
+    trained = dictionaries[source].run
+    # On other cells than the dictionary's, its filters and columns say nothing.
+    shared = ("model",) if "path" in own.get("cells", {}) else ("model", "cells")
+    theirs = {
+        "path": str(Path(trained.out) / "saes"),
         "layers": list(trained.sae.layers),
         "quality_cells": trained.sae.quality_cells,
     }
-    content = {**common, **merged, "name": name, "out": str(out.absolute() / "conditions" / name)}
-    if "seed" in own:
-        content["seed"] = own["seed"]
-    run = parse_config(content, where)
+    run = _run(
+        file, own, name, out / "conditions", where,
+        {**_only(file.defaults, SECTIONS), "sae": theirs}, _only(file.dictionaries[source], shared),
+        _only(own, SECTIONS),
+    )  # fmt: skip
     _check_model(run, trained, source, where)
-    group = own.get("group", run.model.source)
-    return StudyCondition(name, str(group), source, run, published)
+    return StudyCondition(name, str(own.get("group", run.model.source)), source, run, published)
 
 
 def _check_model(run: RunConfig, trained: RunConfig, name: str, where: str) -> None:
@@ -256,51 +264,20 @@ def _check_model(run: RunConfig, trained: RunConfig, name: str, where: str) -> N
             )
 
 
-def _placed(study: StudyConfig, folder: Path, where: str) -> StudyConfig:
-    """Paths outside the runs, seen from the file's folder, and the names that sections refer to."""
-    names = [condition.name for condition in study.conditions]
-    for asked in study.perturbation.conditions:
-        if asked not in names:
-            raise ScircuitError(f"{where}: perturbation.conditions names {asked!r}; conditions are {', '.join(names)}.")
-    if study.compare.min_models < 2:
-        raise ScircuitError(f"{where}: compare.min_models is {study.compare.min_models}; it must be at least 2.")
-
-    def place(value: str) -> str:
-        return str(folder / value) if value and (folder / value).exists() else value
-
-    return replace(
-        study,
-        disease=replace(study.disease, sources=tuple(place(s) for s in study.disease.sources)),
-        perturbation=replace(study.perturbation, screen=place(study.perturbation.screen)),
-    )
-
-
-def _merge(base: Mapping[str, Any], own: Mapping[str, Any], sections: tuple[str, ...]) -> dict[str, Any]:
-    """Section by section, own values over the base's."""
-    return {s: {**base.get(s, {}), **own.get(s, {})} for s in sections if s in base or s in own}
-
-
-def _table(content: Any, where: str, allowed: tuple[str, ...]) -> Mapping[str, Any]:
+def _check_tables(content: Any, where: str, allowed: Sequence[str]) -> None:
+    """Refuse a part that is no table, has keys that it may not, or sections that are no tables."""
     if not isinstance(content, Mapping):
         raise ScircuitError(f"{where} must be a table of values, not {content!r}.")
     check_keys(content, allowed, where)
-    for section in _RUN_SECTIONS:
-        if not isinstance(content.get(section, {}), Mapping):
+    for section in _only(content, SECTIONS):
+        if not isinstance(content[section], Mapping):
             raise ScircuitError(f"{where}: {section} must be a table of values, not {content[section]!r}.")
-    return content
 
 
 def _text(content: Mapping[str, Any], key: str, where: str) -> str:
     value = content.get(key)
     if not isinstance(value, str) or not value:
         raise ScircuitError(f"{where}: {key} is missing; give it a name.")
-    return value
-
-
-def _integer(content: Mapping[str, Any], key: str, where: str) -> int:
-    value = content.get(key, 0)
-    if not isinstance(value, int) or isinstance(value, bool):
-        raise ScircuitError(f"{where}: {key} = {value!r} is of the wrong type; int is needed.")
     return value
 
 

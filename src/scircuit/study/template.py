@@ -2,7 +2,7 @@
 
 from importlib.resources import files
 
-from scircuit.config_template import template as run_template
+from scircuit.config_file import section_lines
 from scircuit.errors import ScircuitError
 
 NAMES = ("own", "paper")
@@ -18,11 +18,6 @@ def template(name: str) -> str:
     if name not in NAMES:
         raise ScircuitError(f"There is no study called {name!r}; it may be {', '.join(NAMES)}.")
     text = (files("scircuit.study") / "data" / f"{name}.toml").read_text(encoding="utf-8")
-    return text + _REFERENCE + _reference()
-
-
-def _reference() -> str:
-    """The template of a run from its first section on, as comments."""
-    lines = run_template().splitlines()
-    first = next(i for i, line in enumerate(lines) if line.startswith("["))
-    return "\n".join(line if line.startswith("#") else f"# {line}".rstrip() for line in lines[first:]) + "\n"
+    # What is a comment already stays one: the file is a study as it stands.
+    reference = (line if line.startswith("#") else f"# {line}".rstrip() for line in section_lines())
+    return text + _REFERENCE + "\n".join(reference) + "\n"

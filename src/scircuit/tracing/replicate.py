@@ -6,7 +6,7 @@ every listed edge gets its row, whatever became of it: an edge that is gone is a
 
 import shutil
 from collections.abc import Mapping
-from dataclasses import asdict, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +15,7 @@ import pandas as pd
 import torch
 
 from scircuit._io import atomic, read_json, sha256_of, write_json
+from scircuit._settings import values_of
 from scircuit.errors import ScircuitError
 from scircuit.sae.base import SparseAutoencoder
 from scircuit.stats.multiple import benjamini_hochberg
@@ -22,7 +23,7 @@ from scircuit.tracing.groups import unit_p
 from scircuit.tracing.memory import BatchSize, fit
 from scircuit.tracing.moments import merge
 from scircuit.tracing.parts import CellEffects, Part, Unit
-from scircuit.tracing.settings import RESOURCES
+from scircuit.tracing.settings import RESOURCES, TraceSettings
 from scircuit.tracing.setup import Setup
 from scircuit.tracing.tables import cell_p, effect_rows, weights_of
 from scircuit.tracing.tracer import run_parts
@@ -71,7 +72,7 @@ def replicate(
         raise ScircuitError("No cell is left to confirm edges in; give the confirmation split a larger share.")
     edges = edges[[*ENDS, "cohens_d", "mean_delta"]].sort_values(ENDS, kind="stable").reset_index(drop=True)
     _check_ends(saes, edges)
-    rules = {k: v for k, v in asdict(settings).items() if k not in RESOURCES}
+    rules = {k: v for k, v in values_of(settings, TraceSettings).items() if k not in RESOURCES}
     key = sha256_of(
         FORMAT_VERSION, model.fingerprint, cells.fingerprint, rules, *(edges[c].to_numpy() for c in edges.columns),
         *(saes[layer].W_dec.detach().float().cpu().numpy() for layer in sorted(saes)),

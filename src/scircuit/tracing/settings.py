@@ -3,6 +3,7 @@
 import math
 from dataclasses import dataclass
 
+from scircuit._settings import check_ranges, derived, ranged
 from scircuit.circuits.rule import DEFAULT, EdgeRule
 from scircuit.circuits.schema import DECOYS
 from scircuit.errors import ScircuitError
@@ -19,79 +20,51 @@ CONTEXT_LADDER = (0.0, 1.0, 2.0, 4.0)
 
 @dataclass(frozen=True)
 class TraceSettings:
-    """Settings of a trace.
-
-    Attributes
-    ----------
-    engine
-        exact (the rest of the model runs again for every edit), local (only the edited rows are propagated), or
-        auto: local where at least half of a dictionary is traced on a model that allows it, exact otherwise.
-    targets
-        Target layers; empty means every layer above the source.
-    decoy
-        What latents must beat to be specific (see `engines.decoys`): radial, random, covariance or dictionary.
-    n_random
-        Decoys per source, traced beside it; every fourth is held out of the comparison and shows what it lets through.
-        Where at least half of a dictionary is traced, one decoy for every tenth source instead.
-    context_rows
-        Local engine: rows propagated beside the firing positions, per firing position; None lets the fidelity
-        check choose the least that meets the floors.
-    check_sources, check_cells
-        Fidelity check: sources per layer and cells that are measured by both engines.
-    min_r, min_sign
-        Floors of the fidelity check at every layer distance: correlation of d, agreement in sign.
-    accept_approximation
-        Go on although the floors are missed; the result says so.
-    confirm
-        Local engine: which edges are measured again exactly: borderline (those that the measured error of the
-        approximation could flip), all, or none.
-    rule
-        What will be an edge when the circuit is built: near its thresholds an edge of the local engine is borderline.
-    groups
-        obs columns (cell type, donor) whose groups of cells get effects of their own (`groups.parquet`) in the same
-        pass. Blocks of sources shrink by the number of groups, so that memory does not grow with it.
-    units
-        obs column (donor, batch) whose cells share their noise: p by flipping the signs of whole units instead
-        of cells. Within groups p stays over cells.
-    cells_per_block
-        Cells between two checkpoints; an interrupted trace goes on from the last whole block.
-    sources_per_block
-        Sources whose moments are held in memory at once.
-    tokens
-        Positions propagated at once; lower it when memory is short.
-    score_bytes
-        Local engine: bytes of attention scores held at once.
-    memory
-        Budget such as `8GB`, from which `tokens`, `sources_per_block` and `score_bytes` follow; None takes them as
-        they are.
-    retention
-        Tests with p up to this are kept in the effect table. No test above it can have BH q below it. Without
-        `rule.max_q` those with |d| > `rule.min_abs_d` are kept as well.
-    seed
-        Seeds the random directions, the sampled sign-flips and the fidelity check.
-    """
+    """How effects are measured."""
 
     engine: str = "auto"
+    """exact (the rest of the model runs again for every edit), local (edited rows only), or auto (by size)."""
     targets: tuple[int, ...] = ()
+    """Target layers; by default every later layer."""
     decoy: str = "radial"
-    n_random: int = 8
-    context_rows: float | None = None
-    check_sources: int = 8
-    check_cells: int = 16
-    min_r: float = 0.995
-    min_sign: float = 0.995
-    accept_approximation: bool = False
-    confirm: str = "borderline"
-    rule: EdgeRule = DEFAULT
+    """What a latent must beat to be specific: radial, random, covariance or dictionary."""
+    n_random: int = ranged(8, 0)
+    """Decoys per source, a fourth of them held out; for a layer traced whole, one for every tenth source instead."""
     groups: tuple[str, ...] = ()
+    """obs columns (cell type, donor) whose groups of cells get effects of their own, in the same pass."""
     units: str | None = None
-    cells_per_block: int = 25
-    sources_per_block: int = 512
-    tokens: int = 16_384
-    score_bytes: int = 1 << 27
+    """obs column (donor, batch) whose cells share their noise: p by flipping whole units instead of cells."""
+    context_rows: float | None = None
+    """local: rows propagated beside each firing position; by default the least that meets the floors below."""
+    check_sources: int = ranged(8, 1)
+    """local: sources per layer that are also measured exactly, before anything else."""
+    check_cells: int = ranged(16, 4)
+    """local: cells in which they are."""
+    min_r: float = 0.995
+    """local: floor for the correlation of d with the exact one, at every layer distance."""
+    min_sign: float = 0.995
+    """local: floor for the share of effects of the same sign as the exact ones."""
+    accept_approximation: bool = False
+    """local: go on below the floors; the result says so."""
+    confirm: str = "borderline"
+    """local: edges measured again exactly: borderline (those the measured error could flip), all or none."""
+    cells_per_block: int = ranged(25, 1)
+    """Cells between two checkpoints."""
+    sources_per_block: int = ranged(512, 1)
+    """Sources whose sums are held in memory at once; fewer with groups, so that memory does not grow with them."""
+    tokens: int = ranged(16_384, 1)
+    """Positions propagated at once; lower it when memory is short."""
     memory: str | None = None
-    retention: float = 0.05
-    seed: int = 0
+    """Budget such as "8GB", from which tokens and sources_per_block follow; may change between calls."""
+    score_bytes: int = derived(1 << 27)
+    """Local engine: bytes of attention scores held at once; follows from `memory` too."""
+    rule: EdgeRule = derived(DEFAULT)
+    """What will be an edge when the circuit is built: near its thresholds an edge of the local engine is borderline."""
+    retention: float = derived(0.05)
+    """Tests with p up to this, or up to the rule's max_q where that is larger, are kept in the effect table: no other
+    can have a BH q below it. Without max_q those with |d| > min_abs_d are kept as well."""
+    seed: int = derived(0)
+    """Seeds the random directions, the sampled sign-flips and the fidelity check."""
 
     @property
     def kept_abs_d(self) -> float | None:
@@ -102,23 +75,13 @@ class TraceSettings:
         for name, allowed in (("engine", ENGINES), ("decoy", DECOYS), ("confirm", CONFIRM)):
             if getattr(self, name) not in allowed:
                 raise ScircuitError(f"{name}={getattr(self, name)!r} is unknown; it may be {', '.join(allowed)}.")
-        for name, least in (
-            ("cells_per_block", 1),
-            ("sources_per_block", 1),
-            ("tokens", 1),
-            ("score_bytes", 1),
-            ("check_sources", 1),
-            ("check_cells", 4),
-        ):
-            if getattr(self, name) < least:
-                raise ScircuitError(f"{name}={getattr(self, name)} is too small; it must be at least {least}.")
+        check_ranges(self)
         if isinstance(self.groups, str) or len(set(self.groups)) < len(self.groups):
             raise ScircuitError(f"groups={self.groups!r} must be a tuple of different obs columns.")
-        if self.n_random < 0:
-            raise ScircuitError(f"n_random={self.n_random} is negative; 0 means no decoys.")
         if self.context_rows is not None and not 0 <= self.context_rows < math.inf:
             raise ScircuitError(
                 f"context_rows={self.context_rows} must be finite and at least 0; all is engine='exact'."
             )
         if not 0 < self.retention <= 1:
             raise ScircuitError(f"retention={self.retention} is no p-value; choose it in (0, 1].")
+        object.__setattr__(self, "retention", max(self.retention, self.rule.max_q or 0.0))

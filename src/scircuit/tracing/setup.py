@@ -61,7 +61,7 @@ class Setup:
         settings: TraceSettings | None = None,
         extra: Mapping[int, Sequence[Intervention]] | None = None,
     ) -> "Setup":
-        """The setup of a trace; dictionaries may be another library's (`scircuit.sae.as_sae`).
+        """The setup of a trace; dictionaries may be another library's (`scircuit.sae.adapter.as_sae`).
 
         Raises
         ------

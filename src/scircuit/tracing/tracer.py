@@ -9,6 +9,7 @@ from typing import Any
 
 from scircuit._io import read_json, sha256_of, write_json
 from scircuit._progress import Watched
+from scircuit._settings import values_of
 from scircuit.cells.tokens import TokenStore
 from scircuit.errors import ScircuitError
 from scircuit.models.base import FoundationModel
@@ -48,7 +49,7 @@ def trace(
     Parameters
     ----------
     saes
-        Dictionary per layer, ours or another library's (`scircuit.sae.as_sae`).
+        Dictionary per layer, ours or another library's (`scircuit.sae.adapter.as_sae`).
     sources
         Latents to ablate per source layer.
     out
@@ -120,7 +121,7 @@ def trace_setup(
     summary = {
         "format_version": FORMAT_VERSION,
         "key": key,
-        "settings": asdict(setup.settings),
+        "settings": values_of(setup.settings, TraceSettings),
         "retention": setup.settings.retention,
         "kept_abs_d": setup.settings.kept_abs_d,
         "floor": floor,
@@ -183,7 +184,8 @@ def _key(setup: Setup) -> str:
     todo = [[layer, [int(f) for f in sources[layer]]] for layer in sorted(sources)]
     more = [[layer, [asdict(i) for i in extra[layer]]] for layer in sorted(extra)]
     groups = [part for g in setup.groupings for part in (g.labels, g.code)]
-    rules = {name: value for name, value in asdict(setup.settings).items() if name not in (*RESOURCES, *PERMISSIONS)}
+    settings = values_of(setup.settings, TraceSettings)
+    rules = {name: value for name, value in settings.items() if name not in (*RESOURCES, *PERMISSIONS)}
     model, tf32 = setup.model, uses_tf32(setup.model.device)
     return sha256_of(
         FORMAT_VERSION, model.fingerprint, tf32, dictionaries, setup.cells.fingerprint, todo, rules, more, *groups
