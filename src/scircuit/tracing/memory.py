@@ -10,6 +10,7 @@ import torch
 
 from scircuit.errors import ScircuitError
 from scircuit.models.stack import BlockStack
+from scircuit.tracing.draws import n_decoys
 from scircuit.tracing.settings import CONTEXT_LADDER
 from scircuit.tracing.setup import Setup
 
@@ -131,8 +132,14 @@ def plan_memory(setup: Setup) -> MemoryPlan:
 
 
 def _n_rows(setup: Setup) -> int:
-    """Interventions of the largest source layer."""
-    return max(map(len, setup.todo.values()))
+    """Interventions of the largest source layer, counted before any of them is made."""
+    s = setup.settings
+    return max(
+        len(features)
+        + n_decoys(features, setup.saes[layer].n_latents, s.n_random, s.seed)
+        + len(setup.extra.get(layer, ()))
+        for layer, features in setup.sources.items()
+    )
 
 
 def _encode_bytes(widest: int) -> int:
