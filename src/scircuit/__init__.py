@@ -27,7 +27,7 @@ _NAMES = {
     "build_circuit": "circuits.build",
     "check_adapter": "models.parity",
     "demo": "runs.stages",
-    "doctor": "doctor",
+    "doctor": "health",
     "enrich": "features.enrichment",
     "gene_rows": "models.stream",
     "label_features": "features.labels",
@@ -62,13 +62,13 @@ if TYPE_CHECKING:
     from scircuit.circuits.rule import EdgeRule
     from scircuit.config import RunConfig
     from scircuit.config_file import load_config, parse_config
-    from scircuit.doctor import doctor
     from scircuit.errors import ScircuitError
     from scircuit.features.catalogue import build_catalogue
     from scircuit.features.enrichment import enrich
     from scircuit.features.labels import label_features
     from scircuit.features.quality import measure_quality
     from scircuit.features.sources import select_sources
+    from scircuit.health import doctor
     from scircuit.knowledge.gmt import packaged_programs, read_gmt
     from scircuit.models.base import FoundationModel
     from scircuit.models.hooked import HookedModel

@@ -14,10 +14,10 @@ from typer.testing import CliRunner
 
 import scircuit
 from scircuit.cli.app import app
-from scircuit.doctor import Finding, doctor, lines, numerics
-from scircuit.doctor import machine as machine_checks
-from scircuit.doctor.configured import check_config, tables
-from scircuit.doctor.finding import tried
+from scircuit.health import Finding, doctor, lines, numerics
+from scircuit.health import machine as machine_checks
+from scircuit.health.configured import check_config, tables
+from scircuit.health.finding import tried
 
 CPU = torch.device("cpu")
 
@@ -334,7 +334,7 @@ def test_a_folder_that_cannot_be_written(tmp_path: Path) -> None:
 
 
 def test_a_model_too_large_for_memory_is_told(project, geneformer_folder, monkeypatch) -> None:
-    from scircuit.doctor import configured
+    from scircuit.health import configured
 
     monkeypatch.setattr(configured, "main_memory", lambda: (100, 100))
     wrong = failures(check_config(project(geneformer_folder) / "run.toml"))

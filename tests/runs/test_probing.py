@@ -108,7 +108,7 @@ def test_below_the_floors_a_run_is_refused_until_it_is_accepted(project, genefor
     assert "Agreement with exact measurement" in page
     assert "NOT met" in page
     effects = pd.read_parquet(folder / "out" / "trace" / "effects.parquet")
-    assert {"latent", "random", "mean", "scale", "matched"} <= set(effects["kind"])
+    assert {"latent", "radial", "mean", "scale", "matched"} <= set(effects["kind"])
     assert (folder / "out" / "trace" / "path_shares.parquet").is_file()
 
 

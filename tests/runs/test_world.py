@@ -51,6 +51,7 @@ def runs(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
                 "sources": {"n": 16, "layers": [0, 2], "min_frequency": 0.003},
                 "trace": {"n_cells": 40, "cells_per_block": 20, "n_random": 0},
                 "confirmation": {"n_cells": 0},
+                "edges": {"min_effect_sd": None, "max_q_specific": None},
             }
         )
         run(config, until="trace")

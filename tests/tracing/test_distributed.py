@@ -21,7 +21,7 @@ from scircuit.tracing.parts import Unit
 from scircuit.tracing.settings import TraceSettings
 
 pytest.importorskip("distributed")
-SETTINGS = TraceSettings(engine="exact", cells_per_block=2, sources_per_block=4, tokens=300, retention=1.0)
+SETTINGS = TraceSettings(n_random=1, engine="exact", cells_per_block=2, sources_per_block=4, tokens=300, retention=1.0)
 
 
 # A cluster of real processes takes some 15 s to start, lose a worker and stop.

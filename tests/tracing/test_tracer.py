@@ -18,9 +18,10 @@ from scircuit.circuits.rule import EdgeRule
 from scircuit.errors import ScircuitError
 from scircuit.models.geneformer import load_geneformer
 from scircuit.models.stream import gene_rows
-from scircuit.sae import JumpReLUSAE, TopKSAE
 from scircuit.sae.base import SaeConfig
+from scircuit.sae.jumprelu import JumpReLUSAE
 from scircuit.sae.settings import SaeTraining
+from scircuit.sae.topk import TopKSAE
 from scircuit.sae.training import train_saes
 from scircuit.tracing import tracer
 from scircuit.tracing.engines.clean import clean_batch, make_jobs
@@ -31,7 +32,7 @@ from scircuit.tracing.moments import Moments, merge
 from scircuit.tracing.settings import TraceSettings
 
 ENDS = ["source_layer", "source_feature", "target_layer", "target_feature"]
-SETTINGS = TraceSettings(cells_per_block=4, sources_per_block=3, tokens=300, retention=1.0)
+SETTINGS = TraceSettings(cells_per_block=4, sources_per_block=3, tokens=300, retention=1.0, decoy="random", n_random=1)
 
 
 @pytest.fixture(scope="module")
@@ -220,7 +221,7 @@ def test_an_interrupted_trace_resumes_to_the_same_bytes_and_counts(setup, traced
 
 def test_blocks_of_sources_and_batches_do_not_change_the_result(setup, traced, tmp_path):
     model, saes, store, sources = setup
-    other = TraceSettings(cells_per_block=4, sources_per_block=100, tokens=5000, retention=1.0)
+    other = replace(SETTINGS, sources_per_block=100, tokens=5000)
     tracer.trace(model, saes, store, sources, tmp_path / "t", settings=other)
     a, b = (read(folder)[0]["effects"] for folder in (tmp_path / "t", traced))
     assert_same_effects(a, b, [*ENDS, "kind", "draw"])

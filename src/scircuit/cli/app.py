@@ -101,8 +101,8 @@ def doctor(
 
     Arithmetic of the devices, caches, and every path of a config; exit 1 on a FAIL.
     """
-    from scircuit.doctor import doctor as examine
-    from scircuit.doctor import lines
+    from scircuit.health import doctor as examine
+    from scircuit.health import lines
 
     findings = examine(config)
     typer.echo("\n".join(lines(findings)))

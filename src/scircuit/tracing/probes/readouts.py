@@ -81,7 +81,7 @@ def readout(
         acts = touched(chunk).tolist()
         for layer, state in resume(model, h, clean.layer, batch, stop=max(layers)):
             if layer in layers:
-                read, floor = _reader(setup, layer, what), _floor(setup, layer, what, h)
+                read, floor = _reader(setup, layer, what), _floor(setup, layer, what)
                 pairs = []
                 for n, job in enumerate(chunk):
                     at = _positions(clean.positions[job.cell], job.edit.positions, where)
@@ -126,11 +126,16 @@ def _reader(setup: Setup, layer: int, what: str) -> Callable[[Tensor], Tensor]:
     return lambda h: sae.encode(h).dense(sae.n_latents)
 
 
-def _floor(setup: Setup, layer: int, what: str, h: Tensor) -> Floor | None:
+def _floor(setup: Setup, layer: int, what: str) -> Floor | None:
     """The numerical floor of what is read; None for logits, whose head may be anything."""
     if what == "logits":
         return None
-    return Floor.of_residual(h.dtype, h.device) if what == "embedding" else Floor.of(setup.saes[layer], h.dtype)
+    model = setup.model
+    return (
+        Floor.of_residual(model.dtype, model.device)
+        if what == "embedding"
+        else Floor.of(setup.saes[layer], model.dtype)
+    )
 
 
 def _compare(

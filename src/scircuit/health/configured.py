@@ -12,9 +12,9 @@ from typing import Any, NamedTuple
 
 from scircuit.config import RunConfig
 from scircuit.config_file import load_config
-from scircuit.doctor.finding import Finding, fail, ok, tried, warn
-from scircuit.doctor.machine import disk, main_memory, unwritable
 from scircuit.errors import ScircuitError
+from scircuit.health.finding import Finding, fail, ok, tried, warn
+from scircuit.health.machine import disk, main_memory, unwritable
 
 
 class Table(NamedTuple):

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from scircuit.doctor.finding import Finding, fail, ok, tried
+from scircuit.health.finding import Finding, fail, ok, tried
 
 if TYPE_CHECKING:
     import torch

@@ -2,9 +2,9 @@
 
 from pathlib import Path
 
-from scircuit.doctor.finding import Finding, lines
-from scircuit.doctor.machine import check_machine
-from scircuit.doctor.numerics import check_numerics
+from scircuit.health.finding import Finding, lines
+from scircuit.health.machine import check_machine
+from scircuit.health.numerics import check_numerics
 
 __all__ = ["Finding", "doctor", "lines"]
 
@@ -27,7 +27,7 @@ def doctor(config: str | Path | None = None) -> list[Finding]:
     """
     findings = [*check_machine(Path.cwd()), *check_numerics()]
     if config is not None:
-        from scircuit.doctor.configured import check_config
+        from scircuit.health.configured import check_config
 
         findings += check_config(Path(config))
     return findings

@@ -9,7 +9,7 @@ from importlib import metadata
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from scircuit.doctor.finding import Finding, fail, ok, tried, warn
+from scircuit.health.finding import Finding, fail, ok, tried, warn
 
 if TYPE_CHECKING:
     from packaging.requirements import Requirement

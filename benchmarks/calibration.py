@@ -1,0 +1,39 @@
+"""What the grades of edges are worth where the truth is known: planted circuits, per width, norm, decoy and cells.
+
+python benchmarks/calibration.py           # about five minutes on two cores; writes results/calibration.json
+"""
+
+import json
+
+from _common import RESULTS, hardware
+
+from scircuit.circuits.schema import DECOYS
+from scircuit.tracing.planted import planted
+from scircuit.tracing.recovery import recover
+from scircuit.tracing.settings import TraceSettings
+
+WIDTHS, CELLS = (64, 128, 512), (20, 50, 100)
+DEFAULT_DECOY = TraceSettings().decoy
+
+
+def worlds():
+    """Every width and norm in 50 cells by every decoy, and by the default decoy in fewer and in more cells."""
+    for width in WIDTHS:
+        for norm in ("post", "pre"):
+            yield from ((width, norm, decoy, 50) for decoy in DECOYS)
+            yield from ((width, norm, DEFAULT_DECOY, n) for n in CELLS if n != 50)
+
+
+def main() -> None:
+    rows = []
+    for width, norm, decoy, n_cells in worlds():
+        found = recover(planted(width, norm), n_cells, TraceSettings(engine="exact", decoy=decoy))
+        for row in found.table.to_dict("records"):
+            rows.append({"width": width, "norm": norm, "decoy": decoy, "n_cells": n_cells, **row})
+            print(rows[-1], flush=True)
+    text = json.dumps({"hardware": hardware(), "rows": rows}, indent=1).replace("NaN", "null")
+    (RESULTS / "calibration.json").write_text(text + "\n")
+
+
+if __name__ == "__main__":
+    main()
