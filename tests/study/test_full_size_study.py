@@ -42,6 +42,8 @@ n = 12
 [defaults.trace]
 n_cells = 4
 [defaults.edges]
+min_effect_sd = "null"
+max_q_specific = "null"
 min_nonzero = 2
 min_abs_d = 0.1
 max_q = "null"
