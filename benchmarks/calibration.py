@@ -1,11 +1,12 @@
 """What the grades of edges are worth where the truth is known: planted circuits, per width, norm, decoy and cells.
 
-python benchmarks/calibration.py           # about five minutes on two cores; writes results/calibration.json
+python benchmarks/calibration.py           # about five minutes on two cores; writes calibration.json
 """
 
 import json
+from pathlib import Path
 
-from _common import RESULTS, hardware
+from _common import hardware
 
 from scircuit.circuits.schema import DECOYS
 from scircuit.tracing.planted import planted
@@ -32,7 +33,7 @@ def main() -> None:
             rows.append({"width": width, "norm": norm, "decoy": decoy, "n_cells": n_cells, **row})
             print(rows[-1], flush=True)
     text = json.dumps({"hardware": hardware(), "rows": rows}, indent=1).replace("NaN", "null")
-    (RESULTS / "calibration.json").write_text(text + "\n")
+    (Path(__file__).parent / "calibration.json").write_text(text + "\n")
 
 
 if __name__ == "__main__":

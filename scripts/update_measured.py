@@ -84,8 +84,8 @@ A small model of the {family} class that ships with scircuit so that any human A
 
 
 def calibration() -> tuple[Path, str]:
-    """The page of planted circuits, from `benchmarks/results/calibration.json`."""
-    rows = json.loads((ROOT / "benchmarks" / "results" / "calibration.json").read_text())["rows"]
+    """The page of planted circuits, from `benchmarks/calibration.json`."""
+    rows = json.loads((ROOT / "benchmarks" / "calibration.json").read_text())["rows"]
 
     def shown(value: float | None, digits: int) -> str:
         return "-" if value is None else f"{value:.{digits}f}"
