@@ -77,9 +77,10 @@ def test_objects_of_other_libraries_are_traced_as_they_are(setup, traced, tmp_pa
     foreign = {layer: Dense(sae) for layer, sae in saes.items()}
     path = tracer.trace(model, foreign, store, sources, tmp_path / "trace", settings=SETTINGS)
     ours, theirs = (pd.read_parquet(p / "effects.parquet") for p in (traced, path))
-    assert theirs["weight_effect"].isna().all()
-    assert ours["weight_effect"].notna().all()
-    measured = [c for c in ours if c != "weight_effect"]
+    of_weights = ["weight_effect", "push_weight"]
+    assert theirs[of_weights].isna().all(axis=None)
+    assert ours[of_weights].notna().all(axis=None)
+    measured = [c for c in ours if c not in of_weights]
     pd.testing.assert_frame_equal(ours[measured], theirs[measured])
 
 
