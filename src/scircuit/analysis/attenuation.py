@@ -7,7 +7,7 @@ from scircuit.analysis.nodes import NodeIndex, need_edges
 from scircuit.analysis.question import Question
 from scircuit.analysis.result import Measure, Result
 from scircuit.circuits.circuit import Circuit
-from scircuit.circuits.specificity import is_decoy
+from scircuit.circuits.specificity import of_family
 from scircuit.stats.resampling import Interval, cluster_bootstrap
 
 
@@ -52,8 +52,7 @@ def _length(rate: float) -> float:
 def _decay(
     circuit: Circuit, edges: pd.DataFrame, kind: str, rng: np.random.Generator, draws: int
 ) -> tuple[Interval, pd.DataFrame]:
-    of_kind = is_decoy(circuit.tests) if kind == "random" else circuit.tests["kind"] == kind
-    tests = circuit.tests.loc[of_kind]
+    tests = circuit.tests.loc[of_family(circuit.tests, kind)]
     index = NodeIndex.of(circuit.nodes)
     cells, test_cell = np.unique(_cell(tests), return_inverse=True)
     edge_cell = np.searchsorted(cells, _cell(edges))

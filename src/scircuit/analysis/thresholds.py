@@ -10,7 +10,7 @@ from scircuit.analysis.question import Question
 from scircuit.analysis.result import Measure, Result
 from scircuit.circuits.build import RETENTION
 from scircuit.circuits.rule import DEFAULT, EdgeRule
-from scircuit.circuits.specificity import is_decoy
+from scircuit.circuits.specificity import n_made, of_family
 from scircuit.errors import ScircuitError
 
 ABS_D = (0.0, 0.1, 0.2, 0.3, 0.5, 0.7, 1.0, 1.5, 2.0)
@@ -57,9 +57,10 @@ def threshold_sweep(
             f"max_q {max(max_q)} lies above the retention level {retention} of the trace; "
             "leave it out or trace with a higher level."
         )
-    chosen = {"latent": lambda table: (table["kind"] == "latent").to_numpy(), "random": is_decoy}
-    families = {name: _family(effects[of(effects)], tests[of(tests)], rule) for name, of in chosen.items()}
-    random_tests = tests.loc[is_decoy(tests)]
+    families = {
+        name: _family(effects[of_family(effects, name)], n_made(tests, name), rule) for name in ("latent", "random")
+    }
+    random_tests = tests.loc[of_family(tests, "random")]
     directions = max(int(random_tests["draw"].nunique()), 1)
     grid_d, grid_q = np.unique(np.asarray(abs_d, float)), np.unique(np.asarray(max_q, float))
     n, falling, sized, size = _cumulated(families["latent"], grid_d, grid_q)
@@ -115,8 +116,8 @@ def _cumulated(family: pd.DataFrame, abs_d: np.ndarray, max_q: np.ndarray) -> np
     return from_above.cumsum(axis=2)[:, 1:, :-1]
 
 
-def _family(rows: pd.DataFrame, tests: pd.DataFrame, rule: EdgeRule) -> pd.DataFrame:
-    q = rule.q_values(rows, int(tests["n_tests"].sum()))
+def _family(rows: pd.DataFrame, n_tests: int, rule: EdgeRule) -> pd.DataFrame:
+    q = rule.q_values(rows, n_tests)
     table = pd.DataFrame(
         {
             "abs_d": rows["cohens_d"].abs().to_numpy(np.float64),

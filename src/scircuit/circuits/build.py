@@ -12,7 +12,7 @@ from scircuit.circuits.circuit import Circuit
 from scircuit.circuits.grades import at_least, graded, headline
 from scircuit.circuits.rule import DEFAULT, EdgeRule
 from scircuit.circuits.schema import CONTROLS, EDGES, EFFECTS, NODES, SOURCE, TERMS, TESTS, conform
-from scircuit.circuits.specificity import is_decoy
+from scircuit.circuits.specificity import n_made, of_family
 from scircuit.errors import ScircuitError
 from scircuit.stats.signflip import screen_p
 
@@ -75,7 +75,7 @@ def build_circuit(
     if rule.max_q is None and (kept is None or kept > rule.min_abs_d):
         _warn_of_lost_tests(tests, rule, retention)
 
-    found = {name: _reproducible(effects, tests, name, rule) for name in ("latent", "decoy")}
+    found = {name: _reproducible(effects, tests, name, rule) for name in ("latent", "random")}
     told = graded(pd.concat(found.values(), ignore_index=True), tests, rule, scales)
     latent = (told.edges["kind"] == "latent").to_numpy()
     columns = [c for c in told.edges.columns if c not in CONTROLS and c != "kind"]
@@ -88,8 +88,8 @@ def build_circuit(
         "grade": told.grade,
         "grades": headline(edges, controls, tests, told.grade),
         "retention": retention,
-        "n_tests": _made(tests, "latent"),
-        "n_control_tests": _made(tests, "decoy"),
+        "n_tests": n_made(tests, "latent"),
+        "n_control_tests": n_made(tests, "random"),
         "n_edges": int(at_least(edges, told.grade).sum()),
     }
     return Circuit(
@@ -102,17 +102,9 @@ def build_circuit(
     )
 
 
-def _family(table: pd.DataFrame, name: str) -> np.ndarray:
-    return is_decoy(table) if name == "decoy" else (table["kind"] == name).to_numpy()
-
-
-def _made(tests: pd.DataFrame, name: str) -> int:
-    return int(tests.loc[_family(tests, name), "n_tests"].sum())
-
-
 def _reproducible(effects: pd.DataFrame, tests: pd.DataFrame, name: str, rule: EdgeRule) -> pd.DataFrame:
     """The rows of one family that pass the first claim, with their q-values."""
-    family, n_tests = effects.loc[_family(effects, name)], _made(tests, name)
+    family, n_tests = effects.loc[of_family(effects, name)], n_made(tests, name)
     if len(family) > n_tests:
         raise ScircuitError(
             f"effects holds {len(family)} tests of kind {name} but tests counts only {n_tests}; "

@@ -7,9 +7,9 @@ import numpy as np
 import pandas as pd
 
 from scircuit.circuits.rule import EdgeRule
-from scircuit.circuits.schema import GRADES, MEASURED, PUSHED
+from scircuit.circuits.schema import GRADES, PUSHED_BY, SIZED_BY
 from scircuit.circuits.size import sizes
-from scircuit.circuits.specificity import held_out, q_specific, scores
+from scircuit.circuits.specificity import held_out, n_made, q_specific, scores
 
 _GRADE = pd.CategoricalDtype(list(GRADES), ordered=True)
 
@@ -35,11 +35,11 @@ def graded(edges: pd.DataFrame, tests: pd.DataFrame, rule: EdgeRule, scales: pd.
     """
     grade = np.zeros(len(edges), dtype=np.int8)
     reached = 0
-    if set(MEASURED) <= set(edges.columns):
+    if set(SIZED_BY) <= set(edges.columns):
         edges = edges.assign(**sizes(edges))
         if rule.min_effect_sd is not None:
             grade[rule.sizeable(edges)] = reached = 1
-    if reached and set(PUSHED) <= set(edges.columns) and scales is not None and len(scales):
+    if reached and set(PUSHED_BY) <= set(edges.columns) and scales is not None and len(scales):
         score = scores(edges, scales)
         q = q_specific(edges, score, grade == 1, tests)
         edges = edges.assign(specificity=score.astype(np.float32), q_specific=q)
@@ -83,7 +83,7 @@ def headline(edges: pd.DataFrame, controls: pd.DataFrame, tests: pd.DataFrame, t
         `grade, n_edges`, and `n_by_decoys`: the edges of held-out decoys, brought to the number of tests of the latents
         (None where no decoy was held out).
     """
-    of_latents = int(tests.loc[tests["kind"] == "latent", "n_tests"].sum())
+    of_latents = n_made(tests, "latent")
     of_decoys = int(tests.loc[held_out(tests), "n_tests"].sum())
     aside = controls.loc[controls["draw"].isin(tests.loc[held_out(tests), "draw"].unique())]
     rows = []

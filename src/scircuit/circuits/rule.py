@@ -11,7 +11,6 @@ import numpy as np
 import pandas as pd
 
 from scircuit._settings import check_ranges, ranged
-from scircuit.circuits.schema import GRADES
 from scircuit.errors import ScircuitError
 from scircuit.stats.multiple import benjamini_hochberg
 
@@ -97,12 +96,6 @@ class EdgeRule:
         q = np.ones(responded.shape)
         q[responded] = benjamini_hochberg(_column(tests, "p_value")[responded], n_tests)
         return q
-
-    @property
-    def grade(self) -> str:
-        """The strictest claim that this rule asks of an edge."""
-        asked = (True, self.min_effect_sd is not None, self.max_q_specific is not None)
-        return [grade for grade, wanted in zip(GRADES, asked, strict=True) if wanted][-1]
 
     def sizeable(self, tests: Tests) -> np.ndarray:
         """Whether the near end of the interval exceeds the floor, bool `[test]`, of any test, reproducible or not.

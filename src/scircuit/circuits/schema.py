@@ -44,22 +44,11 @@ EDGES: Mapping[str, str] = {**_MOMENTS, "q_value": "float64", **_CLEAN}
 CONTROLS: Mapping[str, str] = {**EDGES, "draw": "int32"}
 """`circuit/controls.parquet`: one row per edge of a decoy."""
 
-MEASURED: Mapping[str, str] = {"ci_low": "float64", "ci_high": "float64"}
+SIZED_BY = ("ci_low", "ci_high")
 """What the size of an edge needs of `effects` beside `EFFECTS`; older traces lack it."""
-PUSHED: Mapping[str, str] = {"push_norm": "float32", "push_weight": "float32"}
+PUSHED_BY = ("push_norm", "push_weight")
 """What the specificity of an edge needs: mean norm of the rows taken from the residual stream, and encoder of the
 target . mean row (units of the target)."""
-SCALES: Mapping[str, str] = {
-    "source_layer": "int16",
-    "target_layer": "int16",
-    "target_feature": "int32",
-    "n_decoys": "int32",
-    "sum_uu": "float64",
-    "sum_uc": "float64",
-    "sum_cc": "float64",
-}
-"""`trace/scales.parquet`: sums over every decoy that competes, with a response or without, of u = mean_delta /
-push_norm and c = push_weight / push_norm."""
 
 TESTS: Mapping[str, str] = {
     "source_layer": "int16",

@@ -38,6 +38,21 @@ def held_out(tests: pd.DataFrame) -> np.ndarray:
     return is_decoy(tests) & (tests["draw"].to_numpy(np.int64) % _HELD_OUT_EVERY == 0)
 
 
+def competes(tests: pd.DataFrame) -> np.ndarray:
+    """Which rows are of decoys that set scales and compete, bool `[row]`."""
+    return is_decoy(tests) & ~held_out(tests)
+
+
+def of_family(tests: pd.DataFrame, name: str) -> np.ndarray:
+    """Which rows belong to a family of tests, bool `[row]`: `latent` (ablations of sources) or `random` (decoys)."""
+    return is_decoy(tests) if name == "random" else (tests["kind"] == name).to_numpy()
+
+
+def n_made(tests: pd.DataFrame, name: str) -> int:
+    """Tests with a response that `tests.parquet` counts of a family."""
+    return int(tests.loc[of_family(tests, name), "n_tests"].sum())
+
+
 def scores(effects: pd.DataFrame, scales: pd.DataFrame) -> np.ndarray:
     """Specificity score of each test, float64 `[test]`; NaN where no decoy was traced to that layer.
 
@@ -55,8 +70,7 @@ def scores(effects: pd.DataFrame, scales: pd.DataFrame) -> np.ndarray:
     with np.errstate(divide="ignore", invalid="ignore"):
         u = effects["mean_delta"].to_numpy(np.float64) / effects["push_norm"].to_numpy(np.float64)
         c = effects["push_weight"].to_numpy(np.float64) / effects["push_norm"].to_numpy(np.float64)
-        sets_a_scale = is_decoy(effects) & ~held_out(effects)
-        mine = np.where(sets_a_scale, 1.0, 0.0)
+        mine = np.where(competes(effects), 1.0, 0.0)
         # A target without a visible encoder has no c: its direct path is not told from the rest.
         seen = np.isfinite(c) & np.isfinite(cc)
         c = np.where(seen, c, 0.0)
@@ -91,17 +105,16 @@ def q_specific(effects: pd.DataFrame, score: np.ndarray, passes: np.ndarray, tes
         `tests.parquet`: how many tests were made of each kind and draw.
     """
     q = np.ones(len(effects))
-    latent = (effects["kind"] == "latent").to_numpy()
-    competes = is_decoy(effects) & ~held_out(effects)
-    made = _sizes(tests, (tests["kind"] == "latent").to_numpy())
-    against = _sizes(tests, is_decoy(tests) & ~held_out(tests))
+    latent, decoy = of_family(effects, "latent"), competes(effects)
+    made = _sizes(tests, of_family(tests, "latent"))
+    against = _sizes(tests, competes(tests))
     usable = passes & ~np.isnan(score)
     for ends, rows in effects.groupby(["source_layer", "target_layer"], observed=True).indices.items():
         pair = cast(tuple[int, int], ends)
         if not against.get(pair, 0):
             continue
         mine = rows[usable[rows]]
-        own, decoys = np.sort(score[mine[latent[mine]]]), np.sort(score[mine[competes[mine]]])
+        own, decoys = np.sort(score[mine[latent[mine]]]), np.sort(score[mine[decoy[mine]]])
         q[mine] = _competition(own, decoys, made.get(pair, 0) / against[pair], score[mine])
     return q
 

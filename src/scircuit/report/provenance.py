@@ -5,7 +5,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from scircuit.analysis.result import Measure
-from scircuit.circuits.specificity import is_decoy
+from scircuit.circuits.specificity import n_made, of_family
 from scircuit.report import numbers
 from scircuit.report.blocks import Column, Fact, Table
 from scircuit.report.runs import RunTables
@@ -37,9 +37,7 @@ RECORDED = {
 
 
 def _tests(run: RunTables, kind: str) -> str:
-    tests = run.circuit.tests
-    chosen = is_decoy(tests) if kind == "random" else tests["kind"] == kind
-    return numbers.count(tests.loc[chosen, "n_tests"].sum())
+    return numbers.count(n_made(run.circuit.tests, kind))
 
 
 COUNTED: dict[str, Callable[[RunTables], str]] = {
@@ -56,7 +54,7 @@ COUNTED: dict[str, Callable[[RunTables], str]] = {
 def headline(run: RunTables) -> list[Fact]:
     """The handful of numbers that say how big the circuit is and how it was cut out of the tests."""
     edges, tests = run.circuit.edges, run.circuit.tests
-    latent, random = tests[tests["kind"] == "latent"], tests[is_decoy(tests)]
+    latent, random = (tests[of_family(tests, kind)] for kind in ("latent", "random"))
     n_tests, n_random = int(latent["n_tests"].sum()), int(random["n_tests"].sum())
     sources = latent[["source_layer", "source_feature"]].drop_duplicates()
     rate = 1000 * len(edges) / n_tests if n_tests else None

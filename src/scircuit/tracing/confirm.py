@@ -3,7 +3,7 @@
 import numpy as np
 import pandas as pd
 
-from scircuit.circuits.specificity import is_decoy
+from scircuit.circuits.specificity import n_made, of_family
 from scircuit.tracing.assemble import Tables
 from scircuit.tracing.fidelity import Fidelity
 from scircuit.tracing.settings import TraceSettings
@@ -22,13 +22,12 @@ def borderline(tables: Tables, fidelity: Fidelity, settings: TraceSettings) -> d
     consistency (as the rule counts it) within one and a half cells, q within a factor of two. `all`: every effect
     beyond distance 1 that passes the thresholds or is borderline.
     """
-    families = [(t["kind"] == "latent", is_decoy(t)) for t in (tables.effects, tables.tests)]
     found: dict[int, set[tuple[int, str, int]]] = {}
-    for chosen, made in zip(*families, strict=True):
-        e = tables.effects[chosen]
+    for family in ("latent", "random"):
+        e = tables.effects[of_family(tables.effects, family)]
         if settings.confirm == "none" or e.empty:
             continue
-        near = _near(e, int(tables.tests.loc[made, "n_tests"].sum()), fidelity, settings)
+        near = _near(e, n_made(tables.tests, family), fidelity, settings)
         ends = e.loc[near, ["source_layer", "source_feature", "kind", "draw"]].drop_duplicates()
         for layer, feature, kind, draw in ends.itertuples(index=False):
             found.setdefault(int(layer), set()).add((int(feature), str(kind), int(draw)))

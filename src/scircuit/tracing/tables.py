@@ -8,7 +8,7 @@ import pandas as pd
 from scipy.special import stdtrit
 
 from scircuit.circuits.schema import DECOYS
-from scircuit.circuits.specificity import held_out, is_decoy
+from scircuit.circuits.specificity import competes
 from scircuit.sae.base import SparseAutoencoder
 from scircuit.stats.effect import hedges
 from scircuit.stats.signflip import screen_p, signflip_p
@@ -229,7 +229,7 @@ def scale_table(
     See `circuits.specificity`; a decoy that acted in no cell is none.
     """
     table = pd.DataFrame({"kind": [i.kind for i in interventions], "draw": [i.draw for i in interventions]})
-    chosen = is_decoy(table) & ~held_out(table) & (m["n_cells"] > 0)
+    chosen = competes(table) & (m["n_cells"] > 0)
     n_latents = m["total"].shape[1]
     norm = weights.push_norm[chosen, None]
     u = m["total"][chosen] / m["n_cells"][chosen, None] / norm
