@@ -44,6 +44,9 @@ def test_from_an_anndata_to_a_report_by_public_functions(geneformer_folder, cell
     circuit = scircuit.build_circuit(effects, tests, features, found.terms, rule)
     assert len(circuit.edges) > 0
     circuit.write(tmp_path / "circuit")
-    assert len(scircuit.Circuit.read(tmp_path / "circuit").edges) == len(circuit.edges)
+    every = scircuit.Circuit.read(tmp_path / "circuit", grade="reproducible")
+    assert len(every.edges) == len(circuit.edges)
+    strict = scircuit.Circuit.read(tmp_path / "circuit")
+    assert len(strict.edges) == len(circuit.at(circuit.provenance["grade"]).edges) == circuit.provenance["n_edges"]
     run = scircuit.ReportRun("notebook", tmp_path / "circuit", tmp_path / "saes" / "manifest.json")
     assert scircuit.write_report(tmp_path / "report", [run]).stat().st_size > 50_000
