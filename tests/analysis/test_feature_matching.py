@@ -6,8 +6,7 @@ import pytest
 from labelled import circuit_of
 
 from scircuit.analysis.conditions import Condition
-from scircuit.analysis.feature_matching import feature_consensus, match_latents
-from scircuit.analysis.neighbours import between, competitive_q, within
+from scircuit.analysis.feature_matching import _nearest, feature_consensus, match_latents
 from scircuit.errors import ScircuitError
 
 WIDTH, GENES, LAYERS = 40, 150, 4
@@ -116,21 +115,13 @@ def test_matched_latents_with_unrelated_edges_do_not_agree(same):
 
 def test_nearest_neighbours_equal_the_full_matrix(monkeypatch):
     rng = np.random.default_rng(5)
-    x, y = (rng.normal(size=(n, 10)).astype(np.float32) for n in (37, 23))
-    x, y = (z / np.linalg.norm(z, axis=1, keepdims=True) for z in (x, y))
-    monkeypatch.setattr("scircuit.analysis.neighbours._BLOCK", 8)
-    r, own = x @ y.T, x @ x.T
-    np.fill_diagonal(own, -np.inf)
-    for found, full in zip((*between(x, y), within(x, 1_000_000)), (r, r.T, own), strict=True):
-        np.testing.assert_array_equal(found.who, full.argmax(axis=1))
-        ordered = np.sort(full, axis=1)
-        np.testing.assert_allclose(found.best, ordered[:, -1], atol=1e-5)
-        np.testing.assert_allclose(found.second, ordered[:, -2], atol=1e-5)
-
-
-def test_q_counts_decoys_that_stand_as_far_apart():
-    q = competitive_q(np.array([0.5, 0.1, 0.2, 0.9]), np.array([0.6, 0.3]), np.array([2.0, 1.0]))
-    np.testing.assert_allclose(q, [2 / 3, 0.5, 0.5, 1.0])
+    x, y = rng.normal(size=(37, 10)).astype(np.float32), rng.normal(size=(23, 10)).astype(np.float32)
+    monkeypatch.setattr("scircuit.analysis.feature_matching._BLOCK", 8)
+    best, partner, mutual = _nearest(x, y)
+    r = x @ y.T
+    np.testing.assert_array_equal(partner, r.argmax(axis=1))
+    np.testing.assert_allclose(best, r.max(axis=1), rtol=1e-6)
+    np.testing.assert_array_equal(mutual, [r[:, p].argmax() == i for i, p in enumerate(r.argmax(axis=1))])
 
 
 def test_only_tested_partners_count(same):

@@ -8,17 +8,19 @@ import pandas as pd
 from scipy import sparse
 from scipy.stats import rankdata
 
+from scircuit._progress import progress
 from scircuit.analysis.conditions import Condition, check_conditions
-from scircuit.analysis.neighbours import competition, competitive_q
 from scircuit.analysis.question import Question
 from scircuit.analysis.result import Measure, Result
 from scircuit.errors import ScircuitError
+from scircuit.stats.multiple import benjamini_hochberg
 from scircuit.stats.resampling import cluster_bootstrap, permutation_p, ratio_interval
 
+_BLOCK = 1024
 _GLOSSARY = (
     "matched latents: mutual nearest neighbours by correlation of their gene profiles over the genes both models read, "
-    "set apart from all others further than mutual nearest neighbours within one layer are. testable edge: both ends "
-    "matched, and the partner source was traced into the partner target's layer; conserved: the partner edge exists."
+    "above what shuffled genes give. testable edge: both ends matched, and the partner source was traced into the "
+    "partner target's layer; conserved: the partner edge exists."
 )
 
 
@@ -29,39 +31,32 @@ class Matching:
     Attributes
     ----------
     table : DataFrame
-        One row per matched pair: `layer_a, feature_a, layer_b, feature_b, correlation, distance_ratio, q_value`.
+        One row per matched pair: `layer_a, feature_a, layer_b, feature_b, correlation, p_value, q_value`.
     n_a, n_b : int
         Latents of each model that could be matched.
     n_genes : int
         Genes both models read.
-    n_by_chance : float
-        Pairs expected to be set apart as far as the worst match if the models shared no latent.
-    p_any : float
-        p of there being no shared latent at all.
+    null_matches : float64 `[draw]`
+        Mutual nearest neighbours at least as alike as the weakest match, after the genes of the second model were
+        shuffled.
     """
 
     table: pd.DataFrame
     n_a: int
     n_b: int
     n_genes: int
-    n_by_chance: float
-    p_any: float
+    null_matches: np.ndarray
 
 
-def match_latents(a: Condition, b: Condition, min_genes: int = 5, max_q: float = 0.05) -> Matching:
+def match_latents(
+    a: Condition, b: Condition, min_genes: int = 5, max_q: float = 0.05, draws: int = 20, seed: int = 0
+) -> Matching:
     """Match the latents at the ends of edges of two conditions by their gene profiles.
 
     A profile is the square root of the share of a latent's summed activation at each shared gene, less the mean over
-    the latents of its model. Two latents are matched if each is the other's nearest by Pearson correlation r, also in
-    the pool of their two layers, and their distance ratio has q < `max_q`. The ratio is 1 - r over the same to the next
-    nearest of either in that pool (Lowe 2004): small where the two stand apart together.
-
-    Two models that share abundant genes and gene modules but no latent are alike in the way different latents of one
-    layer are. Then the models' names say nothing about the pool of two layers, and a pair of mutual nearest neighbours
-    is as often of one model as chance has it: those are the decoys of a target-decoy competition (Elias & Gygi 2007).
-    q = (1 + expected pairs by chance) / pairs found (the 1 after Barber & Candes 2015), at the most lenient ratio that
-    still lets the pair in. Latents of two layers of one model are no decoys: one that persists through the layers is
-    its own neighbour there.
+    the latents of its model: abundant genes, which every latent sees, do not make latents alike. Latents are matched
+    if each is the other's nearest by Pearson correlation and q < `max_q`; p is the share of best correlations at least
+    as high after the genes of `b` were shuffled (one shuffle of all profiles per draw: their dependence stays).
 
     Parameters
     ----------
@@ -70,7 +65,9 @@ def match_latents(a: Condition, b: Condition, min_genes: int = 5, max_q: float =
     min_genes : int
         Latents that load on fewer shared genes take no part.
     max_q : float
-        Level of the false-discovery rate; no fewer than 1 / `max_q` pairs can be matched.
+        Benjamini-Hochberg level over the mutual nearest neighbours.
+    draws, seed : int
+        Shuffles and their seed.
 
     Raises
     ------
@@ -84,15 +81,23 @@ def match_latents(a: Condition, b: Condition, min_genes: int = 5, max_q: float =
             f"{a.name} and {b.name} share {len(genes)} genes; at least 20 are needed: check that both use symbols."
         )
     (x, latents_a), (y, latents_b) = (_profiles(c, genes, min_genes) for c in (a, b))
-    pairs, decoys = competition(x, latents_a[:, 0], y, latents_b[:, 0])
-    ratios = (pairs["distance_ratio"], decoys["distance_ratio"], decoys["weight"])
-    pairs = pairs.assign(q_value=competitive_q(*(column.to_numpy() for column in ratios)))
-    kept = pairs[pairs["q_value"] < max_q].sort_values("row_x", ignore_index=True)
-    ends = np.concatenate([latents_a[kept["row_x"]], latents_b[kept["row_y"]]], axis=1)
-    table = pd.DataFrame(ends, columns=["layer_a", "feature_a", "layer_b", "feature_b"])
-    table = pd.concat([table, kept[["correlation", "distance_ratio", "q_value"]]], axis=1)
-    by_chance = len(table) * float(table["q_value"].max()) if len(table) else 0.0
-    return Matching(table, len(x), len(y), len(genes), by_chance, float(pairs["q_value"].min()) if len(pairs) else 1.0)
+    best, partner, mutual = _nearest(x, y)
+    rng = np.random.default_rng(seed)
+    null, null_mutual = [], []
+    for _ in progress(range(draws), desc="matching"):
+        drawn, _, drawn_mutual = _nearest(x, y[:, rng.permutation(len(genes))])
+        null.append(drawn)
+        null_mutual.append(drawn[drawn_mutual])
+    pool = np.sort(np.concatenate(null)) if null else np.zeros(0)
+    p_value = (len(pool) - np.searchsorted(pool, best[mutual]) + 1) / (len(pool) + 1)
+    q_value = benjamini_hochberg(p_value)
+    pairs = np.concatenate([latents_a[mutual], latents_b[partner[mutual]]], axis=1)
+    table = pd.DataFrame(pairs, columns=["layer_a", "feature_a", "layer_b", "feature_b"])
+    table = table.assign(correlation=best[mutual], p_value=p_value, q_value=q_value)
+    table = table[table["q_value"] < max_q].reset_index(drop=True)
+    weakest = table["correlation"].min() if len(table) else np.inf
+    null_matches = np.array([(r >= weakest).sum() for r in null_mutual], dtype=np.float64)
+    return Matching(table, len(x), len(y), len(genes), null_matches)
 
 
 def feature_consensus(
@@ -112,8 +117,8 @@ def feature_consensus(
     Returns
     -------
     Result
-        Measures `matched_share` (of the latents of the smaller side; null: as many as models without a shared latent
-        would show), `conserved_fold` and `conserved_share` (of testable edges; null: partner targets exchanged within
+        Measures `matched_share` (of the latents of the smaller side; null: as many as shuffled genes give at the same
+        correlation), `conserved_fold` and `conserved_share` (of testable edges; null: partner targets exchanged within
         layer pairs), `same_sign` (of conserved edges; null: from both shares of negative effects) and
         `rank_correlation` (Spearman of d over conserved edges; null 0). Intervals resample sources. What no edge can
         answer is NaN. Table: one row per testable edge of `a`, with d on both sides (NaN where not conserved).
@@ -125,15 +130,15 @@ def feature_consensus(
     """
     check_conditions([a, b], 1 if a.model == b.model else 2)
     rng = np.random.default_rng(seed)
-    matching = match_latents(a, b) if matching is None else matching
+    matching = match_latents(a, b, seed=seed) if matching is None else matching
     smaller = max(min(matching.n_a, matching.n_b), 1)
     n_matched = len(matching.table)
     measures = [
         Measure(
             "matched_share",
             n_matched / smaller,
-            null=matching.n_by_chance / smaller,
-            p_value=matching.p_any,
+            null=float(matching.null_matches.mean()) / smaller,
+            p_value=permutation_p(n_matched, matching.null_matches),
             n=n_matched,
             unit_of_n="latents",
         )
@@ -142,10 +147,10 @@ def feature_consensus(
     measures += _conserved(table, b, draws, rng) + _agreement(table[table["conserved"]], draws, rng)
     return Result.of(
         "feature_consensus",
-        "feature_consensus/2",
+        "feature_consensus/1",
         measures,
         table,
-        "nearest neighbours within layers (matches); partner targets exchanged within layer pairs (edges)",
+        "genes of one model shuffled (matches); partner targets exchanged within layer pairs (edges)",
         glossary=_GLOSSARY,
     )
 
@@ -182,6 +187,20 @@ def _profiles(condition: Condition, genes: np.ndarray, min_genes: int) -> tuple[
     dense -= dense.mean(axis=1, keepdims=True)
     norm = np.linalg.norm(dense, axis=1, keepdims=True)
     return (dense / np.where(norm > 0, norm, 1.0)).astype(np.float32), latents[rich]
+
+
+def _nearest(x: np.ndarray, y: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Best correlation of each row of x with y, the row of y, and whether the choice is mutual."""
+    best, partner = np.empty(len(x), dtype=np.float32), np.empty(len(x), dtype=np.int64)
+    back, back_of = np.full(len(y), -np.inf, dtype=np.float32), np.full(len(y), -1, dtype=np.int64)
+    for start in range(0, len(x), _BLOCK):
+        r = x[start : start + _BLOCK] @ y.T
+        partner[start : start + len(r)] = r.argmax(axis=1)
+        best[start : start + len(r)] = r.max(axis=1)
+        highest, who = r.max(axis=0), r.argmax(axis=0) + start
+        better = highest > back
+        back[better], back_of[better] = highest[better], who[better]
+    return best, partner, back_of[partner] == np.arange(len(x))
 
 
 def _testable(a: Condition, b: Condition, matches: pd.DataFrame) -> pd.DataFrame:
