@@ -18,9 +18,16 @@ from scircuit.config_file import SECTIONS
 from scircuit.errors import ScircuitError
 from scircuit.published.counts import condition_numbers
 from scircuit.published.numbers import published_numbers
-from scircuit.study.config import CompareSection, DiseaseSection, PerturbationSection, load_study, parse_study
+from scircuit.study.config import (
+    TEMPLATES,
+    CompareSection,
+    DiseaseSection,
+    PerturbationSection,
+    load_study,
+    parse_study,
+    template,
+)
 from scircuit.study.plan import plan_study
-from scircuit.study.template import NAMES, template
 
 
 def small(**changes):
@@ -113,7 +120,7 @@ def test_wrong_values_are_refused_with_what_is_allowed(changes, message):
         parse_study(small(**changes))
 
 
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("name", TEMPLATES)
 def test_templates_are_studies(name):
     study = parse_study(tomllib.loads(template(name)))
     assert len(study.conditions) == 4

@@ -12,7 +12,8 @@ import torch
 from builders import SHARED, scgpt_weights
 from scircuit.study.config import load_study
 from scircuit.study.plan import plan_study
-from scircuit.study.run import run_study, status
+from scircuit.study.run import run_study
+from scircuit.study.stages import status
 
 pytestmark = pytest.mark.slow
 

@@ -8,7 +8,7 @@ from typer.testing import CliRunner
 
 from scircuit.cli.app import app
 from scircuit.study.config import load_study
-from scircuit.study.run import status
+from scircuit.study.stages import status
 
 pytestmark = pytest.mark.slow
 

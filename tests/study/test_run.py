@@ -26,8 +26,8 @@ from scircuit.runs.stages import run
 from scircuit.study.config import load_study
 from scircuit.study.outside import published_circuit
 from scircuit.study.page import cost_table, stages_section
-from scircuit.study.run import run_study, status
-from scircuit.study.stages import keys, stages
+from scircuit.study.run import run_study
+from scircuit.study.stages import keys, stages, status
 
 pytestmark = pytest.mark.slow
 

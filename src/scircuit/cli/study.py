@@ -28,12 +28,12 @@ def init(
     One of your own that runs as it is, without a download; or with `paper` the four published conditions.
     """
     from scircuit._io import atomic
-    from scircuit.study.template import NAMES, template
+    from scircuit.study.config import TEMPLATES, template
 
-    name, path = ("own", Path(what)) if what not in NAMES else (what, file or Path(f"{what}.toml"))
+    name, path = ("own", Path(what)) if what not in TEMPLATES else (what, file or Path(f"{what}.toml"))
     if name == "own" and file is not None:
         raise ScircuitError(
-            f"There is no study called {what!r}; it may be {', '.join(NAMES)}, or left out for your own."
+            f"There is no study called {what!r}; it may be {', '.join(TEMPLATES)}, or left out for your own."
         )
     if path.exists():
         raise ScircuitError(f"{path} exists already; choose another name or delete it.")
@@ -83,6 +83,6 @@ def status(study: StudyPath) -> None:
     """
     from scircuit.study.config import load_study
     from scircuit.study.page import lines
-    from scircuit.study.run import status as state
+    from scircuit.study.stages import status as state
 
     typer.echo("\n".join(lines(state(load_study(study)))))

@@ -7,6 +7,7 @@ starts from; `[dictionaries.NAME]` and each `[[conditions]]` say what is their o
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +24,7 @@ from scircuit.config_file import (
     place,
     read_toml,
     relative_to,
+    section_lines,
 )
 from scircuit.errors import ScircuitError
 
@@ -33,6 +35,13 @@ _SAME_MODEL = ("source", "protocol", "dictionaries", "dtype", "options")
 """What decides a model's fingerprint, which a dictionary belongs to."""
 PUBLISHED = ("A", "B", "T", "G")
 """Conditions of the published study; `published/data/published.toml` says what each is."""
+TEMPLATES = ("own", "paper")
+"""What `scircuit study init` can write."""
+_REFERENCE = """
+# ---------------------------------------------------------------------------------------------------------------------
+# Every setting of a run with its default, for [defaults.SECTION], [dictionaries.NAME.SECTION] (model, cells, sae) and
+# [conditions.SECTION] (all but sae).
+"""
 
 
 @dataclass(frozen=True)
@@ -284,3 +293,13 @@ def _text(content: Mapping[str, Any], key: str, where: str) -> str:
 def _check_name(name: str, where: str) -> None:
     if not name.replace("_", "").replace("-", "").isalnum():
         raise ScircuitError(f"{where}: {name!r} names a folder; use letters, digits, - and _.")
+
+
+def template(name: str) -> str:
+    """The text of a study's file: `own`, or `paper` for the published one."""
+    if name not in TEMPLATES:
+        raise ScircuitError(f"There is no study called {name!r}; it may be {', '.join(TEMPLATES)}.")
+    text = (files("scircuit.study") / "data" / f"{name}.toml").read_text(encoding="utf-8")
+    # What is a comment already stays one: the file is a study as it stands.
+    reference = (line if line.startswith("#") else f"# {line}".rstrip() for line in section_lines())
+    return text + _REFERENCE + "\n".join(reference) + "\n"

@@ -14,19 +14,18 @@ from scircuit.report.blocks import Block, Column, Section, Table
 from scircuit.report.page import write_report
 from scircuit.report.runs import run_of_folder
 from scircuit.study.config import StudyConfig
-from scircuit.study.run import status
 
 _TIMES = ("planned_seconds", "seconds", "cpu_seconds")
 NUMBERS = "numbers.parquet"
 
 
-def write_study_report(study: StudyConfig) -> Path:
-    """Write `report/numbers.parquet` and `report/index.html`; returns the page."""
+def write_study_report(study: StudyConfig, status: pd.DataFrame) -> Path:
+    """Write `report/numbers.parquet` and `report/index.html`, with where each stage stands; returns the page."""
     table = compare_numbers(study.out, {c.name: c.published for c in study.conditions})
     folder = study.out / "report"
     with atomic(folder / NUMBERS) as path:
         table.to_parquet(path, index=False)
-    first = [numbers_section(table, study), stages_section(status(study), study)]
+    first = [numbers_section(table, study), stages_section(status, study)]
     runs = [run_of_folder(c.run.out, c.name) for c in study.conditions]
     return write_report(folder, runs, comparison=study.out / "compare", first=first)
 

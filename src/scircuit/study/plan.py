@@ -29,13 +29,10 @@ from scircuit.study.amounts import Load, Sizes
 from scircuit.study.asking import asking
 from scircuit.study.calibration import Pace, calibrate, clock
 from scircuit.study.config import StudyConfig
-from scircuit.study.folder import StudyFolder
 from scircuit.study.needs import Need, model_needs, needs_table, study_needs
-from scircuit.study.run import description
 from scircuit.study.shapes import Shape, random_model, random_saes, shape_of
-from scircuit.study.stages import stages
+from scircuit.study.stages import PLAN, StudyFolder, description, stages
 
-PLAN = "plan.json"
 ASSUMED_CELLS = 2000
 """Cells of a data set that is not here and whose `n` is not given."""
 ASSUMED_LENGTH = {"geneformer": 2028, "scgpt": 1187}

@@ -1,21 +1,14 @@
-"""Running a study: every stage that is not done, in order; and where each one stands."""
+"""Running a study: every stage that is not done, in order."""
 
 import logging
 from collections.abc import Mapping
-from dataclasses import asdict
 from pathlib import Path
-from typing import Any
 
-import pandas as pd
-
-from scircuit._io import read_json
 from scircuit._lock import locked
 from scircuit.errors import ScircuitError
-from scircuit.runs.run import settings
 from scircuit.study.config import StudyConfig
-from scircuit.study.folder import StudyFolder
 from scircuit.study.needs import check_needs
-from scircuit.study.stages import Stage, keys, stages
+from scircuit.study.stages import Stage, StudyFolder, description, keys, stages
 
 log = logging.getLogger(__name__)
 
@@ -58,44 +51,6 @@ def _work(folder: StudyFolder, todo: list[Stage], total: int, known: Mapping[str
         log.info("stage %d of %d: %s", number, total, stage.name)
         with folder.timed(stage.name, known[stage.name]):
             stage.run(cluster)
-
-
-def status(study: StudyConfig) -> pd.DataFrame:
-    """One row per stage: `stage, state, calls, seconds, cpu_seconds, planned_seconds` (NaN before there is a plan)."""
-    todo = stages(study)
-    folder, known = StudyFolder.open(study.out), keys(todo)
-    planned = planned_seconds(folder.root)
-    rows = []
-    for stage in todo:
-        found = folder.progress(stage.name, known[stage.name])
-        rows.append((stage.name, found.state, found.calls, found.seconds, found.cpu_seconds, planned.get(stage.name)))
-    table = pd.DataFrame(rows, columns=["stage", "state", "calls", "seconds", "cpu_seconds", "planned_seconds"])
-    return table.astype({"seconds": float, "cpu_seconds": float, "planned_seconds": float})
-
-
-def planned_seconds(root: Path) -> Mapping[str, float]:
-    """Seconds per stage of the plan that lies in a study's folder; empty without one."""
-    file = root / "plan.json"
-    if not file.is_file():
-        return {}
-    return {row["stage"]: row["seconds"] for row in read_json(file)["stages"] if row["seconds"] is not None}
-
-
-def description(study: StudyConfig) -> dict[str, Any]:
-    """The whole study, every value resolved, JSON-able."""
-    return {
-        "name": study.name,
-        "seed": study.seed,
-        "profile": study.profile,
-        "dictionaries": {d.name: settings(d.run) for d in study.dictionaries},
-        "conditions": {
-            c.name: {"group": c.group, "published": c.published, "dictionaries": c.dictionaries, **settings(c.run)}
-            for c in study.conditions
-        },
-        "compare": asdict(study.compare),
-        "disease": asdict(study.disease),
-        "perturbation": asdict(study.perturbation),
-    }
 
 
 def _last(todo: list[Stage], until: str | None) -> int:

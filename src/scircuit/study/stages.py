@@ -1,15 +1,24 @@
-"""The stages of a study: what each needs, what decides it, and the function that does it."""
+"""The stages of a study: what each needs, what decides it, the function that does it, and how far it has come."""
 
 import os
-from collections.abc import Callable
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from scircuit._io import sha256_of
+import pandas as pd
+
+from scircuit import _lock
+from scircuit._io import read_json, sha256_of, write_json
 from scircuit.config import RunConfig
+from scircuit.errors import ScircuitError
 from scircuit.runs.run import places, settings, without_places
 from scircuit.study.config import Dictionaries, StudyCondition, StudyConfig
+
+FORMAT_VERSION = 1
+PLAN = "plan.json"
 
 
 @dataclass(frozen=True)
@@ -53,6 +62,124 @@ def keys(todo: list[Stage]) -> dict[str, str]:
     for stage in todo:
         found[stage.name] = sha256_of(stage.kind, stage.settings, [found[name] for name in stage.needs])
     return found
+
+
+@dataclass(frozen=True)
+class Progress:
+    """How far a stage has come.
+
+    Attributes
+    ----------
+    state : str
+        `done`, `partial` (begun and interrupted; it goes on from its last checkpoint) or `waiting`.
+    seconds : float or None
+        Wall-clock time of the call that finished it.
+    cpu_seconds : float or None
+        Processor time of that call in this process, over all its threads: what a busy machine does not stretch.
+    calls : int
+        Calls that began it; with more than one, both are only what was left for the last.
+    """
+
+    state: str
+    seconds: float | None = None
+    cpu_seconds: float | None = None
+    calls: int = 0
+
+
+@dataclass(frozen=True)
+class StudyFolder:
+    """The folder of one study: `study.json`, `plan.json`, a marker per stage, and the stages' own folders."""
+
+    root: Path
+
+    @classmethod
+    def open(cls, root: str | Path) -> "StudyFolder":
+        """The folder of a new study or of one to go on with; nothing is written.
+
+        Raises
+        ------
+        ScircuitError
+            When it holds files that are no study.
+        """
+        root = Path(root)
+        if root.exists() and not root.is_dir():
+            raise ScircuitError(f"{root} is a file; choose a folder for out.")
+        left = (
+            [p for p in root.iterdir() if p.name != _lock.NAME and not p.name.startswith(".study.json.")]
+            if root.is_dir()
+            else []
+        )
+        if left and not (root / "study.json").is_file():
+            raise ScircuitError(f"{root} exists and is no scircuit study; choose an empty or new folder for out.")
+        return cls(root)
+
+    def record(self, content: Any) -> None:
+        """Keep what was asked, last version."""
+        write_json(self.root / "study.json", {"format_version": FORMAT_VERSION, **content})
+
+    def marker(self, stage: str) -> Path:
+        """The file that says how far a stage has come."""
+        return self.root / "stages" / f"{stage.replace(':', '-')}.json"
+
+    def progress(self, stage: str, key: str) -> Progress:
+        """State of a stage, as far as it was asked for with the same values (`key`)."""
+        file = self.marker(stage)
+        if not file.is_file():
+            return Progress("waiting")
+        found = read_json(file)
+        if found.get("key") != key:
+            return Progress("waiting")
+        state = "done" if found["done"] else "partial"
+        return Progress(state, found.get("seconds"), found.get("cpu_seconds"), found["calls"])
+
+    @contextmanager
+    def timed(self, stage: str, key: str) -> Iterator[None]:
+        """Mark a stage as begun, and as done with its seconds when the block succeeds."""
+        calls = self.progress(stage, key).calls + 1
+        started, worked = time.perf_counter(), time.process_time()
+        write_json(self.marker(stage), {"key": key, "done": False, "calls": calls})
+        yield
+        spent = {"seconds": time.perf_counter() - started, "cpu_seconds": time.process_time() - worked}
+        rounded = {name: round(value, 3) for name, value in spent.items()}
+        write_json(self.marker(stage), {"key": key, "done": True, "calls": calls, **rounded})
+
+
+def status(study: StudyConfig) -> pd.DataFrame:
+    """One row per stage: `stage, state, calls, seconds, cpu_seconds, planned_seconds` (NaN before there is a plan)."""
+    todo = stages(study)
+    folder, known = StudyFolder.open(study.out), keys(todo)
+    planned = planned_seconds(folder.root)
+    rows = []
+    for stage in todo:
+        found = folder.progress(stage.name, known[stage.name])
+        rows.append((stage.name, found.state, found.calls, found.seconds, found.cpu_seconds, planned.get(stage.name)))
+    table = pd.DataFrame(rows, columns=["stage", "state", "calls", "seconds", "cpu_seconds", "planned_seconds"])
+    return table.astype({"seconds": float, "cpu_seconds": float, "planned_seconds": float})
+
+
+def planned_seconds(root: Path) -> Mapping[str, float]:
+    """Seconds per stage of the plan that lies in a study's folder; empty without one."""
+    file = root / PLAN
+    if not file.is_file():
+        return {}
+    return {row["stage"]: row["seconds"] for row in read_json(file)["stages"] if row["seconds"] is not None}
+
+
+def description(study: StudyConfig) -> dict[str, Any]:
+    """The whole study, every value resolved, JSON-able."""
+    return {
+        "name": study.name,
+        "seed": study.seed,
+        "profile": study.profile,
+        "dictionaries": {d.name: settings(d.run) for d in study.dictionaries},
+        "conditions": {
+            c.name: {"group": c.group, "published": c.published, "dictionaries": c.dictionaries, **settings(c.run)}
+            for c in study.conditions
+        },
+        "compare": asdict(study.compare),
+        "disease": asdict(study.disease),
+        "perturbation": asdict(study.perturbation),
+    }
 
 
 def seen_from(folder: Path, path: str | Path) -> str:
@@ -139,4 +266,4 @@ def _analyse_as_published(run: Path) -> None:
 def _report(study: StudyConfig) -> None:
     from scircuit.study.page import write_study_report
 
-    write_study_report(study)
+    write_study_report(study, status(study))
