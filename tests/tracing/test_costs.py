@@ -23,7 +23,7 @@ def inputs(geneformer_folder, cells):
     saes = random_saes(40, k=5)
     batch = tokenize(cells, model.tokenizer).batch(np.array([0, 3]))
     clean = clean_batch(model, saes[0], batch, 0)
-    return model, saes, batch, clean, make_jobs(clean, saes[0], [Intervention((f,)) for f in range(0, 40, 2)])
+    return model, saes, batch, clean, make_jobs(clean, saes[0], [Intervention((f,)) for f in range(0, 40, 5)])
 
 
 def counted(work):

@@ -1,5 +1,7 @@
 """Effects per group of cells and p over units: against the per-cell responses, summed by hand."""
 
+from dataclasses import replace
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -28,7 +30,7 @@ from scircuit.tracing.tables import Weights, effect_table
 ENDS = ["source_layer", "source_feature", "target_layer", "target_feature"]
 N_CELLS = 36
 GROUPS = {"kind": np.array(list("abc") * 12), "donor": np.arange(N_CELLS) // 6, "one": "same"}
-SETTINGS = TraceSettings(groups=("kind", "donor"), cells_per_block=10, sources_per_block=40, tokens=400)
+SETTINGS = TraceSettings(groups=("kind", "donor"), cells_per_block=12, sources_per_block=100, tokens=2000, n_random=1)
 SOURCES = {0: list(range(WIDTH)), 1: [2, 3]}
 
 
@@ -106,7 +108,7 @@ def test_split_halves_of_the_cells_can_be_compared(traced):
 
 
 def test_groups_change_nothing_of_the_whole(setup, traced, tmp_path):
-    plain = TraceSettings(cells_per_block=10, sources_per_block=40, tokens=400)
+    plain = replace(SETTINGS, groups=(), sources_per_block=5)
     other = tracer.trace(*setup, SOURCES, tmp_path / "t", settings=plain)
     for name in ("effects", "tests", "cell_effects", "source_cells"):
         a, b = table(traced, name), table(other, name)
@@ -215,7 +217,7 @@ def test_the_local_engine_gives_the_groups_of_the_exact_one(geneformer_folder, c
     for engine, confirm in (("exact", "none"), ("local", "none"), ("local", "all")):
         settings = TraceSettings(
             engine, groups=("kind",), units="kind", context_rows=50.0, retention=1.0, n_random=0, confirm=confirm,
-            cells_per_block=10, targets=(1, 3), rule=EdgeRule(max_q=None), accept_approximation=True,
+            targets=(1, 3), rule=EdgeRule(max_q=None), accept_approximation=True,
         )  # fmt: skip
         out = tracer.trace(
             model, saes, store, {0: list(range(0, 24, 3))}, tmp_path / engine / confirm, settings=settings

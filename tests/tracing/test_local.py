@@ -118,8 +118,8 @@ def test_leaving_out_the_own_keys_would_be_wrong(setup):
 
 
 SETTINGS = TraceSettings(
-    engine="local", context_rows=0.0, check_sources=40, check_cells=24, min_r=0.5, min_sign=0.5, cells_per_block=7,
-    tokens=400, n_random=0, confirm="none",
+    engine="local", context_rows=0.0, check_sources=40, check_cells=24, min_r=0.5, min_sign=0.5, cells_per_block=20,
+    tokens=2000, n_random=0, confirm="none",
 )  # fmt: skip
 
 
@@ -127,7 +127,7 @@ def test_the_fidelity_check_raises_the_context_or_refuses(setup):
     model, saes, store = setup
 
     def checked(**options):
-        settings = TraceSettings(engine="local", check_sources=40, check_cells=24, tokens=400, **options)
+        settings = TraceSettings(engine="local", check_sources=40, check_cells=24, tokens=4000, **options)
         return choose_context(Setup.of(model, saes, store, {0: range(64)}, settings))
 
     easy = checked(min_r=0.2, min_sign=0.2)
@@ -148,9 +148,7 @@ def test_a_local_trace_is_marked_and_reports_its_fidelity(setup, tmp_path):
     import json
 
     model, saes, store = setup
-    live = sorted(
-        {int(f) for f in saes[0].encode(next(gene_rows(model, store.batches(8), [0]))[0][0]).indices.unique()}
-    )
+    live = saes[0].encode(next(gene_rows(model, store.batches(8), [0]))[0][0]).indices.unique().tolist()
     folder = trace(model, saes, store, {0: live}, tmp_path / "t", settings=SETTINGS)
     info = json.loads((folder / "trace.json").read_text())
     effects = pd.read_parquet(folder / "effects.parquet")

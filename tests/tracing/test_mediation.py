@@ -98,7 +98,7 @@ def test_planted_mediation_is_recovered_from_the_trace_to_the_answer(tmp_path):
     model, saes = planted_model()
     store = planted_cells(model, 30)
     sources = {layer: list(range(WIDTH)) for layer in range(3)}
-    folder = trace(model, saes, store, sources, tmp_path / "trace", settings=TraceSettings(tokens=400))
+    folder = trace(model, saes, store, sources, tmp_path / "trace", settings=TraceSettings(tokens=4000, n_random=4))
     features = pd.DataFrame(
         [{"layer": layer, "feature": f, "label": "", "frequency": 0.5, "mean_activation": 1.0, "top_genes": [],
           "n_terms": 0, "n_firings": 9} for layer in range(4) for f in range(WIDTH)]

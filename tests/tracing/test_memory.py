@@ -21,7 +21,7 @@ from scircuit.tracing.settings import TraceSettings
 from scircuit.tracing.setup import Setup
 
 ENDS = ["source_layer", "source_feature", "target_layer", "target_feature", "kind", "draw"]
-SETTINGS = TraceSettings(engine="exact", cells_per_block=4, tokens=300, retention=1.0)
+SETTINGS = TraceSettings(engine="exact", cells_per_block=4, tokens=300, retention=1.0, n_random=1)
 
 
 @pytest.fixture(scope="module")

@@ -24,7 +24,8 @@ def traced(tmp_path_factory):
     adata = ad.AnnData(sparse.csr_matrix(x), var=pd.DataFrame(index=model.genes["ensembl_id"].to_numpy()))
     store = tokenize(adata, model.tokenizer)
     sources = {layer: list(range(WIDTH)) for layer in range(N_LAYERS - 1)}
-    out = trace(model, saes, store, sources, tmp_path_factory.mktemp("trace") / "t", settings=TraceSettings(tokens=400))
+    settings = TraceSettings(tokens=4000, n_random=4)
+    out = trace(model, saes, store, sources, tmp_path_factory.mktemp("trace") / "t", settings=settings)
     return model, saes, store, pd.read_parquet(out / "effects.parquet"), pd.read_parquet(out / "tests.parquet")
 
 

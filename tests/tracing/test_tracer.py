@@ -33,6 +33,7 @@ from scircuit.tracing.settings import TraceSettings
 
 ENDS = ["source_layer", "source_feature", "target_layer", "target_feature"]
 SETTINGS = TraceSettings(cells_per_block=4, sources_per_block=3, tokens=300, retention=1.0, decoy="random", n_random=1)
+WHOLE = replace(SETTINGS, cells_per_block=100, sources_per_block=100, tokens=5000)
 
 
 @pytest.fixture(scope="module")
@@ -130,7 +131,7 @@ def test_every_statistic_of_every_effect(setup, tmp_path):
     """Against float64; where it finds a response of the size of float32's noise, either count is right."""
     model, saes, store, sources = setup
     setup = model, relu_dictionaries(saes), store, sources
-    out = tracer.trace(*setup, tmp_path / "t", settings=SETTINGS)
+    out = tracer.trace(*setup, tmp_path / "t", settings=WHOLE)
     effects, tests = (pd.read_parquet(out / f"{name}.parquet") for name in ("effects", "tests"))
     noise = 3 * relative_floor(torch.float32, model.device)  # of residuals whose entries are of size 1
     for kind, draw, make in (
@@ -222,8 +223,7 @@ def test_an_interrupted_trace_resumes_to_the_same_bytes_and_counts(setup, traced
 
 def test_blocks_of_sources_and_batches_do_not_change_the_result(setup, traced, tmp_path):
     model, saes, store, sources = setup
-    other = replace(SETTINGS, sources_per_block=100, tokens=5000)
-    tracer.trace(model, saes, store, sources, tmp_path / "t", settings=other)
+    tracer.trace(model, saes, store, sources, tmp_path / "t", settings=WHOLE)
     a, b = (read(folder)[0]["effects"] for folder in (tmp_path / "t", traced))
     assert_same_effects(a, b, [*ENDS, "kind", "draw"])
 
@@ -234,7 +234,7 @@ def test_where_edges_need_no_test_every_strong_effect_is_kept(setup, traced, tmp
     all_tests = read(traced)[0]["effects"].set_index(keys)
     kept = {}
     for max_q in (None, 0.05):
-        settings = replace(SETTINGS, retention=0.05, rule=EdgeRule(max_q=max_q))
+        settings = replace(WHOLE, retention=0.05, rule=EdgeRule(max_q=max_q))
         out = tracer.trace(model, saes, store, sources, tmp_path / str(max_q), settings=settings)
         kept[max_q] = read(out)[0]["effects"].set_index(keys).index
     strong = all_tests.index[all_tests["cohens_d"].abs() > 0.5]
