@@ -4,8 +4,10 @@ VENV := .venv
 BIN := $(VENV)/bin
 # Two threads is what the figures in this repository were measured with.
 export OMP_NUM_THREADS ?= 2
+# Modules are compiled once, not again in every process that the tests start.
+export PYTHONDONTWRITEBYTECODE :=
 
-.PHONY: demo test test-slow lint types imports bench check clean
+.PHONY: demo test test-slow test-numerics fuzz lint types imports bench check clean
 
 $(VENV)/installed: pyproject.toml
 	$(PYTHON) -m venv $(VENV)
@@ -19,13 +21,27 @@ OUT ?= demo
 demo: $(VENV)/installed
 	$(BIN)/scircuit demo --out $(OUT)
 
-# Two test processes with one thread each finish sooner than one with two.
+# Two test processes with one thread each finish sooner than one with two; a file stays in one, with its fixtures.
+PYTEST := $(BIN)/pytest -q --durations=10
+APART := -n 2 --dist loadfile
+
 test: $(VENV)/installed
-	OMP_NUM_THREADS=1 $(BIN)/pytest -q -n 2 -m 'not slow'
+	OMP_NUM_THREADS=1 $(PYTEST) $(APART) -m 'not slow'
 
 # One thread each: bits are compared between one process and several, which need the same number of threads.
 test-slow: $(VENV)/installed
-	OMP_NUM_THREADS=1 $(BIN)/pytest -q -n 2 -m slow
+	OMP_NUM_THREADS=1 $(PYTEST) $(APART) -m slow
+
+# What depends on the kernels: engines, SAEs, tokenizers, statistics. CI varies ATEN_CPU_CAPABILITY and OMP_NUM_THREADS.
+NUMERICS := tests/stats tests/sae tests/cells/test_tokenizers.py \
+  $(addprefix tests/tracing/test_,engines.py local.py attention.py floor.py row_noise.py interventions.py precision.py)
+
+test-numerics: $(VENV)/installed
+	$(PYTEST) -m 'not slow' $(NUMERICS)
+
+# The property tests with examples that nobody has seen; `make test` draws the same ones every time.
+fuzz: $(VENV)/installed
+	OMP_NUM_THREADS=1 $(PYTEST) -n 2 -m hypothesis --hypothesis-profile fuzz
 
 lint: $(VENV)/installed
 	$(BIN)/ruff check .

@@ -7,11 +7,19 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+from hypothesis import HealthCheck
+from hypothesis import settings as property_settings
 from scipy import sparse
 
 from builders import SCGPT_ARGS, SHARED, scgpt_weights
 from scircuit._io import write_json
 from scircuit.cells.vocabulary import Vocabulary, write_vocabulary
+
+# `make test` draws the same examples every time; `make fuzz` draws new ones, and more.
+ROOMY = {"deadline": None, "suppress_health_check": [HealthCheck.too_slow]}
+property_settings.register_profile("default", derandomize=True, max_examples=25, database=None, **ROOMY)
+property_settings.register_profile("fuzz", max_examples=500, print_blob=True, **ROOMY)
+property_settings.load_profile("default")
 
 
 @pytest.fixture(scope="session")

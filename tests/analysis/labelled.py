@@ -1,5 +1,7 @@
 """Circuits with labelled latents and targets drawn at random or planted, for comparisons between models."""
 
+from functools import lru_cache
+
 import numpy as np
 import pandas as pd
 
@@ -31,6 +33,7 @@ def circuit_of(edges: pd.DataFrame, nodes: pd.DataFrame, n_cells: int = 100, **p
     return Circuit(edges, nodes, tests, empty, pd.DataFrame(), record | provenance)
 
 
+@lru_cache(maxsize=16)
 def random_targets(
     seed: int, n_layers: int = 6, width: int = 400, n_sources: int = 30, degree: int = 25, rich: int = 40
 ) -> Circuit:
@@ -43,11 +46,10 @@ def random_targets(
         features = nodes.loc[common & (nodes["layer"] == layer), "feature"].to_numpy()
         for feature in rng.choice(features, n_sources, replace=False):
             for target_layer in range(layer + 1, n_layers):
-                target = rng.choice(width, degree, replace=False)
-                rows.append(pd.DataFrame({"target_feature": target}).assign(
-                    source_layer=layer, source_feature=feature, target_layer=target_layer
-                ))  # fmt: skip
-    edges = pd.concat(rows, ignore_index=True)
+                targets = rng.choice(width, degree, replace=False)
+                rows += [(target, layer, feature, target_layer) for target in targets]
+    columns = ["target_feature", "source_layer", "source_feature", "target_layer"]
+    edges = pd.DataFrame(np.array(rows), columns=columns)
     return circuit_of(edges.assign(cohens_d=rng.normal(0, 1.5, len(edges))), nodes)
 
 
@@ -66,9 +68,10 @@ def planted_pairs(seed: int, pairs: pd.DataFrame, share: float = 0.4) -> Circuit
     wanted = pairs.groupby("source")["target"].agg(list)
     source = label.loc[pd.MultiIndex.from_frame(base.edges[["source_layer", "source_feature"]])].to_numpy()
     target = base.edges["target_feature"].to_numpy().copy()
+    layers = base.edges["target_layer"].to_numpy()
+    of_layer = {layer: label.loc[layer].to_numpy() for layer in np.unique(layers)}
     for row in np.flatnonzero(rng.random(len(target)) < share):
-        layer = base.edges["target_layer"].iloc[row]
-        choices = np.flatnonzero(label.loc[layer].to_numpy() == rng.choice(wanted[source[row]]))
+        choices = np.flatnonzero(of_layer[layers[row]] == rng.choice(wanted[source[row]]))
         if len(choices):
             target[row] = rng.choice(choices)
     edges = base.edges.assign(target_feature=target)

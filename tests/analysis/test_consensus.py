@@ -4,7 +4,7 @@ from dataclasses import replace
 import numpy as np
 import pandas as pd
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from labelled import circuit_of, planted_pairs, planted_table, random_targets, two
 
@@ -14,7 +14,7 @@ from scircuit.errors import ScircuitError
 
 
 def test_random_targets_are_not_conserved_but_the_published_null_says_so():
-    result = consensus(two(random_targets(0), random_targets(1)), draws=1000)
+    result = consensus(two(random_targets(0), random_targets(1)), draws=300)
     fold = result["fold"]
     assert fold.low < 1.0 < fold.high
     assert fold.estimate == pytest.approx(1.0, abs=0.06)
@@ -34,9 +34,9 @@ def test_p_values_of_random_targets_are_uniform():
 
 def test_planted_pairs_are_conserved():
     pairs = planted_table(0)
-    result = consensus(two(planted_pairs(0, pairs), planted_pairs(10, pairs)), draws=500)
+    result = consensus(two(planted_pairs(0, pairs), planted_pairs(10, pairs)), draws=200)
     assert result["edge_fold"].low > 1.2
-    assert result["edge_fold"].p_value == pytest.approx(1 / 501)
+    assert result["edge_fold"].p_value == pytest.approx(1 / 201)
     table = result.table
     planted = set(zip(pairs["source"], pairs["target"], strict=True))
     hit = np.array([row in planted for row in zip(table["source_label"], table["target_label"], strict=True)])
@@ -63,7 +63,6 @@ def test_observed_pairs_equal_sets():
     assert set(zip(result.table["source_label"], result.table["target_label"], strict=True)) == both
 
 
-@settings(max_examples=20, deadline=None)
 @given(seed=st.integers(0, 1000))
 def test_the_null_keeps_sources_degrees_and_target_frequencies(seed):
     circuit = random_targets(seed, n_layers=4, width=120, n_sources=6, degree=6)

@@ -4,7 +4,7 @@ import networkx as nx
 import numpy as np
 import pandas as pd
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from labelled import circuit_of, random_targets
 from scipy import sparse
@@ -13,7 +13,6 @@ from scircuit.analysis.hierarchy import hierarchy, pagerank
 from scircuit.errors import ScircuitError
 
 
-@settings(max_examples=20, deadline=None)
 @given(seed=st.integers(0, 1000), n=st.integers(2, 30))
 def test_pagerank_equals_networkx(seed, n):
     dense = np.random.default_rng(seed).random((n, n)) < 0.2

@@ -3,7 +3,7 @@
 import numpy as np
 import pandas as pd
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from scircuit.cells.sampling import (
@@ -63,7 +63,6 @@ def test_where_takes_any_type_and_several_columns(obs: pd.DataFrame) -> None:
 
 
 @given(st.integers(0, 2**62), st.lists(st.integers(0, 10**9), min_size=1, max_size=60, unique=True))
-@settings(max_examples=60, deadline=None)
 def test_a_cells_split_depends_on_seed_and_row_alone(seed: int, rows: list[int]) -> None:
     whole = dict(zip(rows, split_of(np.array(rows), seed, SHARES), strict=True))
     for row in rows[:5]:
@@ -72,7 +71,6 @@ def test_a_cells_split_depends_on_seed_and_row_alone(seed: int, rows: list[int])
 
 
 @given(st.integers(0, 10**6), st.integers(0, 50))
-@settings(max_examples=40, deadline=None)
 def test_shares_are_met_along_the_file(seed: int, block: int) -> None:
     rows = np.arange(20 * block, 20 * block + 20)
     counts = pd.Series(split_of(rows, seed, SHARES)).value_counts().to_dict()
@@ -188,7 +186,6 @@ def test_more_strata_than_cells_is_said(obs: pd.DataFrame, caplog: pytest.LogCap
     st.integers(0, 500),
     st.integers(0, 1),
 )
-@settings(max_examples=300, deadline=None)
 def test_allotment_spends_everything_within_bounds(strata: list[tuple[int, int]], n: int, minimum: int) -> None:
     sizes, weights = (np.array(x) for x in zip(*strata, strict=True))
     out = allot(n, weights, sizes, minimum=minimum)
@@ -201,7 +198,6 @@ def test_allotment_spends_everything_within_bounds(strata: list[tuple[int, int]]
 
 
 @given(st.lists(st.integers(1, 40), min_size=1, max_size=12), st.integers(1, 300))
-@settings(max_examples=200, deadline=None)
 def test_allotment_without_bounds_is_by_largest_remainder(weights: list[int], n: int) -> None:
     w = np.array(weights, dtype=float)
     out = allot(n, w, np.full(len(w), n), minimum=0)

@@ -4,7 +4,7 @@ import anndata as ad
 import numpy as np
 import pandas as pd
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from scipy.stats import rankdata
 
@@ -89,7 +89,6 @@ def test_paper_protocol_is_log1p_before_the_median(rank, cells, vocabulary):
     assert paper.fingerprint != rank.fingerprint
 
 
-@settings(max_examples=60, deadline=None)
 @given(st.lists(st.integers(1, 40), min_size=2, max_size=80))
 def test_bins_equal_the_published_formula_for_the_same_draws(values):
     x = np.array(values, dtype=float)
@@ -105,7 +104,9 @@ def test_bins_equal_the_published_formula_for_the_same_draws(values):
     middle = quantile_bins(x, 51, None)
     order = rankdata(x, method="dense")
     assert all((np.diff(middle[np.argsort(order)]) >= 0).tolist()), "midpoint bins rise with the value"
-    assert (quantile_bins(np.log1p(x) * 3, 51, None) == middle).mean() > 0.9, "bins barely notice a monotone map"
+    # A monotone map moves no value across an edge, but rounding decides about an edge that lies on a value.
+    on_an_edge = (np.abs(edges - x[:, None]) <= 1e-9 * x.max()).any(axis=1)
+    assert (np.abs(quantile_bins(np.log1p(x) * 3, 51, None) - middle) <= on_an_edge).all()
 
 
 def test_scgpt_sequence(scgpt_vocabulary, cells):

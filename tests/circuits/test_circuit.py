@@ -5,7 +5,7 @@ from dataclasses import replace
 import numpy as np
 import pandas as pd
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from scipy.stats import false_discovery_control
 
@@ -101,7 +101,6 @@ def test_latents_and_directions_are_two_families(planted):
     assert list(alone.controls.columns) == list(planted.circuit.controls.columns)
 
 
-@settings(max_examples=15, deadline=None)
 @given(d=st.floats(0, 2), consistency=st.floats(0, 1), q=st.floats(0.001, 0.05), nonzero=st.integers(0, 60))
 def test_every_edge_passes_and_every_other_test_fails(planted, d, consistency, q, nonzero):
     rule = EdgeRule(d, consistency, q, nonzero)

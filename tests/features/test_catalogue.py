@@ -5,7 +5,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from scircuit.errors import ScircuitError
@@ -184,7 +184,6 @@ def test_bad_input(toy_model, toy_batches, toy_saes):
     parts=st.lists(st.lists(st.tuples(st.integers(0, 9), st.integers(1, 9)), max_size=30), max_size=40),
     limit=st.sampled_from([1, 3, 1000]),
 )
-@settings(max_examples=40, deadline=None)
 def test_pair_sums_do_not_depend_on_spilling(parts, limit, tmp_path_factory):
     sums = PairSums(tmp_path_factory.mktemp("spill"), "x", buffer=4, max_pairs=limit)
     expected = defaultdict(lambda: [0, 0])
@@ -200,7 +199,6 @@ def test_pair_sums_do_not_depend_on_spilling(parts, limit, tmp_path_factory):
 
 
 @given(st.lists(st.tuples(st.integers(0, 4), st.integers(0, 5)), max_size=40), st.integers(1, 5))
-@settings(deadline=None)
 def test_top_per_group(entries, n):
     group = np.array([g for g, _ in entries], dtype=int)
     score = np.array([s for _, s in entries], dtype=float)

@@ -3,7 +3,7 @@ import itertools
 import numpy as np
 import pandas as pd
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from scipy import stats
 from statsmodels.stats.multitest import multipletests
@@ -30,7 +30,6 @@ def random_case(seed: int, n_latents: int = 25, n_sets: int = 12):
 
 
 @given(background=st.integers(1, 400), marked=st.integers(0, 400), drawn=st.integers(0, 60), overlap=st.integers(0, 60))
-@settings(max_examples=150, deadline=None)
 def test_tail_equals_scipy(background, marked, drawn, overlap):
     marked, drawn = min(marked, background), min(drawn, background)
     p = overlap_p([overlap], marked, drawn, background)

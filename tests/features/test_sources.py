@@ -1,7 +1,7 @@
 import numpy as np
 import pandas as pd
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from scircuit.errors import ScircuitError
@@ -53,7 +53,6 @@ def test_all_is_every_live_latent(features):
 
 
 @given(n=st.integers(1, 90), seed=st.integers(0, 50))
-@settings(max_examples=30, deadline=None)
 def test_random_spreads_over_the_firing_rates(features, n, seed):
     chosen = select_sources(features, "random", n=n, layers=[0], seed=seed)
     live = features[(features["layer"] == 0) & (features["n_firings"] > 0)].sort_values("frequency")

@@ -5,7 +5,7 @@ import networkx as nx
 import numpy as np
 import pandas as pd
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from scipy import stats
 from statsmodels.stats.multitest import multipletests
@@ -109,7 +109,6 @@ def test_draws_keep_bins_and_are_uniform_without_repeats():
 
 
 @given(st.lists(st.lists(st.integers(0, 12), max_size=5, unique=True), min_size=2, max_size=12), st.integers(0, 99))
-@settings(max_examples=60, deadline=None)
 def test_shuffling_keeps_sizes_and_gene_frequencies(lists, seed):
     features = features_of(lists)
     dealt = shuffle_top_genes(features, np.random.default_rng(seed))

@@ -3,7 +3,7 @@ from pathlib import Path
 
 import pandas as pd
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from scircuit.errors import ScircuitError
@@ -79,7 +79,6 @@ names = st.text(st.characters(codec="utf-8", exclude_characters="\t\n\r"), min_s
 
 
 @given(st.dictionaries(names, st.lists(names, min_size=1, max_size=6, unique=True), min_size=1, max_size=8))
-@settings(max_examples=80, deadline=None)
 def test_written_and_read_back(tmp_path_factory, genes):
     sets = GeneSets.from_dict("lib", genes)
     path = tmp_path_factory.mktemp("gmt") / "lib.gmt"

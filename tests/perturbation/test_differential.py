@@ -1,6 +1,6 @@
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from scipy import stats
 
@@ -52,7 +52,6 @@ def van_elteren(treated, control, strata_t, strata_c):
     return shift / np.sqrt(variance) if variance > 0 else 0.0
 
 
-@settings(max_examples=15, deadline=None)
 @given(seed=st.integers(0, 10_000), n_batches=st.integers(1, 5), depth=st.sampled_from([20.0, 200.0]))
 def test_stratified_wilcoxon_equals_ranks_by_stratum(seed, n_batches, depth):
     rng = np.random.default_rng(seed)

@@ -1,7 +1,7 @@
 import numpy as np
 import pandas as pd
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from scipy import stats
 
@@ -43,7 +43,6 @@ def row(result, metric: str, stratum: str = "all") -> pd.Series:
     return table[(table["metric"] == metric) & (table["stratum"] == stratum)].iloc[0]
 
 
-@settings(max_examples=40, deadline=None)
 @given(seed=st.integers(0, 10_000), n=st.integers(5, 60), levels=st.sampled_from([2, 5, 1000]))
 def test_metrics_equal_independent_implementations(seed, n, levels):
     metrics = pytest.importorskip("sklearn.metrics")

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from scircuit.errors import ScircuitError
@@ -33,7 +33,6 @@ def naive_pre(h, W_enc, b_enc, mean):
     return (h - mean) @ W_enc + b_enc
 
 
-@settings(max_examples=25, deadline=None)
 @given(seed=st.integers(0, 1_000), n_rows=st.integers(1, 9), k=st.integers(1, F))
 def test_topk_encode_equals_a_loop_over_rows(seed, n_rows, k):
     W_enc, b_enc, W_dec, b_dec, mean = weights(seed)
@@ -53,7 +52,6 @@ def test_topk_encode_equals_a_loop_over_rows(seed, n_rows, k):
     np.testing.assert_allclose((sae(h) + (h - sae(h))).numpy(), h.numpy(), atol=1e-5)
 
 
-@settings(max_examples=25, deadline=None)
 @given(seed=st.integers(0, 1_000), n_rows=st.integers(1, 9), level=st.floats(0, 4))
 def test_jumprelu_encode_equals_the_formula(seed, n_rows, level):
     W_enc, b_enc, W_dec, b_dec, mean = weights(seed)

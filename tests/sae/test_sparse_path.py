@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from scircuit.sae.selection import batch_top_k, jump_relu, step_function, top_k
@@ -16,7 +16,6 @@ def stack_of(seed: int, n_layers: int, d: int, k: int, **options) -> tuple[Stack
     return Stack(config, range(n_layers), rows), rows
 
 
-@settings(max_examples=20, deadline=None)
 @given(seed=st.integers(0, 100), n_layers=st.integers(1, 3), k=st.integers(1, 12), n_rows=st.integers(1, 64))
 def test_gradients_and_firings_equal_autograd(seed, n_layers, k, n_rows):
     stack, rows = stack_of(seed, n_layers, 6, k)

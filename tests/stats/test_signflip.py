@@ -2,7 +2,7 @@ import itertools
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from scipy import stats
 
@@ -70,7 +70,6 @@ def test_screen_at_the_edges():
     assert screen_p(np.zeros((2, 3)), 0.0, 0.0).shape == (2, 3)
 
 
-@settings(deadline=None)
 @given(st.lists(st.floats(-10, 10), min_size=1, max_size=15))
 def test_no_road_goes_below_the_smallest_attainable_p(x):
     values = np.array([x])

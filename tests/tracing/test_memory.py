@@ -9,7 +9,7 @@ import pytest
 import torch
 from agreement import assert_same_effects
 from dictionaries import random_saes
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from scircuit.cells.tokens import tokenize
@@ -110,7 +110,6 @@ def test_no_memory_for_anything_is_said_and_other_errors_pass(inputs, tmp_path, 
         BatchSize(100, 100).halving(Setup(model, saes, store), broken)
 
 
-@settings(max_examples=40, deadline=None)
 @given(megabytes=st.floats(150, 20_000), engine=st.sampled_from(["exact", "local"]))
 def test_a_budget_is_kept_and_used(inputs, megabytes, engine):
     model, saes, store, _ = inputs

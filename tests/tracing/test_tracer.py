@@ -9,7 +9,7 @@ import pandas as pd
 import pytest
 import torch
 from agreement import assert_same_effects
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from scipy import stats
 
@@ -273,7 +273,6 @@ def test_wrong_sources_are_refused_before_any_work(setup, tmp_path):
         TraceSettings(engine="approximate")
 
 
-@settings(max_examples=30, deadline=None)
 @given(st.integers(0, 10_000), st.integers(1, 12))
 def test_moments_merge_to_the_same_as_one_pass(seed, n):
     rng = np.random.default_rng(seed)

@@ -109,8 +109,7 @@ class EdgeRule:
     def passes(self, tests: Tests, n_tests: int | None = None, q: np.ndarray | None = None) -> np.ndarray:
         """Which tests are reproducible, bool `[test]`; `top_k` is left to who has the whole table.
 
-        d counts in the precision in which tables store it (float32), whatever it was computed in, so that a test at a
-        threshold is judged alike before and after it was written.
+        d counts as `stored_size`.
 
         Parameters
         ----------
@@ -121,13 +120,21 @@ class EdgeRule:
         q : float `[test]`, optional
             q-values that are known already.
         """
-        d = np.abs(np.asarray(tests["cohens_d"], dtype=np.float32)).astype(np.float64)
+        d = stored_size(tests["cohens_d"])
         n_nonzero = _column(tests, "n_nonzero")
         passes = (d > self.min_abs_d) & (self.agreement(tests) > self.min_consistency)
         passes &= (n_nonzero > 0) & (n_nonzero >= self.min_nonzero)
         if self.max_q is not None:
             passes &= (self.q_values(tests, n_tests) if q is None else q) < self.max_q
         return passes
+
+
+def stored_size(d: Any) -> np.ndarray:
+    """|d|, float64, in the precision in which tables store d (float32), whatever it was computed in.
+
+    A test at a threshold is so judged alike before and after it was written.
+    """
+    return np.abs(np.asarray(d, dtype=np.float32)).astype(np.float64)
 
 
 DEFAULT = EdgeRule()

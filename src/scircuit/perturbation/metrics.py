@@ -3,7 +3,6 @@
 from typing import NamedTuple
 
 import numpy as np
-from scipy.stats import rankdata
 
 METRICS = ("direction", "auroc", "auprc", "auroc_direction", "spearman")
 
@@ -25,7 +24,7 @@ def auroc(positive: np.ndarray, score: np.ndarray) -> float:
     n_negative = len(positive) - n_positive
     if n_positive == 0 or n_negative == 0:
         return np.nan
-    rank_sum = rankdata(score)[positive].sum()
+    rank_sum = _ranks(score)[positive].sum()
     return float((rank_sum - n_positive * (n_positive + 1) / 2) / (n_positive * n_negative))
 
 
@@ -49,9 +48,15 @@ def spearman(x: np.ndarray, y: np.ndarray) -> float:
     """Spearman's rank correlation, NaN where either side is constant."""
     if len(x) < 3:
         return np.nan
-    a, b = rankdata(x) - (len(x) + 1) / 2, rankdata(y) - (len(y) + 1) / 2
+    a, b = _ranks(x) - (len(x) + 1) / 2, _ranks(y) - (len(y) + 1) / 2
     norm = np.sqrt((a @ a) * (b @ b))
     return float(a @ b / norm) if norm > 0 else np.nan
+
+
+def _ranks(x: np.ndarray) -> np.ndarray:
+    """Ranks from 1, equal values at their mean rank, NaN where any is: `scipy.stats.rankdata` without its overhead."""
+    _, place, count = np.unique(x, return_inverse=True, return_counts=True)
+    return np.where(np.isnan(x).any(), np.nan, (np.cumsum(count) - (count - 1) / 2)[place])
 
 
 def agreement(

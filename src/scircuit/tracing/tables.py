@@ -7,6 +7,7 @@ import numpy as np
 import pandas as pd
 from scipy.special import stdtrit
 
+from scircuit.circuits.rule import stored_size
 from scircuit.circuits.schema import DECOYS
 from scircuit.circuits.specificity import competes
 from scircuit.sae.base import SparseAutoencoder
@@ -58,7 +59,7 @@ def effect_table(
         p = cell_p(m, effects, retention=retention, seed=seed)
     kept = (p <= retention) & (m["n_nonzero"] > 0)
     if kept_abs_d is not None:
-        kept |= (m["n_nonzero"] > 0) & ~(_finite_size(m) <= kept_abs_d)
+        kept |= (m["n_nonzero"] > 0) & ~(stored_size(_finite_size(m)) <= kept_abs_d)
     table = effect_rows(layer, target, interventions, m, p, kept, weights)
     return table, _tests(layer, target, interventions, m, kept)
 
