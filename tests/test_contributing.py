@@ -10,13 +10,14 @@ import pytest
 from typer.testing import CliRunner
 
 from scircuit.analysis.registry import every_question
+from scircuit.circuits.artefacts import Artefacts
 from scircuit.circuits.circuit import Circuit
 from scircuit.circuits.export.formats import formats
 from scircuit.circuits.synthetic import planted_circuit
 from scircuit.cli.app import app
 from scircuit.models.load import adapters
 from scircuit.report import write_report
-from scircuit.report.runs import run_of_folder
+from scircuit.report.blocks import slug
 
 PAGE = Path(__file__).resolve().parents[1] / "CONTRIBUTING.md"
 FILES = dict(re.findall(r"^`([\w/]+\.py)`:\n\n```python\n(.*?)^```$", PAGE.read_text("utf-8"), flags=re.M | re.S))
@@ -71,10 +72,10 @@ def test_a_question_of_one_file_is_asked_answered_and_drawn(contributed: Path) -
     shown = CliRunner().invoke(app, ["analyze", "reach", str(run), "--option", "draws=50"])
     assert shown.exit_code == 0, repr(shown.exception)
     assert "reach: mean_distance" in shown.output
-    page = write_report(run / "report", [run_of_folder(run, "one")]).read_text(encoding="utf-8")
+    page = write_report(run / "report", [Artefacts(run, "one")]).read_text(encoding="utf-8")
     assert "mean layers between the ends" in page
     assert "Bars: edges. n = " in page
-    assert "run0-reach" in page, "the figure, whose marks are named after run and question"
+    assert f"{slug('one')}-reach" in page, "the figure, whose marks are named after run and question"
 
 
 def test_a_format_of_one_file_is_listed_and_written(contributed: Path) -> None:

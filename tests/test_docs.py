@@ -85,7 +85,7 @@ def test_the_blocks_of_the_readme_run(blood: Path, monkeypatch: pytest.MonkeyPat
     small_run(blood, '[model]\nsource = "geneformer-mini"\ndevice = "cpu"')
     names = execute(ROOT / "README.md")
     assert (blood / "my_trace" / "trace.json").is_file()
-    assert isinstance(names["circuit"].edges, pd.DataFrame)
+    assert isinstance(names["run"].table("effects"), pd.DataFrame)
 
 
 def test_the_blocks_about_adapters_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

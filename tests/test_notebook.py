@@ -48,5 +48,11 @@ def test_from_an_anndata_to_a_report_by_public_functions(geneformer_folder, cell
     assert len(every.edges) == len(circuit.edges)
     strict = scircuit.Circuit.read(tmp_path / "circuit")
     assert len(strict.edges) == len(circuit.at(circuit.provenance["grade"]).edges) == circuit.provenance["n_edges"]
-    run = scircuit.ReportRun("notebook", tmp_path / "circuit", tmp_path / "saes" / "manifest.json")
-    assert scircuit.write_report(tmp_path / "report", [run]).stat().st_size > 50_000
+    run = scircuit.Run(tmp_path)
+    assert run.table("effects").equals(effects)
+    assert len(run.circuit(grade="reproducible").edges) == len(every.edges)
+    answers = run.ask()
+    assert set(answers["question"]) == set(run.answers()["question"]) >= {"sign_balance", "effect_sizes"}
+    page = scircuit.write_report(tmp_path / "report", [run])
+    assert page.stat().st_size > 50_000
+    assert "no config" not in repr(run)

@@ -11,7 +11,7 @@ import scircuit
 from scircuit.cli.app import app
 
 NAMES = [
-    "Circuit", "EdgeRule", "FoundationModel", "HookedModel", "Intervention", "Latents", "ReportRun", "RunConfig",
+    "Circuit", "EdgeRule", "FoundationModel", "HookedModel", "Intervention", "Latents", "Run", "RunConfig",
     "SaeTraining", "ScircuitError", "TokenBatch", "TokenStore", "TraceSettings", "__version__", "build_catalogue",
     "build_circuit", "check_adapter", "demo", "doctor", "enrich", "gene_rows", "label_features", "list_checkpoints",
     "load_config", "load_model", "load_saes", "load_study", "measure_quality", "packaged_programs", "parse_config",

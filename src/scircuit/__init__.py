@@ -16,7 +16,7 @@ _NAMES = {
     "HookedModel": "models.hooked",
     "Intervention": "tracing.engines.interventions",
     "Latents": "sae.latents",
-    "ReportRun": "report.runs",
+    "Run": "runs.run",
     "RunConfig": "config",
     "SaeTraining": "sae.settings",
     "ScircuitError": "errors",
@@ -77,7 +77,7 @@ if TYPE_CHECKING:
     from scircuit.models.registry import list_checkpoints
     from scircuit.models.stream import gene_rows, residuals
     from scircuit.report.page import write_report
-    from scircuit.report.runs import ReportRun
+    from scircuit.runs.run import Run
     from scircuit.runs.stages import demo, run
     from scircuit.sae.checkpoint import load_saes, save_saes
     from scircuit.sae.latents import Latents

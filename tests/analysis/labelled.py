@@ -5,7 +5,7 @@ from functools import lru_cache
 import numpy as np
 import pandas as pd
 
-from scircuit.analysis.conditions import Condition
+from scircuit.circuits.artefacts import Artefacts
 from scircuit.circuits.circuit import Circuit
 
 LABELS = np.array([f"process {i:03d}" for i in range(300)])
@@ -79,5 +79,5 @@ def planted_pairs(seed: int, pairs: pd.DataFrame, share: float = 0.4) -> Circuit
     return circuit_of(edges.drop_duplicates(ends), base.nodes)
 
 
-def two(a: Circuit, b: Circuit) -> list[Condition]:
-    return [Condition("a", "Geneformer", a), Condition("b", "scGPT", b)]
+def two(a: Circuit, b: Circuit) -> list[Artefacts]:
+    return [Artefacts.in_memory(a, name="a", model="Geneformer"), Artefacts.in_memory(b, name="b", model="scGPT")]

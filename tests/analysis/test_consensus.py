@@ -8,8 +8,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from labelled import circuit_of, planted_pairs, planted_table, random_targets, two
 
-from scircuit.analysis.conditions import Condition, LabelledEdges, label_vocabulary
+from scircuit.analysis.conditions import LabelledEdges, label_vocabulary
 from scircuit.analysis.consensus import consensus
+from scircuit.circuits.artefacts import Artefacts
 from scircuit.errors import ScircuitError
 
 
@@ -99,10 +100,10 @@ def test_the_fold_of_random_targets_is_unbiased():
 def test_more_models_and_conditions():
     pairs = planted_table(1)
     conditions = [
-        Condition("a1", "A", planted_pairs(0, pairs)),
-        Condition("a2", "A", random_targets(5)),
-        Condition("b", "B", planted_pairs(20, pairs)),
-        Condition("c", "C", planted_pairs(40, pairs)),
+        Artefacts.in_memory(planted_pairs(0, pairs), name="a1", model="A"),
+        Artefacts.in_memory(random_targets(5), name="a2", model="A"),
+        Artefacts.in_memory(planted_pairs(20, pairs), name="b", model="B"),
+        Artefacts.in_memory(planted_pairs(40, pairs), name="c", model="C"),
     ]
     three = consensus(conditions, draws=100, min_models=3)
     assert (three.table["n_models"] == 3).all()
@@ -117,7 +118,7 @@ def test_more_models_and_conditions():
 
 def test_a_thousand_draws_take_seconds():
     circuits = two(random_targets(0, degree=150), random_targets(1, degree=150))
-    assert len(circuits[0].circuit.edges) == 30 * 8 * 150
+    assert len(circuits[0].circuit().edges) == 30 * 8 * 150
     start = time.process_time()
     consensus(circuits, draws=200, paper_draws=200)
     assert time.process_time() - start < 6, "a fifth of a thousand draws over 72,000 edges"
@@ -133,9 +134,9 @@ def test_the_same_seed_gives_the_same_numbers():
 def test_conditions_that_cannot_be_compared():
     a, b = random_targets(0), random_targets(1)
     with pytest.raises(ScircuitError, match="2 models are needed and 1 given"):
-        consensus([Condition("a", "A", a), Condition("b", "A", b)])
+        consensus([Artefacts.in_memory(a, name="a", model="A"), Artefacts.in_memory(b, name="b", model="A")])
     with pytest.raises(ScircuitError, match="two conditions are called 'a'"):
-        consensus([Condition("a", "A", a), Condition("a", "B", b)])
+        consensus([Artefacts.in_memory(a, name="a", model="A"), Artefacts.in_memory(b, name="a", model="B")])
     other = replace(b, provenance=b.provenance | {"thresholds": {"min_abs_d": 1.0}})
     with pytest.raises(ScircuitError, match="build both from their traces with one rule"):
         consensus(two(a, other))

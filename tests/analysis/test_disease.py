@@ -159,7 +159,9 @@ def test_a_central_disease_is_central():
 def test_conservation_is_judged_at_equal_size():
     """Frequent labels are conserved more often and called disease labels: the raw odds ratio says 'disease'."""
     conditions = two(random_targets(0), random_targets(1))
-    associations = {c.name: associations_of(c.circuit, c.circuit.nodes["label"].isin(LABELS[:40])) for c in conditions}
+    associations = {
+        c.name: associations_of(c.circuit(), c.circuit().nodes["label"].isin(LABELS[:40])) for c in conditions
+    }
     result = disease_conservation(conditions, associations)
     assert result["raw_odds_ratio"].low > 2
     adjusted = result["odds_ratio"]
@@ -175,7 +177,7 @@ def test_random_disease_labels_have_no_odds():
     conditions = two(random_targets(5), random_targets(6))
     rng = np.random.default_rng(5)
     ill = LABELS[rng.random(len(LABELS)) < 0.5]
-    associations = {c.name: associations_of(c.circuit, c.circuit.nodes["label"].isin(ill)) for c in conditions}
+    associations = {c.name: associations_of(c.circuit(), c.circuit().nodes["label"].isin(ill)) for c in conditions}
     adjusted = disease_conservation(conditions, associations)["odds_ratio"]
     assert adjusted.low < 1 < adjusted.high
 
@@ -187,21 +189,21 @@ def test_the_published_definition_finds_disease_in_random_genes():
     library = {f"{words[0]} term": list(rng.choice(genes, 150, replace=False)) for words in KEYWORDS.values()}
     conditions = two(random_targets(7), random_targets(8))
     conditions = [
-        replace(c, circuit=replace(c.circuit, nodes=c.circuit.nodes.assign(
-            top_genes=[list(rng.choice(genes, 20, replace=False)) for _ in range(len(c.circuit.nodes))]
+        c.holding(circuit=replace(c.circuit(), nodes=c.circuit().nodes.assign(
+            top_genes=[list(rng.choice(genes, 20, replace=False)) for _ in range(len(c.circuit().nodes))]
         )))
         for c in conditions
     ]  # fmt: skip
     result = disease_paper(conditions, library)
     assert result["disease_label_share"].estimate > 0.2
-    corrected = associate_top_genes(conditions[0].circuit, library)
+    corrected = associate_top_genes(conditions[0].circuit(), library)
     assert corrected.latents["is_disease"].mean() < 0.02
     table = result.table
     assert (table["is_disease"] == (table["categories"] != "")).all()
     one = table[table["n_latents"] > 0].iloc[0]
     own = set()
     for c in conditions:
-        for label, top in zip(c.circuit.nodes["label"], c.circuit.nodes["top_genes"], strict=True):
+        for label, top in zip(c.circuit().nodes["label"], c.circuit().nodes["top_genes"], strict=True):
             own |= set(top) if label == one["label"] else set()
     assert one["n_genes"] == len(own)
 

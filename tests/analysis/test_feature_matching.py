@@ -5,8 +5,8 @@ import pandas as pd
 import pytest
 from labelled import circuit_of
 
-from scircuit.analysis.conditions import Condition
 from scircuit.analysis.feature_matching import _nearest, feature_consensus, match_latents
+from scircuit.circuits.artefacts import Artefacts
 from scircuit.errors import ScircuitError
 
 WIDTH, GENES, LAYERS = 40, 150, 4
@@ -21,7 +21,7 @@ def truth(seed: int = 0):
     return programmes, np.where(exists, effects, 0.0)
 
 
-def model(seed: int, noise: float = 0.3, ground: int = 0, name: str = "m") -> Condition:
+def model(seed: int, noise: float = 0.3, ground: int = 0, name: str = "m") -> Artefacts:
     """A model trained on the same cells: the same programmes in another order, measured with noise."""
     programmes, effects = truth(ground)
     rng = np.random.default_rng(seed)
@@ -47,7 +47,7 @@ def model(seed: int, noise: float = 0.3, ground: int = 0, name: str = "m") -> Co
     layer, feature = np.divmod(np.arange(LAYERS * WIDTH), WIDTH)
     nodes = pd.DataFrame({"layer": layer, "feature": feature, "label": "unlabelled"})
     circuit = circuit_of(pd.concat(edges, ignore_index=True), nodes)
-    condition = Condition(name, name, circuit, pd.concat(rows, ignore_index=True))
+    condition = Artefacts.in_memory(circuit, pd.concat(rows, ignore_index=True), name=name, model=name)
     return condition, order
 
 
@@ -86,7 +86,8 @@ def test_shuffled_genes_match_nothing(same):
     a, b, *_ = same
     rng = np.random.default_rng(3)
     names = pd.Series(rng.permutation(GENES), index=[f"G{g}" for g in range(GENES)])
-    shuffled = replace(b, genes=b.genes.assign(gene="G" + names.loc[b.genes["gene"]].astype(str).to_numpy()))
+    genes = b.table("genes")
+    shuffled = b.holding(genes=genes.assign(gene="G" + names.loc[genes["gene"]].astype(str).to_numpy()))
     matching = match_latents(a, shuffled)
     assert len(matching.table) <= 0.02 * matching.n_a
     result = feature_consensus(a, shuffled, matching, draws=50)
@@ -97,7 +98,7 @@ def test_matched_latents_with_unrelated_edges_do_not_agree(same):
     """The same programmes, other effects: latents match, edges are conserved as often as by chance."""
     a, b, *_ = same
     rng = np.random.default_rng(4)
-    edges = b.circuit.edges
+    edges = b.circuit().edges
     parts = []
     for _, part in edges.groupby(["source_layer", "target_layer"]):
         parts.append(part.assign(
@@ -105,8 +106,8 @@ def test_matched_latents_with_unrelated_edges_do_not_agree(same):
             cohens_d=rng.permutation(part["cohens_d"]),
         ))  # fmt: skip
     ends = ["source_layer", "source_feature", "target_layer", "target_feature"]
-    other = circuit_of(pd.concat(parts, ignore_index=True).drop_duplicates(ends), b.circuit.nodes)
-    result = feature_consensus(a, replace(b, circuit=other), draws=200)
+    other = circuit_of(pd.concat(parts, ignore_index=True).drop_duplicates(ends), b.circuit().nodes)
+    result = feature_consensus(a, b.holding(circuit=other), draws=200)
     assert result["matched_share"].estimate > 0.7
     assert result["conserved_fold"].low < 1 < result["conserved_fold"].high
     assert result["same_sign"].low < result["same_sign"].null < result["same_sign"].high
@@ -126,8 +127,8 @@ def test_nearest_neighbours_equal_the_full_matrix(monkeypatch):
 
 def test_only_tested_partners_count(same):
     a, b, *_ = same
-    tests = b.circuit.tests
-    some = replace(b, circuit=replace(b.circuit, tests=tests[tests["source_layer"] == 0]))
+    tests = b.circuit().tests
+    some = b.holding(circuit=replace(b.circuit(), tests=tests[tests["source_layer"] == 0]))
     table = feature_consensus(a, some, draws=10).table
     assert set(table["source_layer_b"]) == {0}
 
@@ -135,8 +136,8 @@ def test_only_tested_partners_count(same):
 def test_loadings_are_needed(same):
     a, b, *_ = same
     with pytest.raises(ScircuitError, match="b has no gene loadings"):
-        match_latents(a, replace(b, genes=None))
-    ensembl = replace(b, genes=b.genes.assign(gene="ENSG" + b.genes["gene"]))
+        match_latents(a, Artefacts.in_memory(b.circuit(), name="b", model="b"))
+    ensembl = b.holding(genes=b.table("genes").assign(gene="ENSG" + b.table("genes")["gene"]))
     with pytest.raises(ScircuitError, match="share 0 genes"):
         match_latents(a, ensembl)
     with pytest.raises(ScircuitError, match="lower min_genes"):

@@ -13,10 +13,10 @@ from scircuit.analysis.attenuation import attenuation, decay_rate
 from scircuit.analysis.effect_comparison import compare_effect_sizes
 from scircuit.analysis.effect_sizes import effect_sizes, effect_units
 from scircuit.analysis.hubs import degrees, exposed, gini, hubs
+from scircuit.analysis.layer_pairs import layer_pairs
 from scircuit.analysis.nodes import NodeIndex
 from scircuit.analysis.sign_balance import sign_balance
 from scircuit.analysis.subsample import at_equal_cells
-from scircuit.analysis.summary import summarise
 from scircuit.circuits.circuit import Circuit
 from scircuit.circuits.schema import ENDS
 from scircuit.circuits.synthetic import planted_circuit
@@ -321,14 +321,14 @@ def test_same_seed_same_answer(circuit, ask):
     pd.testing.assert_frame_equal(ask(circuit, seed=3).measures, ask(circuit, seed=3).measures)
 
 
-def test_summary_counts_every_layer_pair(circuit):
-    summary = summarise(circuit, draws=100)
-    assert summary.layer_pairs["n_edges"].sum() == len(circuit.edges)
-    assert summary.layer_pairs["n_tests"].sum() == circuit.provenance["n_tests"]
-    assert (summary.layer_pairs["n_sources"] == 25).all()
-    assert (summary.layer_pairs["random_directions"] == 2).all()
-    assert len(summary.results) == 4
-    assert summarise(empty(circuit)).results == []
+def test_every_layer_pair_is_counted(circuit):
+    pairs = layer_pairs(circuit)
+    assert pairs["n_edges"].sum() == len(circuit.edges)
+    assert pairs["n_tests"].sum() == circuit.provenance["n_tests"]
+    assert pairs["n_random_tests"].sum() == circuit.provenance["n_control_tests"]
+    assert (pairs["n_sources"] == 25).all()
+    assert (pairs["random_directions"] == 2).all()
+    assert (layer_pairs(empty(circuit))["n_edges"] == 0).all()
 
 
 def test_identical_responses_have_no_standardised_size(circuit):

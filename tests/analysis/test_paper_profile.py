@@ -7,6 +7,7 @@ import pandas as pd
 import pytest
 
 from scircuit.analysis.sign_balance import sign_balance
+from scircuit.circuits.artefacts import Artefacts
 from scircuit.circuits.build import build_circuit
 from scircuit.circuits.rule import DEFAULT
 from scircuit.circuits.schema import ENDS
@@ -64,8 +65,10 @@ def planted():
     return planted_circuit(n_latents=60, n_sources=10, seed=8)
 
 
-def tables(planted):
-    return planted.effects, planted.tests, planted.features, planted.terms
+def run_of(planted, **tables):
+    """The planted trace as a run in memory."""
+    held = {"circuit": planted.circuit, "effects": planted.effects, "tests": planted.tests, **tables}
+    return Artefacts("planted", held=held)
 
 
 @pytest.fixture(scope="module")
@@ -77,8 +80,9 @@ def annotations(planted):
 
 
 def test_answers_as_published_agree_with_their_formulas(planted, annotations):
-    traced = Traced.of(*tables(planted))
-    cut, uncut = (build_circuit(*tables(planted), rule=r).edges for r in (PAPER, replace(PAPER, top_k=None)))
+    traced = Traced.of(run_of(planted))
+    tables = planted.effects, planted.tests, planted.features, planted.terms
+    cut, uncut = (build_circuit(*tables, rule=r).edges for r in (PAPER, replace(PAPER, top_k=None)))
     sign, size = published.sign_balance(traced), published.effect_sizes(traced)
     assert sign["n_edges"].estimate == len(cut)
     assert sign["n_edges_untruncated"].estimate == len(uncut)
@@ -99,7 +103,7 @@ def test_answers_as_published_agree_with_their_formulas(planted, annotations):
 def test_the_cut_limits_what_a_source_has():
     """120 planted targets, 50 kept per source and layer; degrees, balance and mean |d| are of the kept."""
     planted = planted_circuit(n_layers=2, n_latents=200, n_sources=3, edge_share=0.6, zero_share=0.0, seed=3)
-    traced = Traced.of(*tables(planted))
+    traced = Traced.of(run_of(planted))
     assert published.hubs(traced)["largest_out_degree"].estimate == 50
     assert published.hubs(traced)["largest_n_significant"].estimate > 100
     strongest = traced.untruncated.edges.assign(a=lambda t: t["cohens_d"].abs()).sort_values("a", ascending=False)
@@ -128,7 +132,7 @@ def test_labels_of_many_latents_are_those_of_each(planted):
 
 
 def test_top_circuits_by_shared_terms_then_size(planted, annotations):
-    table = published.coherence(Traced.of(*tables(planted)), annotations).table
+    table = published.coherence(Traced.of(run_of(planted)), annotations).table
     assert len(table) == 50
     order = list(zip(-table["n_shared"], -table["cohens_d"].abs(), strict=True))
     assert order == sorted(order)
@@ -180,11 +184,11 @@ def test_symmetric_signs_look_inhibitory_under_the_published_rule_only():
     )
     share = sign_balance(planted.circuit).estimate
     assert 0.45 <= share <= 0.55
-    assert published.sign_balance(Traced.of(*tables(planted))).estimate > 0.6
+    assert published.sign_balance(Traced.of(run_of(planted))).estimate > 0.6
 
 
 def test_both_profiles_beside_each_other(planted):
-    table = compare_profiles(*tables(planted), draws=100).set_index("number")
+    table = compare_profiles(run_of(planted), draws=100).set_index("number")
     assert table["difference"].str.endswith(".").all()
     assert table.loc["edges", "default"] == len(planted.circuit.edges)
     assert table.loc["supporting share", "paper"] > table.loc["supporting share", "default"]
@@ -198,9 +202,8 @@ def test_more_tables_give_more_rows(planted, annotations):
     rows = [(0, s, 1, 0, c, rng.normal(1, 1)) for s in (1, 2, 3) for c in range(20)]
     effects = pd.DataFrame(rows, columns=["set_id", "subset", "target_layer", "target_feature", "cell", "delta"])
     sets = pd.DataFrame({"set_id": 0, "member": [0, 1], "layer": 0, "feature": [0, 1], "n_cells": 20})
-    table = compare_profiles(
-        *tables(planted), annotations=annotations, pairs=pairs, sets=(effects, sets), draws=50
-    ).set_index("number")
+    run = run_of(planted, coactivation=pairs, interactions=effects, interaction_sets=sets)
+    table = compare_profiles(run, annotations, draws=50).set_index("number")
     assert table["difference"].str.endswith(".").all()
     assert table.loc["co-activation", "paper"] > 0.9
     assert 0 < table.loc["labelled edges", "paper"] < 1
@@ -208,8 +211,7 @@ def test_more_tables_give_more_rows(planted, annotations):
 
 
 def test_a_trace_that_found_nothing_still_compares(planted):
-    nothing = planted.effects.iloc[:0]
-    table = compare_profiles(nothing, *tables(planted)[1:], draws=10)
+    table = compare_profiles(run_of(planted, effects=planted.effects.iloc[:0]), draws=10)
     assert table["number"].tolist() == ["edges"]
     assert table["default"].tolist() == table["paper"].tolist() == [0]
 

@@ -9,13 +9,14 @@ import pytest
 from safetensors.numpy import load_file, save_file
 
 from scircuit.analysis.given import WITHOUT_DEFAULT, Sources
-from scircuit.analysis.registry import ORDER, TABLES, analyze, answerable, every_question, question, questions
+from scircuit.analysis.registry import ORDER, analyze, answerable, every_question, question, questions
 from scircuit.analysis.result import Measure, Result
 from scircuit.analysis.seed_stability import match_dictionaries
+from scircuit.circuits.artefacts import TABLES, Artefacts
 from scircuit.circuits.schema import ENDS
 from scircuit.circuits.synthetic import planted_circuit
 from scircuit.errors import ScircuitError
-from scircuit.published.annotation_rule import FILE
+from scircuit.published.annotation_rule import PUBLISHED
 from scircuit.published.profiles import profile
 from scircuit.published.questions import DEFINITIONS
 
@@ -57,12 +58,12 @@ def run(tmp_path_factory):
         "genes": planted.features[["layer", "feature"]].assign(gene="G", n_firings=9, mean_activation=1.0),
         "correlations": edges.assign(gene_r=rng.random(len(edges)), latent_r=rng.random(len(edges))),
     }
-    assert set(tables) == set(TABLES)
+    assert set(tables) >= {need for q in questions().values() for need in q.needs} & set(TABLES)
     for name, table in tables.items():
         path = root / TABLES[name][0]
         path.parent.mkdir(exist_ok=True)
         table.to_parquet(path)
-    planted.terms.assign(library="GO_BP").to_parquet(root / "features" / FILE)
+    planted.terms.assign(library="GO_BP").to_parquet(root / TABLES[PUBLISHED][0])
     labels = sorted(set(planted.circuit.nodes["label"]) - {""})
     sets = ["\t".join([label, "", *(f"G{g}" for g in range(i, i + 8))]) for i, label in enumerate(labels)]
     (root / "sets.gmt").write_text("\n".join(sets) + "\n")
@@ -91,7 +92,7 @@ ASKED = [name for name, q in questions().items() if not set(q.needs) & set(WITHO
 
 
 def test_a_full_run_answers_everything(run):
-    assert answerable(run) == [name for name in ASKED if not question(name).needs_second]
+    assert answerable(Artefacts(run)) == [name for name in ASKED if not question(name).needs_second]
 
 
 @pytest.mark.parametrize("name", ASKED)
@@ -116,7 +117,7 @@ def test_every_question_answers_and_is_written(run, name, tmp_path):
 
 @pytest.mark.parametrize("name", DEFINITIONS)
 def test_the_paper_profile_answers_what_was_published(run, name):
-    result = profile("paper").analyze(name, run)
+    result = profile("paper").analyze(name, Artefacts(run))
     assert result.question == name
     assert result.measures["measure"].is_unique
     assert result.definition.startswith("paper/")
@@ -131,9 +132,9 @@ def test_refusals_name_the_way_out(run, tmp_path):
     with pytest.raises(ScircuitError, match="per-cell effects"):
         analyze("stability", tmp_path)
     with pytest.raises(ScircuitError, match="no published definition"):
-        profile("paper").analyze("mediation", run)
+        profile("paper").analyze("mediation", Artefacts(run))
     with pytest.raises(ScircuitError, match=r"the published annotations need .* run `scircuit features` first"):
-        profile("paper").analyze("coherence", tmp_path)
+        profile("paper").analyze("coherence", Artefacts(tmp_path))
     with pytest.raises(ScircuitError, match="name the other one"):
         analyze("seed_stability", run)
     with pytest.raises(ScircuitError, match="a second one serves selection, compare_effect_sizes, seed_stability"):
@@ -141,8 +142,8 @@ def test_refusals_name_the_way_out(run, tmp_path):
     with pytest.raises(ScircuitError, match="no option 'n_draws'; it takes draws, seed"):
         analyze("hubs", run, n_draws=5)
     with pytest.raises(ScircuitError, match="take no options"):
-        profile("paper").analyze("hubs", run, draws=5)
-    assert answerable(tmp_path) == []
+        profile("paper").analyze("hubs", Artefacts(run), draws=5)
+    assert answerable(Artefacts(tmp_path)) == []
 
 
 def test_options_reach_the_question(run):

@@ -8,8 +8,9 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from scircuit.circuits.artefacts import Artefacts
 from scircuit.circuits.schema import EDGES
-from scircuit.report import ReportRun
+from scircuit.runs.ask import ask_run
 
 GENES = (
     "CD3D,CD3E,CD3G,IL7R,LEF1,TCF7,NKG7,GNLY,GZMB,PRF1,CD79A,MS4A1,CD74,HLA-DRA,LYZ,S100A8,S100A9,FCN1,CST3,"
@@ -109,7 +110,7 @@ def _terms(nodes: pd.DataFrame) -> pd.DataFrame:
     )
 
 
-def _record(name: str, n_layers: int, tests: pd.DataFrame) -> dict[str, object]:
+def _record(name: str, n_edges: int, tests: pd.DataFrame) -> dict[str, object]:
     latent = tests[tests["kind"] == "latent"]
     return {
         "format_version": 1,
@@ -121,6 +122,7 @@ def _record(name: str, n_layers: int, tests: pd.DataFrame) -> dict[str, object]:
         "n_clean_forwards": 200,
         "n_ablated_forwards": 24123,
         "n_tests": int(latent["n_tests"].sum()),
+        "n_edges": n_edges,
         "seed": 0,
         "precision": "float32",
         "device": "cpu",
@@ -159,7 +161,7 @@ def _manifest(name: str, n_layers: int, n_features: int) -> dict[str, object]:
     return {"format_version": 1, "model": {"name": name}, "metadata": {}, "layers": layers}
 
 
-def write_run(folder: Path, name: str = "geneformer-mini", n: int = 400, n_layers: int = 5, seed: int = 0) -> ReportRun:
+def write_run(folder: Path, name: str = "geneformer-mini", n: int = 400, n_layers: int = 5, seed: int = 0) -> Artefacts:
     """Write a whole run of `n` edges (before removing duplicates) under `folder`."""
     rng = np.random.default_rng(seed)
     n_features = 96
@@ -175,26 +177,28 @@ def write_run(folder: Path, name: str = "geneformer-mini", n: int = 400, n_layer
     tables = {"edges": edges, "nodes": nodes, "tests": tests, "controls": controls, "terms": _terms(nodes)}
     for table, frame in tables.items():
         frame.to_parquet(circuit / f"{table}.parquet", index=False)
-    (circuit / "run.json").write_text(json.dumps(_record(name, n_layers, tests)))
+    (circuit / "run.json").write_text(json.dumps(_record(name, len(edges), tests)))
     (folder / "saes").mkdir()
     (folder / "saes" / "manifest.json").write_text(json.dumps(_manifest(name, n_layers, n_features)))
     (folder / "features").mkdir()
     features = nodes.drop(columns="is_source").assign(label_term_id=None, n_cells=80)
     features.to_parquet(folder / "features" / "features.parquet", index=False)
-    return ReportRun(name, circuit, folder / "saes" / "manifest.json", folder / "features" / "features.parquet")
+    run = Artefacts(folder, name)
+    ask_run(run)
+    return run
 
 
 @pytest.fixture(scope="session")
-def build_run() -> Callable[..., ReportRun]:
+def build_run() -> Callable[..., Artefacts]:
     """`build_run(folder, name, n=..., n_layers=..., seed=...)` writes a synthetic run."""
     return write_run
 
 
 @pytest.fixture
-def make_run(tmp_path: Path) -> Callable[..., ReportRun]:
+def make_run(tmp_path: Path) -> Callable[..., Artefacts]:
     """`make_run(name, n=..., seed=...)` writes a synthetic run and returns it."""
 
-    def make(name: str = "geneformer-mini", **options: int) -> ReportRun:
+    def make(name: str = "geneformer-mini", **options: int) -> Artefacts:
         return write_run(tmp_path / f"{name}-{len(list(tmp_path.iterdir()))}", name, **options)
 
     return make

@@ -9,7 +9,8 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-from scircuit.report import ReportRun, write_report
+from scircuit.circuits.artefacts import Artefacts
+from scircuit.report import write_report
 
 BROWSER = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
 QUIET = [
@@ -27,9 +28,9 @@ def opened(path: Path, profile: Path) -> tuple[str, str]:
 
 @pytest.mark.slow
 @pytest.mark.skipif(BROWSER is None, reason="no chromium on this machine")
-def test_the_picture_is_drawn_and_the_console_is_silent(make_run: Callable[..., ReportRun], tmp_path: Path) -> None:
+def test_the_picture_is_drawn_and_the_console_is_silent(make_run: Callable[..., Artefacts], tmp_path: Path) -> None:
     run, empty = make_run("full"), make_run("empty", n=0)
-    n_edges = len(pd.read_parquet(run.circuit / "edges.parquet"))
+    n_edges = len(pd.read_parquet(run.root / "circuit" / "edges.parquet"))
     page, said = opened(write_report(tmp_path / "report", [run, empty]), tmp_path / "profile")
     assert f"Showing 120 of {n_edges} edges; the strongest of {n_edges} that pass the filters." in page
     assert len(re.findall(r'<g class="edge (?:up|down)">', page)) == 120

@@ -12,20 +12,24 @@ import pytest
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from scircuit.analysis.attenuation import attenuation
 from scircuit.analysis.coactivation import coactivation
 from scircuit.analysis.coexpression import coexpression
 from scircuit.analysis.coherence import coherence
 from scircuit.analysis.effect_comparison import compare_effect_sizes
+from scircuit.analysis.effect_sizes import effect_sizes
 from scircuit.analysis.group_stability import group_stability
+from scircuit.analysis.hubs import hubs
 from scircuit.analysis.interactions import interactions
+from scircuit.analysis.layer_pairs import layer_pairs
 from scircuit.analysis.mediation import mediation
 from scircuit.analysis.registry import every_question, questions
 from scircuit.analysis.replication import replication
 from scircuit.analysis.result import Measure, Result
 from scircuit.analysis.seed_stability import seed_stability
 from scircuit.analysis.selection import selection
+from scircuit.analysis.sign_balance import sign_balance
 from scircuit.analysis.stability import stability
-from scircuit.analysis.summary import summarise
 from scircuit.analysis.thresholds import threshold_sweep
 from scircuit.circuits.circuit import Circuit
 from scircuit.circuits.schema import ENDS
@@ -100,7 +104,7 @@ def confirmation_table(circuit: Circuit, rng: np.random.Generator) -> pd.DataFra
 def answers(planted: Planted) -> dict[str, Result]:
     rng = np.random.default_rng(0)
     circuit = planted.circuit
-    found = {result.question: result for result in summarise(circuit, draws=50).results}
+    found = {ask.__name__: ask(circuit, draws=50) for ask in (sign_balance, effect_sizes, attenuation, hubs)}
     ends = circuit.edges[ENDS]
     correlations = ends.assign(gene_r=rng.uniform(-1, 1, len(ends)), latent_r=rng.uniform(-1, 1, len(ends)))
     groups = planted.effects[planted.effects["kind"] == "latent"].drop(columns=["kind", "draw"])
@@ -245,8 +249,7 @@ def test_degrees_are_those_of_the_edges(planted: Planted, answers: dict[str, Res
 
 
 def test_layer_pairs_write_the_number_of_edges(planted: Planted) -> None:
-    pairs = summarise(planted.circuit, draws=10).layer_pairs
-    ax = figures.layer_pairs(pairs)
+    ax = figures.layer_pairs(layer_pairs(planted.circuit))
     counts = planted.circuit.edges.groupby(["source_layer", "target_layer"]).size()
     assert sorted(int(text.get_text().replace(",", "")) for text in ax.texts) == sorted(counts)
 

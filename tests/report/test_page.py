@@ -2,6 +2,7 @@
 
 import json
 import re
+import shutil
 from collections.abc import Callable
 from html.parser import HTMLParser
 from pathlib import Path
@@ -10,13 +11,18 @@ from typing import NamedTuple
 import pandas as pd
 import pytest
 
+from scircuit.analysis.answers import Answers
 from scircuit.analysis.result import Result
 from scircuit.analysis.thresholds import threshold_sweep
+from scircuit.circuits.artefacts import Artefacts
 from scircuit.circuits.synthetic import planted_circuit
 from scircuit.errors import ScircuitError
-from scircuit.report import ReportRun, write_report
+from scircuit.report import write_report
+from scircuit.report.blocks import slug
+from scircuit.runs.ask import ask_run
+from scircuit.runs.report import report
 
-MakeRun = Callable[..., ReportRun]
+MakeRun = Callable[..., Artefacts]
 VOID = {"meta", "input", "link", "br", "hr", "img", "path", "use", "rect", "circle", "line", "stop"}
 
 
@@ -73,14 +79,18 @@ def embedded(path: Path) -> dict:
     return json.loads(re.search(r'id="data">(.*?)</script>', path.read_text(encoding="utf-8"), re.DOTALL).group(1))
 
 
-def n_tests(run: ReportRun) -> int:
-    tests = pd.read_parquet(run.circuit / "tests.parquet")
+def n_tests(run: Artefacts) -> int:
+    tests = pd.read_parquet(run.root / "circuit" / "tests.parquet")
     return int(tests.loc[tests["kind"] == "latent", "n_tests"].sum())
+
+
+def manifest_of(run: Artefacts) -> Path:
+    return run.root / "saes" / "manifest.json"
 
 
 class Page(NamedTuple):
     path: Path
-    runs: list[ReportRun]
+    runs: list[Artefacts]
 
 
 @pytest.fixture(scope="module")
@@ -90,7 +100,7 @@ def page(build_run: MakeRun, tmp_path_factory: pytest.TempPathFactory) -> Page:
         build_run(folder / "a", "geneformer-mini"),
         build_run(folder / "b", "scgpt-mini", n=150, n_layers=4, seed=1),
     ]
-    return Page(write_report(folder / "report", runs), runs)
+    return Page(report(runs, folder / "report"), runs)
 
 
 def test_two_runs_stand_side_by_side_in_one_wellformed_file(page: Page) -> None:
@@ -102,7 +112,7 @@ def test_two_runs_stand_side_by_side_in_one_wellformed_file(page: Page) -> None:
     text = words(page.path)
     for run in page.runs:
         assert f"of {n_tests(run):,} tests" in text
-    assert set(embedded(page.path)) == {"run0", "run1"}
+    assert set(embedded(page.path)) == {slug(run.name) for run in page.runs}
 
 
 def test_nothing_is_fetched_from_anywhere(page: Page) -> None:
@@ -114,7 +124,7 @@ def test_nothing_is_fetched_from_anywhere(page: Page) -> None:
 
 
 def test_features_without_a_gene_set_go_by_their_genes(page: Page) -> None:
-    nodes = embedded(page.path)["run0"]["nodes"]
+    nodes = embedded(page.path)[slug(page.runs[0].name)]["nodes"]
     bare = [node for node in nodes if not node["label"]]
     assert bare
     assert all(node["name"] == ", ".join(node["genes"][:2]) for node in bare)
@@ -129,7 +139,7 @@ def test_links_within_the_page_arrive(page: Page) -> None:
 def test_headline_numbers_are_those_of_the_tables(page: Page) -> None:
     text = words(page.path)
     for run in page.runs:
-        edges = pd.read_parquet(run.circuit / "edges.parquet")
+        edges = pd.read_parquet(run.root / "circuit" / "edges.parquet")
         assert f"{(edges['mean_delta'] < 0).mean():.1%}" in text
         assert f"mean |d| {edges['cohens_d'].abs().mean():.2f}" in text
 
@@ -138,10 +148,13 @@ def test_headline_numbers_are_those_of_the_tables(page: Page) -> None:
 def bare(build_run: MakeRun, tmp_path_factory: pytest.TempPathFactory) -> Page:
     """One run without dictionaries, catalogue or gene sets."""
     folder = tmp_path_factory.mktemp("bare")
-    circuit = build_run(folder / "a", "bare", n=40).circuit
+    circuit = build_run(folder / "a", "bare", n=40).root / "circuit"
     terms = circuit / "terms.parquet"
     pd.read_parquet(terms).iloc[:0].to_parquet(terms, index=False)
-    runs = [ReportRun("bare", circuit)]
+    for part in ("saes", "features", "analysis"):
+        shutil.rmtree(folder / "a" / part)
+    ask_run(folder / "a")
+    runs = [Artefacts(circuit.parent, "bare")]
     return Page(write_report(folder / "report", runs), runs)
 
 
@@ -154,8 +167,8 @@ def test_an_empty_circuit_gives_an_honest_page(make_run: MakeRun, tmp_path: Path
     path = write_report(tmp_path / "report", [run])
     text = words(path)
     assert "No test passed the thresholds" in text
-    assert embedded(path)["run0"]["edges"] == []
-    assert embedded(path)["run0"]["n_edges"] == 0
+    assert embedded(path)[slug(run.name)]["edges"] == []
+    assert embedded(path)[slug(run.name)]["n_edges"] == 0
     assert f"of {n_tests(run):,} tests" in text
     assert "nan" not in text.lower().split()
 
@@ -165,26 +178,26 @@ HOSTILE = ["</script><script>alert(1)</script>", '<img src=x onerror="alert(1)">
 
 def test_labels_are_text_wherever_they_appear(make_run: MakeRun, tmp_path: Path) -> None:
     run = make_run(n=40)
-    nodes = pd.read_parquet(run.circuit / "nodes.parquet")
+    nodes = pd.read_parquet(run.root / "circuit" / "nodes.parquet")
     nodes["label"] = [HOSTILE[i % len(HOSTILE)] for i in range(len(nodes))]
     nodes["n_terms"] = 1
     nodes["top_genes"] = [[HOSTILE[i % len(HOSTILE)], "CD3D"] for i in range(len(nodes))]
-    nodes.to_parquet(run.circuit / "nodes.parquet", index=False)
-    path = write_report(tmp_path / "report", [ReportRun(" ".join(HOSTILE), run.circuit, run.saes, run.features)])
+    nodes.to_parquet(run.root / "circuit" / "nodes.parquet", index=False)
+    path = write_report(tmp_path / "report", [run.called(" ".join(HOSTILE))])
     reader = read(path)
     assert not reader.wrong
     assert len(reader.scripts) == 2
     assert "alert(1)" not in reader.scripts[1]
     assert "img" not in reader.tags
-    data = json.loads(reader.scripts[0])["run0"]["nodes"]
+    data = json.loads(reader.scripts[0])[slug(" ".join(HOSTILE))]["nodes"]
     assert {node["label"] for node in data} == set(HOSTILE)
     for label in HOSTILE:
         assert " ".join(label.split()) in words(path)
 
 
 def test_the_picture_holds_every_edge_of_a_small_circuit(page: Page) -> None:
-    edges = pd.read_parquet(page.runs[0].circuit / "edges.parquet")
-    data = embedded(page.path)["run0"]
+    edges = pd.read_parquet(page.runs[0].root / "circuit" / "edges.parquet")
+    data = embedded(page.path)[slug(page.runs[0].name)]
     found = {
         (*(data["nodes"][s][k] for k in ("layer", "feature")), *(data["nodes"][t][k] for k in ("layer", "feature")), d)
         for s, t, d, *_ in data["edges"]
@@ -197,18 +210,18 @@ def test_the_picture_holds_every_edge_of_a_small_circuit(page: Page) -> None:
 
 def test_what_is_missing_is_said(bare: Page) -> None:
     text = words(bare.path)
-    assert "No SAE manifest was given for this run." in text
+    assert "This run has no saes/manifest.json." in text
     assert "No answer: no edge" in text
 
 
 def test_sae_measures_are_shown_under_their_names(make_run: MakeRun, tmp_path: Path) -> None:
     run = make_run(n=40)
-    manifest = json.loads(run.saes.read_text())
+    manifest = json.loads(manifest_of(run).read_text())
     del manifest["layers"]["0"]["metrics"]["loss_recovered"]
     for entry in manifest["layers"].values():
         entry["metrics"].pop("l0")
         entry["metrics"]["fvu"] = 0.123
-    run.saes.write_text(json.dumps(manifest))
+    manifest_of(run).write_text(json.dumps(manifest))
     text = words(write_report(tmp_path / "report", [run]))
     assert "FVU" in text
     assert "0.123" in text
@@ -221,9 +234,9 @@ def test_wrong_input_is_refused_in_a_sentence(make_run: MakeRun, tmp_path: Path)
         write_report(tmp_path / "report", [])
     with pytest.raises(ScircuitError, match="differ"):
         write_report(tmp_path / "report", [run, run])
-    with pytest.raises(ScircuitError, match="does not exist"):
-        write_report(tmp_path / "report", [ReportRun("gone", tmp_path / "nowhere")])
-    run.saes.write_text("{}")
+    with pytest.raises(ScircuitError, match="holds no circuit"):
+        write_report(tmp_path / "report", [Artefacts(tmp_path / "nowhere", "gone")])
+    manifest_of(run).write_text("{}")
     with pytest.raises(ScircuitError, match="no 'layers'"):
         write_report(tmp_path / "report", [run])
     assert not (tmp_path / "report").exists()
@@ -233,10 +246,14 @@ def test_answers_of_the_analysis_become_sections(make_run: MakeRun, tmp_path: Pa
     made = planted_circuit(n_layers=3, n_latents=24, n_sources=6, seed=4)
     made.circuit.write(tmp_path / "circuit")
     swept = threshold_sweep(made.effects, made.tests)
-    swept.write(tmp_path / "analysis")
-    run = ReportRun("planted", tmp_path / "circuit", analysis=tmp_path / "analysis")
+    notebook = Answers(tmp_path / "analysis")
+    notebook.add(swept)
+    notebook.refuse("hubs", "no one asked nicely")
+    notebook.write()
+    run = Artefacts(tmp_path, "planted")
     text = words(write_report(tmp_path / "report", [run]))
     assert "Choice of thresholds" in text
+    assert "No answer: no one asked nicely" in text
     assert f"n = {swept.headline.n:,} edges. Null: {swept.null_model}. Definition {swept.definition}." in text
     (tmp_path / "analysis" / "threshold_sweep.parquet").unlink()
     with pytest.raises(ScircuitError, match="does not exist beside"):
@@ -254,5 +271,5 @@ def test_answers_come_back_as_they_were_written(tmp_path: Path) -> None:
 
 
 def test_two_circuits_are_compared_like_for_like_and_one_is_not(page: Page, bare: Page) -> None:
-    assert "Between the two" in words(page.path)
-    assert "Between the two" not in words(bare.path)
+    assert "Effect sizes, like for like" in words(page.path)
+    assert "Effect sizes, like for like" not in words(bare.path)

@@ -214,7 +214,7 @@ def test_broken_toml_and_missing_config(tmp_path: Path, refusal) -> None:
 
 def test_a_demo_overwrites_nothing(finished, tmp_path: Path, refusal) -> None:
     """Neither a run, nor a folder of something else, nor a demo with another seed."""
-    from scircuit.runs.run import RunFolder
+    from scircuit.runs.run import Run
     from scircuit.runs.stages import demo_config
 
     run = finished["scgpt"] / "out"
@@ -223,7 +223,7 @@ def test_a_demo_overwrites_nothing(finished, tmp_path: Path, refusal) -> None:
     assert (run / "report" / "index.html").read_bytes() == page
     (tmp_path / "report").mkdir()
     assert "holds something else than a demonstration (report)" in refusal("demo", "--out", tmp_path)
-    RunFolder.open(demo_config("scgpt-mini", tmp_path / "demo", seed=1)).record()
+    Run.open(demo_config("scgpt-mini", tmp_path / "demo", seed=1)).record()
     assert "holds a different run (seed is 1 there, 0 was asked)" in refusal("demo", "--out", tmp_path / "demo")
     assert [p.name for p in (tmp_path / "demo").iterdir()] == ["scgpt-mini"]
 

@@ -13,13 +13,13 @@ from typer.testing import CliRunner
 from scircuit._io import read_json, write_json
 from scircuit.analysis.answers import read_answers, sentence
 from scircuit.analysis.given import Sources
+from scircuit.circuits.artefacts import Artefacts
 from scircuit.circuits.circuit import Circuit
 from scircuit.circuits.synthetic import planted_circuit
 from scircuit.cli.app import app
 from scircuit.errors import ScircuitError
 from scircuit.runs.ask import ask
-from scircuit.runs.compare import compare
-from scircuit.runs.conditions import open_conditions
+from scircuit.runs.compare import compare, open_conditions
 
 Refusal = Callable[..., str]
 
@@ -58,7 +58,7 @@ def test_two_models_are_compared_and_reported(runs: list[Path], diseases: Path, 
         assert (out / folder / f"{question}.parquet").is_file()
         assert read_json(out / folder / f"{question}.json")["question"] == question
     record = read_json(out / "compare.json")
-    assert [run["model"] for run in record["runs"]] == [c.model for c in open_conditions(runs)]
+    assert [run["model"] for run in record["runs"]] == [c.model_name for c in open_conditions(runs)]
     page = (out / "index.html").read_text(encoding="utf-8")
     assert "Consensus without labels" in page
     assert "published rule" in page
@@ -128,15 +128,17 @@ def test_a_subsampled_run_is_what_its_cells_say(runs: list[Path]) -> None:
     cells = pd.read_parquet(runs[0] / "trace" / "source_cells.parquet")["cell"].nunique()
     (same,) = open_conditions(runs[:1], n_cells=cells)
     ends = ["source_layer", "source_feature", "target_layer", "target_feature"]
-    both = whole.circuit.edges.merge(same.circuit.edges, on=ends, how="outer", suffixes=("", "_again"), indicator=True)
+    both = whole.circuit().edges.merge(
+        same.circuit().edges, on=ends, how="outer", suffixes=("", "_again"), indicator=True
+    )
     assert (both["_merge"] == "both").mean() > 0.95, "p is the t form here, exact there"
     both = both[both["_merge"] == "both"]
     finite = np.isfinite(both["cohens_d"])
     np.testing.assert_allclose(both["cohens_d"][finite], both["cohens_d_again"][finite], rtol=1e-3, atol=1e-4)
     np.testing.assert_allclose(both["clean_sd"], both["clean_sd_again"])
     (few,) = open_conditions(runs[:1], n_cells=cells // 2)
-    assert few.circuit.tests["n_cells"].max() <= cells // 2
-    assert few.circuit.controls.empty
+    assert few.circuit().tests["n_cells"].max() <= cells // 2
+    assert few.circuit().controls.empty
 
 
 def test_what_cannot_be_compared(runs: list[Path], tmp_path: Path, refusal: Refusal) -> None:
@@ -210,7 +212,6 @@ def test_labels_are_asked_for_order_novelty_and_disease(tmp_path: Path) -> None:
 
 def test_command_analyze_with_knowledge(deeper_copy: Path, refusal: Refusal) -> None:
     from scircuit.report import write_report
-    from scircuit.report.runs import run_of_folder
 
     assert "no published definition" in refusal("analyze", "tissue", deeper_copy, "--profile", "paper")
     shown = CliRunner().invoke(app, ["analyze", "tissue", str(deeper_copy), "--group", "kind"])
@@ -220,7 +221,7 @@ def test_command_analyze_with_knowledge(deeper_copy: Path, refusal: Refusal) -> 
     assert "terms need an ontology" in refusal("analyze", "tissue", deeper_copy, "--term", "CL:0000084")
     listed = CliRunner().invoke(app, ["analyze", "list"]).output
     assert all(name in listed for name in ("hierarchy", "novelty", "tissue", "disease"))
-    page = write_report(deeper_copy / "report", [run_of_folder(deeper_copy, "one")]).read_text(encoding="utf-8")
+    page = write_report(deeper_copy / "report", [Artefacts(deeper_copy, "one")]).read_text(encoding="utf-8")
     assert "Cell types and tissues" in page
 
 

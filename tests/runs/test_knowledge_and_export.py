@@ -102,7 +102,7 @@ def test_strongest_edges_only(planted: Path, tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     ("arguments", "says"),
-    [(["RUN", "gexf"], "cytoscape, graphml, decoupler"), (["none", "graphml"], "run.json")],
+    [(["RUN", "gexf"], "cytoscape, graphml, decoupler"), (["none", "graphml"], "none holds no circuit")],
 )
 def test_wrong_export(planted: Path, arguments: list[str], says: str) -> None:
     folder = str(planted) if arguments[0] == "RUN" else arguments[0]

@@ -11,6 +11,7 @@ from typer.testing import CliRunner
 
 from scircuit._io import read_json
 from scircuit.analysis.registry import answerable, question, questions
+from scircuit.circuits.artefacts import Artefacts
 from scircuit.circuits.circuit import Circuit
 from scircuit.circuits.synthetic import planted_circuit
 from scircuit.cli.app import app
@@ -29,7 +30,7 @@ def traced(finished: dict[str, Path], tmp_path: Path) -> Path:
 def test_a_run_answers_and_reports(finished: dict[str, Path]) -> None:
     out = finished["geneformer"] / "out"
     summary = pd.read_parquet(out / "analysis" / "answers.parquet")
-    assert set(summary["question"]) == {name for name in answerable(out) if question(name).by_itself}
+    assert set(summary["question"]) == {name for name in answerable(Artefacts(out)) if question(name).by_itself}
     answered = summary[summary["refused"].isna()]
     assert {"sign_balance", "effect_sizes", "attenuation", "hubs", "threshold_sweep"} <= set(answered["question"])
     for name in answered["question"].unique():
@@ -52,19 +53,24 @@ def test_one_question_keeps_the_other_answers(traced: Path) -> None:
 def test_a_run_asks_what_was_not_asked(traced: Path) -> None:
     ask(traced, ["hubs"])
     before = (traced / "analysis" / "hubs.json").stat().st_mtime_ns
-    assert set(ask_run(traced)["question"]) == {name for name in answerable(traced) if question(name).by_itself}
+    assert set(ask_run(traced)["question"]) == {
+        name for name in answerable(Artefacts(traced)) if question(name).by_itself
+    }
     assert (traced / "analysis" / "hubs.json").stat().st_mtime_ns == before
 
 
 def test_a_single_question_that_cannot_be_answered_raises(traced: Path) -> None:
-    with pytest.raises(ScircuitError, match=r"mediation\.parquet, which is not there; run `scircuit mediate CONFIG`"):
+    with pytest.raises(ScircuitError, match=r"mediation\.parquet is not there; run `scircuit mediate CONFIG`"):
         ask(traced, ["mediation"])
     assert not (traced / "analysis").exists()
 
 
 def test_long_questions_wait_to_be_asked(traced: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("scircuit.runs.ask.LONG_EDGES", 0)
-    assert "coherence" not in set(ask_run(traced)["question"])
+    told = ask_run(traced).set_index("question")["refused"]
+    assert told["coherence"].startswith("it takes long on ")
+    assert f"scircuit analyze coherence {traced}" in told["coherence"]
+    assert told["hubs"].iloc[0] is None
 
 
 def test_command_analyze(traced: Path) -> None:
@@ -130,7 +136,7 @@ def test_command_analyze_list() -> None:
         (["analyze", "hubs", "RUN", "--option", "drawn=3"], "no option 'drawn'"),
         (["analyze", "all", "RUN", "--option", "draws=3"], "one question at a time"),
         (["analyze", "seed_stability", "RUN"], "name the other one (`--with RUN`)"),
-        (["compare-profiles", "elsewhere"], "run.json does not exist"),
+        (["compare-profiles", "elsewhere"], "elsewhere holds no circuit"),
     ],
 )
 def test_wrong_questions(traced: Path, arguments: list[str], says: str) -> None:

@@ -15,7 +15,8 @@ from perturbation.simulate import planted_effects, screen_from
 from scircuit._io import read_json
 from scircuit.cli.app import app
 from scircuit.errors import ScircuitError
-from scircuit.runs.outputs import config_of, run_logits
+from scircuit.runs.outputs import run_logits
+from scircuit.runs.run import Run
 from scircuit.runs.screen import score_table, validate
 from scircuit.runs.screen_options import ScreenOptions
 
@@ -120,8 +121,7 @@ def test_direct_targets_are_apart(finished, screen: Path, tmp_path: Path) -> Non
 
 
 def test_command_and_report(finished_copy, screen: Path, tmp_path: Path) -> None:
-    from scircuit.runs.run import RunFolder
-    from scircuit.runs.stages import report
+    from scircuit.runs.report import report
 
     shown = CliRunner().invoke(app, ["validate", str(finished_copy), "--screen", str(screen), "--no-deletion",
                                      "--draws", "50", "--line", "all"])  # fmt: skip
@@ -132,7 +132,7 @@ def test_command_and_report(finished_copy, screen: Path, tmp_path: Path) -> None
     assert shown.exit_code == 0, repr(shown.exception)
     assert "Through loadings:" in shown.output
     assert "gene-wise majority" in shown.output
-    page = report([RunFolder.open(config_of(finished_copy))], tmp_path).read_text(encoding="utf-8")
+    page = report([Run(finished_copy)], tmp_path).read_text(encoding="utf-8")
     conclusion = read_json(finished_copy / "validation" / "planted" / "validation.json")["definitions"]["loadings"][
         "conclusion"
     ]
@@ -195,7 +195,7 @@ def test_a_run_whose_model_is_gone_says_how_to_go_on(finished_copy, screen: Path
     record = json.loads((finished_copy / "config.json").read_text())
     record["config"]["model"]["source"] = "gone"
     (finished_copy / "config.json").write_text(json.dumps(record))
-    assert config_of(finished_copy).model.source == "gone"
+    assert Run(finished_copy).config.model.source == "gone"
     with pytest.raises(ScircuitError, match="--no-deletion"):
         validate(finished_copy, screen, draws=50)
     assert validate(finished_copy, screen, deletion=False, draws=50).is_dir()

@@ -10,6 +10,7 @@ from typer.testing import CliRunner
 
 from scircuit._io import write_json
 from scircuit._settings import file_fields
+from scircuit.circuits.artefacts import Artefacts
 from scircuit.circuits.build import build_circuit
 from scircuit.circuits.synthetic import planted_circuit
 from scircuit.cli.app import app
@@ -219,7 +220,7 @@ def test_numbers_of_a_circuit_without_edges(tmp_path: Path):
     nothing.to_parquet(tmp_path / "trace" / "effects.parquet")
     planted.tests.to_parquet(tmp_path / "trace" / "tests.parquet")
     write_json(tmp_path / "trace" / "trace.json", {"n_clean_forwards": 40, "n_ablated_forwards": 120})
-    found = condition_numbers(tmp_path).set_index(["id", "profile"])["estimate"]
+    found = condition_numbers(Artefacts(tmp_path)).set_index(["id", "profile"])["estimate"]
     assert found["edges", "default"] == found["edges", "paper"] == found["targets", "default"] == 0
     assert found["passes", "paper"] == 2 * 20 + 6 * 20
     assert np.isnan(found["mean_abs_d", "default"])
@@ -234,7 +235,7 @@ def test_numbers_of_a_planted_circuit(tmp_path: Path):
     planted.effects.to_parquet(tmp_path / "trace" / "effects.parquet")
     planted.tests.to_parquet(tmp_path / "trace" / "tests.parquet")
     write_json(tmp_path / "trace" / "trace.json", {"n_clean_forwards": 60, "n_ablated_forwards": 1080})
-    found = condition_numbers(tmp_path).set_index(["id", "profile"])
+    found = condition_numbers(Artefacts(tmp_path)).set_index(["id", "profile"])
     edges = circuit.edges
     assert found.loc[("edges", "default"), "estimate"] == len(edges)
     assert found.loc[("edges", "default"), "null"] == len(circuit.controls) / 2, "of one random direction of two"

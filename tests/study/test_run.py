@@ -14,17 +14,18 @@ from typer.testing import CliRunner
 
 from scircuit._io import read_json
 from scircuit._lock import locked
+from scircuit.circuits.artefacts import Artefacts
 from scircuit.circuits.circuit import Circuit
 from scircuit.circuits.schema import ENDS, SOURCE
 from scircuit.cli.app import app
 from scircuit.errors import ScircuitError
 from scircuit.published import definitions as paper
 from scircuit.published.counts import _coactive, disease_categories, gene_pair_numbers
+from scircuit.published.definitions import PAPER
 from scircuit.published.numbers import published_numbers
 from scircuit.published.screen import PublishedScreen
 from scircuit.runs.stages import run
 from scircuit.study.config import load_study
-from scircuit.study.outside import published_circuit
 from scircuit.study.page import cost_table, stages_section
 from scircuit.study.run import run_study
 from scircuit.study.stages import keys, stages, status
@@ -215,7 +216,7 @@ def test_each_stage_is_shown_with_what_it_took(finished_study: Path):
 
 def annotated(run: Path) -> Circuit:
     """The published circuit of a run, as if gene sets named its sources and two of three others; they name none."""
-    circuit = published_circuit(run)
+    circuit = Artefacts(run).circuit(PAPER)
     sources = pd.MultiIndex.from_frame(circuit.edges[SOURCE])
     named = pd.MultiIndex.from_frame(circuit.nodes[["layer", "feature"]]).isin(sources)
     named |= np.arange(len(circuit.nodes)) % 3 > 0
@@ -255,7 +256,9 @@ def test_the_published_comparison_with_a_screen(finished_study: Path):
 
 def test_gene_pairs_are_counted_over_all_conditions_together(finished_study: Path):
     circuits = [annotated(finished_study / "out" / "conditions" / name) for name in ("all", "some", "gpt")]
-    found = gene_pair_numbers([SimpleNamespace(circuit=circuit) for circuit in circuits])
+    found = gene_pair_numbers(
+        [Artefacts.in_memory(circuit, name=name, model="m") for name, circuit in zip("abc", circuits, strict=True)]
+    )
     numbers = found.measures.set_index("measure")["estimate"]
     kept: dict[tuple[str, str], list[float]] = {}
     for x, y, d in [row for circuit in circuits for row in paired(circuit)]:
@@ -272,8 +275,8 @@ def test_co_activation_is_compared_layer_pair_by_layer_pair(finished_study: Path
     pairs["n_both"] *= 100  # as many joint firings as the published rule asks for
     (tmp_path / "features").mkdir()
     pairs.to_parquet(tmp_path / "features" / "coactivation_across.parquet")
-    circuit = published_circuit(run)
-    found = {number.id: number.estimate for number in _coactive(tmp_path, circuit)}
+    circuit = Artefacts(run).circuit(PAPER)
+    found = {number.id: number.estimate for number in _coactive(Artefacts(tmp_path), circuit)}
     saved = dict(list(paper.saved_pmi_edges(pairs).groupby(by)))
     asked = [(pair, edges) for pair, edges in circuit.edges.groupby(by) if pair in saved]
     assert asked

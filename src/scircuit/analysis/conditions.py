@@ -1,7 +1,6 @@
 """Conditions (model x SAE x cells) that are compared with each other, and the labels of their edges."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from itertools import pairwise
 from typing import NamedTuple
 
@@ -9,32 +8,12 @@ import numpy as np
 import pandas as pd
 
 from scircuit.analysis.nodes import NodeIndex, need_edges
+from scircuit.circuits.artefacts import Artefacts
 from scircuit.circuits.circuit import Circuit
 from scircuit.errors import ScircuitError
 
 _ROUNDS = 4
 UNLABELLED = ("", "unlabelled", "unknown", "unannotated")
-
-
-@dataclass(frozen=True)
-class Condition:
-    """One traced circuit among several.
-
-    Attributes
-    ----------
-    name : str
-        Unique name of the condition.
-    model : str
-        The model it was traced in: conditions of one model are taken together, models are compared.
-    circuit : Circuit
-    genes : DataFrame or None
-        Gene loadings of its latents (`features/genes.parquet`), for questions that need no labels.
-    """
-
-    name: str
-    model: str
-    circuit: Circuit
-    genes: pd.DataFrame | None = None
 
 
 def traced_cells(circuit: Circuit) -> int:
@@ -43,7 +22,7 @@ def traced_cells(circuit: Circuit) -> int:
     return int(circuit.tests["n_cells"].max()) if recorded is None else int(recorded)
 
 
-def check_conditions(conditions: Sequence[Condition], n_models: int = 2) -> list[str]:
+def check_conditions(conditions: Sequence[Artefacts], n_models: int = 2) -> list[str]:
     """Names of the models in order of appearance, after refusing conditions that cannot be compared.
 
     Raises
@@ -56,7 +35,7 @@ def check_conditions(conditions: Sequence[Condition], n_models: int = 2) -> list
     if len(set(names)) < len(names):
         repeated = next(name for name in names if names.count(name) > 1)
         raise ScircuitError(f"two conditions are called {repeated!r}; give each its own name.")
-    models = list(dict.fromkeys(condition.model for condition in conditions))
+    models = list(dict.fromkeys(condition.model_name for condition in conditions))
     if len(models) < n_models:
         raise ScircuitError(
             f"{n_models} models are needed and {len(models)} given ({', '.join(models) or 'none'}); conditions of one "
@@ -64,14 +43,14 @@ def check_conditions(conditions: Sequence[Condition], n_models: int = 2) -> list
         )
     first = conditions[0]
     for other in conditions:
-        need_edges(other.circuit, "the comparison")
-        limits, reference = (c.circuit.provenance.get("thresholds") for c in (other, first))
+        need_edges(other.circuit(), "the comparison")
+        limits, reference = (c.circuit().provenance.get("thresholds") for c in (other, first))
         if limits != reference:
             raise ScircuitError(
                 f"{other.name} was built with the thresholds {limits} and {first.name} with {reference}; build both "
                 "from their traces with one rule (`scircuit compare --rule default`)."
             )
-        cells, expected = traced_cells(other.circuit), traced_cells(first.circuit)
+        cells, expected = traced_cells(other.circuit()), traced_cells(first.circuit())
         if cells != expected:
             raise ScircuitError(
                 f"{other.name} was traced in {cells} cells and {first.name} in {expected}; the error of d depends on "

@@ -8,9 +8,10 @@ import numpy as np
 import pandas as pd
 
 from scircuit._progress import progress
-from scircuit.analysis.conditions import Condition, LabelledEdges, check_conditions, label_vocabulary
+from scircuit.analysis.conditions import LabelledEdges, check_conditions, label_vocabulary
 from scircuit.analysis.question import Question
 from scircuit.analysis.result import Measure, Result
+from scircuit.circuits.artefacts import Artefacts
 from scircuit.errors import ScircuitError
 from scircuit.stats.multiple import benjamini_hochberg
 from scircuit.stats.resampling import permutation_p, ratio_interval
@@ -36,7 +37,7 @@ class _Model(NamedTuple):
 
 
 def consensus(
-    conditions: Sequence[Condition], draws: int = 1000, paper_draws: int = 1000, min_models: int = 2, seed: int = 0
+    conditions: Sequence[Artefacts], draws: int = 1000, paper_draws: int = 1000, min_models: int = 2, seed: int = 0
 ) -> Result:
     """Label pairs conserved between models.
 
@@ -49,7 +50,7 @@ def consensus(
 
     Parameters
     ----------
-    conditions : sequence of Condition
+    conditions : sequence of Artefacts
         Any number, of at least two models, traced with the same thresholds in as many cells.
     draws : int
         Exchanges, at least 1,000 for a publishable p.
@@ -78,9 +79,9 @@ def consensus(
     if min_models < 2 or min_models > len(models):
         raise ScircuitError(f"min_models is {min_models}; choose 2 to {len(models)}, the number of models given.")
     rng = np.random.default_rng(seed)
-    labels = label_vocabulary([condition.circuit for condition in conditions])
-    edges = {condition.name: LabelledEdges.of(condition.circuit, labels) for condition in conditions}
-    groups = [_Model([edges[c.name] for c in conditions if c.model == model]) for model in models]
+    labels = label_vocabulary([condition.circuit() for condition in conditions])
+    edges = {condition.name: LabelledEdges.of(condition.circuit(), labels) for condition in conditions}
+    groups = [_Model([edges[c.name] for c in conditions if c.model_name == model]) for model in models]
     for model, group in zip(models, groups, strict=True):
         if not sum(len(part.row) for part in group.edges):
             raise ScircuitError(
@@ -170,7 +171,7 @@ def _paper(a: np.ndarray, b: np.ndarray, n: int, draws: int, rng: np.random.Gene
 
 
 def _table(
-    conditions: Sequence[Condition],
+    conditions: Sequence[Artefacts],
     edges: dict[str, LabelledEdges],
     labels: pd.Index,
     pairs: np.ndarray,
@@ -181,10 +182,15 @@ def _table(
     parts = []
     for condition in conditions:
         own = edges[condition.name]
-        d = np.abs(condition.circuit.edges["cohens_d"].to_numpy(np.float64)[own.row])
+        d = np.abs(condition.circuit().edges["cohens_d"].to_numpy(np.float64)[own.row])
         parts.append(
             pd.DataFrame(
-                {"pair": own.source * n + own.target, "abs_d": d, "model": condition.model, "condition": condition.name}
+                {
+                    "pair": own.source * n + own.target,
+                    "abs_d": d,
+                    "model": condition.model_name,
+                    "condition": condition.name,
+                }
             )
         )
     every = pd.concat(parts, ignore_index=True)

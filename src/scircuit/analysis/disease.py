@@ -9,7 +9,6 @@ from scipy import sparse
 from scipy.stats import hypergeom
 
 from scircuit.analysis.conditions import (
-    Condition,
     LabelledEdges,
     check_conditions,
     label_codes,
@@ -19,6 +18,7 @@ from scircuit.analysis.nodes import NodeIndex, need_edges
 from scircuit.analysis.question import Question
 from scircuit.analysis.regression import Ratio, odds_ratio, rate_ratio, raw_odds_ratio
 from scircuit.analysis.result import Measure, Result
+from scircuit.circuits.artefacts import Artefacts
 from scircuit.circuits.circuit import Circuit
 from scircuit.errors import ScircuitError
 from scircuit.stats.multiple import benjamini_hochberg
@@ -223,7 +223,7 @@ def disease(
 
 
 def disease_conservation(
-    conditions: Sequence[Condition], associations: Mapping[str, Associations], min_models: int = 2
+    conditions: Sequence[Artefacts], associations: Mapping[str, Associations], min_models: int = 2
 ) -> Result:
     """Whether label pairs with disease at both ends are conserved between models more than other pairs of their size.
 
@@ -233,9 +233,9 @@ def disease_conservation(
 
     Parameters
     ----------
-    conditions : sequence of Condition
+    conditions : sequence of Artefacts
     associations : mapping
-        Condition name -> `associate(...)` of its loadings.
+        Name of a condition -> `associate(...)` of its loadings.
     min_models : int
         Models that must share a pair.
 
@@ -255,7 +255,7 @@ def disease_conservation(
     absent = [condition.name for condition in conditions if condition.name not in associations]
     if absent:
         raise ScircuitError(f"there are no disease associations of {absent[0]!r}; give associate(...) of its loadings.")
-    labels = label_vocabulary([condition.circuit for condition in conditions])
+    labels = label_vocabulary([condition.circuit() for condition in conditions])
     ill = _disease_labels(conditions, associations, labels)
     table = _pairs(conditions, models, labels, min_models)
     s, t = table.pop("source").to_numpy(), table.pop("target").to_numpy()
@@ -295,14 +295,14 @@ def _profiles(
 
 
 def _disease_labels(
-    conditions: Sequence[Condition], associations: Mapping[str, Associations], labels: pd.Index
+    conditions: Sequence[Artefacts], associations: Mapping[str, Associations], labels: pd.Index
 ) -> np.ndarray:
     """Labels of which at least half of the tested latents are disease latents, bool `[label]`."""
     total, ill = np.zeros(len(labels)), np.zeros(len(labels))
     for condition in conditions:
         code = pd.Series(
-            label_codes(condition.circuit, labels),
-            index=pd.MultiIndex.from_frame(condition.circuit.nodes[["layer", "feature"]]),
+            label_codes(condition.circuit(), labels),
+            index=pd.MultiIndex.from_frame(condition.circuit().nodes[["layer", "feature"]]),
         )
         latents = associations[condition.name].latents
         own = code.reindex(pd.MultiIndex.from_frame(latents[["layer", "feature"]])).fillna(-1).to_numpy(np.int64)
@@ -311,15 +311,15 @@ def _disease_labels(
     return (total > 0) & (ill >= total / 2)
 
 
-def _pairs(conditions: Sequence[Condition], models: list[str], labels: pd.Index, min_models: int) -> pd.DataFrame:
+def _pairs(conditions: Sequence[Artefacts], models: list[str], labels: pd.Index, min_models: int) -> pd.DataFrame:
     """Label pairs of any model with their size: `source, target, conserved` and the four covariates."""
     n = len(labels)
     found = np.zeros((len(models), n * n), dtype=bool)
     frequency, as_source, as_target = np.zeros(n), np.zeros(n), np.zeros(n)
     for condition in conditions:
-        edges = LabelledEdges.of(condition.circuit, labels)
-        found[models.index(condition.model), edges.source * n + edges.target] = True
-        code = label_codes(condition.circuit, labels)
+        edges = LabelledEdges.of(condition.circuit(), labels)
+        found[models.index(condition.model_name), edges.source * n + edges.target] = True
+        code = label_codes(condition.circuit(), labels)
         frequency += np.bincount(code[code >= 0], minlength=n)
         as_source += np.bincount(edges.source, minlength=n)
         as_target += np.bincount(edges.target, minlength=n)

@@ -9,9 +9,10 @@ from scipy import sparse
 from scipy.stats import rankdata
 
 from scircuit._progress import progress
-from scircuit.analysis.conditions import Condition, check_conditions
+from scircuit.analysis.conditions import check_conditions
 from scircuit.analysis.question import Question
 from scircuit.analysis.result import Measure, Result
+from scircuit.circuits.artefacts import Artefacts
 from scircuit.errors import ScircuitError
 from scircuit.stats.multiple import benjamini_hochberg
 from scircuit.stats.resampling import cluster_bootstrap, permutation_p, ratio_interval
@@ -49,7 +50,7 @@ class Matching:
 
 
 def match_latents(
-    a: Condition, b: Condition, min_genes: int = 5, max_q: float = 0.05, draws: int = 20, seed: int = 0
+    a: Artefacts, b: Artefacts, min_genes: int = 5, max_q: float = 0.05, draws: int = 20, seed: int = 0
 ) -> Matching:
     """Match the latents at the ends of edges of two conditions by their gene profiles.
 
@@ -60,7 +61,7 @@ def match_latents(
 
     Parameters
     ----------
-    a, b : Condition
+    a, b : Artefacts
         With gene loadings.
     min_genes : int
         Latents that load on fewer shared genes take no part.
@@ -101,13 +102,13 @@ def match_latents(
 
 
 def feature_consensus(
-    a: Condition, b: Condition, matching: Matching | None = None, draws: int = 1000, seed: int = 0
+    a: Artefacts, b: Artefacts, matching: Matching | None = None, draws: int = 1000, seed: int = 0
 ) -> Result:
     """Edges of one model looked up in another through matched latents.
 
     Parameters
     ----------
-    a, b : Condition
+    a, b : Artefacts
         Traced with the same thresholds in as many cells, with gene loadings.
     matching : Matching, optional
         From `match_latents`, made with its defaults where absent.
@@ -128,7 +129,7 @@ def feature_consensus(
     ScircuitError
         Conditions that cannot be compared, or loadings that are missing.
     """
-    check_conditions([a, b], 1 if a.model == b.model else 2)
+    check_conditions([a, b], 1 if a.model_name == b.model_name else 2)
     rng = np.random.default_rng(seed)
     matching = match_latents(a, b, seed=seed) if matching is None else matching
     smaller = max(min(matching.n_a, matching.n_b), 1)
@@ -155,17 +156,17 @@ def feature_consensus(
     )
 
 
-def _loadings(condition: Condition) -> pd.DataFrame:
-    if condition.genes is None:
+def _loadings(condition: Artefacts) -> pd.DataFrame:
+    if not condition.has("genes"):
         raise ScircuitError(
-            f"{condition.name} has no gene loadings; give Condition(genes=...) its features/genes.parquet."
+            f"{condition.name} has no gene loadings (features/genes.parquet); run `scircuit features` for it."
         )
-    return condition.genes
+    return condition.table("genes")
 
 
-def _profiles(condition: Condition, genes: np.ndarray, min_genes: int) -> tuple[np.ndarray, np.ndarray]:
+def _profiles(condition: Artefacts, genes: np.ndarray, min_genes: int) -> tuple[np.ndarray, np.ndarray]:
     """Centred unit profiles, float32 `[latent, gene]`, and `[latent, (layer, feature)]` of the ends of edges."""
-    edges, loadings = condition.circuit.edges, _loadings(condition)
+    edges, loadings = condition.circuit().edges, _loadings(condition)
     ends = [edges[[f"{end}_layer", f"{end}_feature"]].to_numpy(np.int64) for end in ("source", "target")]
     latents = np.unique(np.concatenate(ends), axis=0)
     row = pd.MultiIndex.from_arrays(list(latents.T)).get_indexer(
@@ -203,33 +204,33 @@ def _nearest(x: np.ndarray, y: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.n
     return best, partner, back_of[partner] == np.arange(len(x))
 
 
-def _testable(a: Condition, b: Condition, matches: pd.DataFrame) -> pd.DataFrame:
+def _testable(a: Artefacts, b: Artefacts, matches: pd.DataFrame) -> pd.DataFrame:
     """Edges of a whose partner was tested in b, with `d_a`, `d_b`, `conserved`."""
-    edges = a.circuit.edges[["source_layer", "source_feature", "target_layer", "target_feature", "cohens_d"]]
+    edges = a.circuit().edges[["source_layer", "source_feature", "target_layer", "target_feature", "cohens_d"]]
     edges = edges.rename(columns={"cohens_d": "d_a"})
     for end in ("source", "target"):
         partner = matches[["layer_a", "feature_a", "layer_b", "feature_b"]].set_axis(
             [f"{end}_layer", f"{end}_feature", f"{end}_layer_b", f"{end}_feature_b"], axis=1
         )
         edges = edges.merge(partner, on=[f"{end}_layer", f"{end}_feature"])
-    tests = b.circuit.tests
+    tests = b.circuit().tests
     tested = tests.loc[tests["kind"] == "latent", ["source_layer", "source_feature", "target_layer"]].drop_duplicates()
     tested = tested.set_axis(["source_layer_b", "source_feature_b", "target_layer_b"], axis=1)
     edges = edges.merge(tested, on=list(tested.columns))
     ends = ["source_layer", "source_feature", "target_layer", "target_feature"]
-    partners = b.circuit.edges[[*ends, "cohens_d"]].set_axis([*(f"{name}_b" for name in ends), "d_b"], axis=1)
+    partners = b.circuit().edges[[*ends, "cohens_d"]].set_axis([*(f"{name}_b" for name in ends), "d_b"], axis=1)
     edges = edges.merge(partners, how="left", on=[f"{name}_b" for name in ends])
     return edges.assign(conserved=edges["d_b"].notna())
 
 
-def _conserved(table: pd.DataFrame, b: Condition, draws: int, rng: np.random.Generator) -> list[Measure]:
+def _conserved(table: pd.DataFrame, b: Artefacts, draws: int, rng: np.random.Generator) -> list[Measure]:
     if table.empty:
         return [Measure("conserved_fold", np.nan, null=1.0), Measure("conserved_share", np.nan)]
     ends = ["source_layer_b", "source_feature_b", "target_layer_b", "target_feature_b"]
     stratum = table.groupby(["source_layer_b", "target_layer_b"]).ngroup().to_numpy()
     table = table.iloc[np.argsort(stratum, kind="stable")]
     bounds = np.r_[0, np.cumsum(np.bincount(stratum))]
-    partners = b.circuit.edges[[name.removesuffix("_b") for name in ends]].to_numpy(np.int64)
+    partners = b.circuit().edges[[name.removesuffix("_b") for name in ends]].to_numpy(np.int64)
     keys = table[ends].to_numpy(np.int64)
     width = np.maximum(partners.max(axis=0), keys.max(axis=0)) + 1
     known = np.unique(np.ravel_multi_index(tuple(partners.T), tuple(width)))

@@ -2,13 +2,12 @@
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import pandas as pd
 
-from scircuit._io import read_json
 from scircuit.analysis.cell_ontology import read_obo
+from scircuit.circuits.artefacts import Artefacts
 from scircuit.errors import ScircuitError
 from scircuit.knowledge.choosing import disease_sets, open_network
 from scircuit.knowledge.gmt import readable
@@ -40,27 +39,26 @@ class Sources:
     terms: tuple[str, ...] = ()
 
 
-def _gene_sets(run: Path, sources: Sources) -> dict[str, Sequence[str]]:
-    record = read_json(run / "circuit" / "run.json")
-    names = sources.sets or record.get("config", {}).get("features", {}).get("gene_sets", ())
+def _gene_sets(run: Artefacts, sources: Sources) -> dict[str, Sequence[str]]:
+    names = sources.sets or run.provenance().get("config", {}).get("features", {}).get("gene_sets", ())
     genes: dict[str, Sequence[str]] = {}
     for name in names:
         genes |= {readable(term): members for term, members in load_gene_sets(name).genes.items()}
     return genes
 
 
-def _network(run: Path, sources: Sources) -> pd.DataFrame | None:
+def _network(run: Artefacts, sources: Sources) -> pd.DataFrame | None:
     return None if sources.network is None else open_network(sources.network).edges
 
 
-def _group(run: Path, sources: Sources) -> str:
-    columns = sorted(pd.read_parquet(run / "trace" / "groups.parquet", columns=["group_name"])["group_name"].unique())
+def _group(run: Artefacts, sources: Sources) -> str:
+    columns = sorted(run.table("groups", ["group_name"])["group_name"].unique())
     if sources.group is None and len(columns) > 1:
         raise ScircuitError(f"the trace was grouped by {', '.join(columns)}; choose one with --group.")
     return sources.group or str(columns[0])
 
 
-def _disease_sets(run: Path, sources: Sources) -> dict[str, list[str]]:
+def _disease_sets(run: Artefacts, sources: Sources) -> dict[str, list[str]]:
     if not sources.sets:
         raise ScircuitError(
             "disease genes are missing; name some with --sets (clingen, intogen, open_targets, gwas_2019 of `scircuit "
@@ -69,12 +67,12 @@ def _disease_sets(run: Path, sources: Sources) -> dict[str, list[str]]:
     return disease_sets(sources.sets)
 
 
-GIVEN: Mapping[str, Callable[[Path, Sources], Any]] = {
+GIVEN: Mapping[str, Callable[[Artefacts, Sources], Any]] = {
     "gene_sets": _gene_sets,
     "network": _network,
     "group": _group,
     "ontology": lambda run, sources: None if sources.ontology is None else read_obo(sources.ontology),
-    "terms": lambda run, sources: sources.terms or None,
+    "ontology_terms": lambda run, sources: sources.terms or None,
     "disease_sets": _disease_sets,
 }
 """What `Question.needs` may name beside the circuit and the tables of a run, made from the run and `Sources`."""

@@ -26,7 +26,7 @@ class Question:
     function : callable
         Takes what `needs` names in that order, then options by keyword; returns a `Result`.
     needs : tuple of str
-        `circuit`, names of `scircuit.analysis.registry.TABLES`, or of `scircuit.analysis.given.GIVEN`.
+        `circuit`, names of `scircuit.circuits.artefacts.TABLES`, or of `scircuit.analysis.given.GIVEN`.
     figure : str or callable
         Name of a function of `scircuit.report.figures` that draws a result, or a function that draws one on axes.
     marks : str

@@ -1,39 +1,18 @@
 """Every question by name, with the tables it needs: what `scircuit analyze QUESTION` offers."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from functools import cache
 from inspect import signature
 from pathlib import Path
 from typing import Any
 
-import pandas as pd
-
 from scircuit._discover import discover
-from scircuit._io import read_json
 from scircuit.analysis.given import GIVEN, WITHOUT_DEFAULT, Sources
 from scircuit.analysis.question import Question
 from scircuit.analysis.result import Result
 from scircuit.analysis.seed_stability import match_dictionaries
-from scircuit.circuits.circuit import Circuit
-from scircuit.circuits.rule import EdgeRule
+from scircuit.circuits.artefacts import CIRCUIT, Artefacts
 from scircuit.errors import ScircuitError
-
-TABLES: Mapping[str, tuple[str, str]] = {
-    "effects": ("trace/effects.parquet", "run `scircuit trace`"),
-    "tests": ("trace/tests.parquet", "run `scircuit trace`"),
-    "groups": ("trace/groups.parquet", "trace with the obs columns to group by (`groups` under [trace])"),
-    "cell_effects": ("trace/cell_effects.parquet", "run `scircuit trace`, which keeps per-cell effects"),
-    "source_cells": ("trace/source_cells.parquet", "run `scircuit trace`, which keeps per-cell effects"),
-    "mediation": ("trace/mediation.parquet", "run `scircuit mediate CONFIG`"),
-    "interactions": ("trace/interactions.parquet", "run `scircuit combine CONFIG`"),
-    "interaction_sets": ("trace/interaction_sets.parquet", "run `scircuit combine CONFIG`"),
-    "confirmation": ("confirmation/edges.parquet", "run `scircuit trace` with confirmation.n_cells above 0"),
-    "coactivation": ("features/coactivation_across.parquet", "run with `pair_cells` above 0 under [features]"),
-    "genes": ("features/genes.parquet", "run `scircuit features`"),
-    "correlations": ("features/correlations.parquet", "run with `pair_cells` above 0 under [features]"),
-}
-"""Tables beside the circuit: where they lie in a run folder, and how they come about."""
-
 
 MOST_RESPONSES = 50_000_000
 """Per-cell responses of a run that are read at once (1.2 GB)."""
@@ -68,57 +47,31 @@ def question(name: str) -> Question:
     return questions()[name]
 
 
-def has_table(run: str | Path, need: str) -> bool:
-    """Whether a run folder holds the circuit, or a table of `TABLES`."""
-    return _path(Path(run), need).exists()
-
-
-def answerable(run: str | Path) -> list[str]:
-    """Names of the questions that a run folder answers by what it holds: without a second run, or anything given."""
+def answerable(run: Artefacts) -> list[str]:
+    """Names of the questions that a run answers by what it holds: without a second run, or anything given."""
     return [q.name for q in questions().values() if not q.needs_second and all(_is_there(run, n) for n in q.needs)]
 
 
-def _is_there(run: str | Path, need: str) -> bool:
-    return need not in WITHOUT_DEFAULT if need in GIVEN else has_table(run, need)
-
-
-def load(
-    run: Path,
-    need: str,
-    question: str,
-    edge_columns: Sequence[str] | None = None,
-    columns: list[str] | None = None,
-    grade: str | None = None,
-) -> Any:
-    """The circuit of a run folder, or a table of `TABLES`, with the named columns or all; refused where it is missing.
-
-    `question` is what needs it; `grade` as in `Circuit.read`.
-    """
-    path = _path(run, need)
-    if not path.exists():
-        how = "run `scircuit trace` first" if need == "circuit" else TABLES[need][1]
-        raise ScircuitError(f"{question} needs {path}, which is not there; {how}.")
-    if need == "circuit":
-        return Circuit.read(path.parent, edge_columns, grade)
-    return pd.read_parquet(path, columns=columns)
+def _is_there(run: Artefacts, need: str) -> bool:
+    return need not in WITHOUT_DEFAULT if need in GIVEN else run.has(need)
 
 
 def analyze(
     name: str,
-    run: str | Path,
-    second: str | Path | None = None,
+    run: str | Path | Artefacts,
+    second: str | Path | Artefacts | None = None,
     sources: Sources | None = None,
     grade: str | None = None,
     **options: Any,
 ) -> Result:
-    """Ask one question of a run folder (`circuit/`, `trace/`, `features/` of docs/architecture.md).
+    """Ask one question of a run (`circuit/`, `trace/`, `features/` of docs/architecture.md).
 
     Parameters
     ----------
     name : str
         A key of `questions()`.
-    run : folder
-    second : folder, optional
+    run : folder or Artefacts
+    second : folder or Artefacts, optional
         Another run, for the questions that compare two.
     sources : Sources, optional
         Gene sets, networks and the like, for the questions that draw on them.
@@ -132,17 +85,16 @@ def analyze(
     ScircuitError
         On an unknown question or option, or a table or second run that is missing, with how to make it.
     """
-    asked = question(name)
-    run = Path(run)
+    asked, run = question(name), Artefacts.of(run)
     options = _checked_options(asked, run, options)
-    options |= _of_second(asked, run, None if second is None else Path(second))
+    options |= _of_second(asked, run, None if second is None else Artefacts.of(second))
     given = sources or Sources()
     return asked.function(
         *(GIVEN[n](run, given) if n in GIVEN else _load(run, n, asked, grade) for n in asked.needs), **options
     )
 
 
-def _checked_options(asked: Question, run: Path, options: dict[str, Any]) -> dict[str, Any]:
+def _checked_options(asked: Question, run: Artefacts, options: dict[str, Any]) -> dict[str, Any]:
     """The options, with the rule of the run's circuit where the function takes one; unknown ones are refused."""
     own = {asked.second, "cells", "matches", "tests"}
     allowed = [keyword for keyword in [*signature(asked.function).parameters][len(asked.needs) :] if keyword not in own]
@@ -152,16 +104,15 @@ def _checked_options(asked: Question, run: Path, options: dict[str, Any]) -> dic
     return _own_rule(run, allowed) | options
 
 
-def _own_rule(run: Path, keywords: list[str]) -> dict[str, Any]:
+def _own_rule(run: Artefacts, keywords: list[str]) -> dict[str, Any]:
     """The rule of the run's circuit and the retention of its trace, for functions that take them."""
-    record = run / "circuit" / "run.json"
-    found = read_json(record) if record.exists() else {}
-    known: dict[str, Any] = {"rule": EdgeRule.recorded(found["thresholds"])} if "thresholds" in found else {}
-    known |= {"retention": found["retention"]} if "retention" in found else {}
-    return {keyword: value for keyword, value in known.items() if keyword in keywords}
+    if not run.has(CIRCUIT):
+        return {}
+    known = {"rule": run.rule(), "retention": run.provenance().get("retention")}
+    return {keyword: value for keyword, value in known.items() if keyword in keywords and value is not None}
 
 
-def _of_second(asked: Question, run: Path, second: Path | None) -> dict[str, Any]:
+def _of_second(asked: Question, run: Artefacts, second: Artefacts | None) -> dict[str, Any]:
     """What the function takes of a second run, by keyword."""
     if second is None:
         if asked.needs_second:
@@ -170,26 +121,24 @@ def _of_second(asked: Question, run: Path, second: Path | None) -> dict[str, Any
     if asked.second is None:
         known = [name for name, q in questions().items() if q.second]
         raise ScircuitError(f"{asked.name} is asked of one run; a second one serves {', '.join(known)}.")
-    found: dict[str, Any] = {asked.second: _load(second, "circuit", asked)}
+    found: dict[str, Any] = {asked.second: _load(second, CIRCUIT, asked)}
     if asked.matched:
-        found["matches"] = match_dictionaries(run / "saes", second / "saes")
-    if asked.per_cell and all(_few_responses(folder) for folder in (run, second)):
+        found["matches"] = match_dictionaries(run.root / "saes", second.root / "saes")
+    if asked.per_cell and all(_few_responses(other) for other in (run, second)):
         names = ("cell_effects", "source_cells")
-        found["cells"] = tuple(tuple(_load(folder, name, asked) for name in names) for folder in (run, second))
+        found["cells"] = tuple(tuple(_load(other, name, asked) for name in names) for other in (run, second))
     return found
 
 
-def _few_responses(run: Path) -> bool:
+def _few_responses(run: Artefacts) -> bool:
     """Whether responses were kept cell by cell, and not too many to be read at once."""
     import pyarrow.parquet as pq
 
-    paths = [_path(run, name) for name in ("cell_effects", "source_cells")]
-    return all(path.exists() for path in paths) and pq.read_metadata(paths[0]).num_rows <= MOST_RESPONSES
+    names = ("cell_effects", "source_cells")
+    return all(map(run.has, names)) and pq.read_metadata(run.path(names[0])).num_rows <= MOST_RESPONSES
 
 
-def _path(run: Path, need: str) -> Path:
-    return run / ("circuit/run.json" if need == "circuit" else TABLES[need][0])
-
-
-def _load(run: Path, need: str, asked: Question, grade: str | None = None) -> Any:
-    return load(run, need, asked.name, asked.edge_columns, asked.table_columns.get(need), grade)
+def _load(run: Artefacts, need: str, asked: Question, grade: str | None = None) -> Any:
+    if need == CIRCUIT:
+        return run.circuit(grade=grade, columns=asked.edge_columns)
+    return run.table(need, asked.table_columns.get(need))

@@ -6,7 +6,10 @@ import numpy as np
 import pandas as pd
 
 from scircuit.analysis.agreement import CellEffects
+from scircuit.circuits.artefacts import Artefacts
+from scircuit.circuits.build import build_circuit
 from scircuit.circuits.circuit import Circuit
+from scircuit.circuits.rule import DEFAULT, EdgeRule
 from scircuit.circuits.schema import ENDS
 from scircuit.errors import ScircuitError
 
@@ -61,6 +64,32 @@ def subsample(
     )
     found = found[n > 1].reset_index(drop=True)
     return found, _tests(tests, found, source_cells, data.cells[weight > 0])
+
+
+def in_fewer_cells(run: Artefacts, n_cells: int, seed: int = 0, rule: EdgeRule | None = None) -> Circuit:
+    """The circuit of a run as if it had been traced in `n_cells` of its cells (`subsample`), under its rule or another.
+
+    Scales of decoys were measured in all cells, so that no edge is told specific.
+
+    Raises
+    ------
+    ScircuitError
+        As `subsample`; the run was tested over whole donors or batches, or kept no per-cell responses.
+    """
+    whole = run.circuit()
+    if whole.provenance.get("config", {}).get("trace", {}).get("units"):
+        raise ScircuitError(
+            f"{run.root} was tested over whole donors or batches (trace.units), which a draw of cells would break; "
+            "trace it again in fewer cells."
+        )
+    effects, tests, responses, source_cells = (
+        run.table(name) for name in ("effects", "tests", "cell_effects", "source_cells")
+    )
+    effects, tests = subsample(effects, tests, responses, source_cells, n_cells, seed)
+    was = whole.provenance.get("n_cells")
+    provenance = whole.provenance | {"n_cells": n_cells, "subsampled_from": was, "subsample_seed": seed}
+    built = build_circuit(effects, tests, whole.nodes, whole.terms, rule or run.rule() or DEFAULT, provenance)
+    return built.at(built.provenance["grade"])
 
 
 def _tests(tests: pd.DataFrame, found: pd.DataFrame, source_cells: pd.DataFrame, drawn: np.ndarray) -> pd.DataFrame:

@@ -57,7 +57,12 @@ class Circuit:
     @property
     def run_id(self) -> str:
         """Hash over the provenance, without what may differ between repeats (times, versions, hardware)."""
-        return sha256_of({k: v for k, v in self.provenance.items() if k not in _VOLATILE})
+        return self.id_of(self.provenance)
+
+    @staticmethod
+    def id_of(provenance: Mapping[str, Any]) -> str:
+        """`run_id` of a circuit with this provenance."""
+        return sha256_of({k: v for k, v in provenance.items() if k not in _VOLATILE})
 
     def at(self, grade: str) -> "Circuit":
         """The circuit of the edges of one grade or a stricter one; controls likewise.

@@ -53,11 +53,16 @@ def analyze(
     """
     from scircuit.analysis.given import Sources
     from scircuit.analysis.registry import answerable, questions
+    from scircuit.circuits.artefacts import Artefacts
     from scircuit.runs.ask import questions_of
 
     if question == "list":
         known = questions()
-        typer.echo("\n".join(f"{name:20} {known[name].asks}" for name in (known if run is None else answerable(run))))
+        typer.echo(
+            "\n".join(
+                f"{name:20} {known[name].asks}" for name in (known if run is None else answerable(Artefacts(run)))
+            )
+        )
         return
     if run is None:
         raise ScircuitError("RUN is missing; give the folder of a finished run after the question.")

@@ -276,12 +276,12 @@ def _perturbation(table: Table, folder: Path, models: Models) -> Iterator[Findin
 def _whole_run(run: RunConfig, models: Models) -> Iterator[Finding]:
     """What only the whole config tells: settings against the model, and the folder of the run."""
     from scircuit.runs.checks import check_inputs
-    from scircuit.runs.run import RunFolder
+    from scircuit.runs.identity import refuse_another
 
     if (model := models.of(Table("", "", {}))) is not None:
         check_inputs(run, model)
         yield ok("settings", "layers, sources, trace and edges fit the model")
-    RunFolder.open(run)
+    refuse_another(run)
     yield from _out(Path(run.out))
 
 

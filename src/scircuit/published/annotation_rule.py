@@ -4,12 +4,12 @@ import logging
 import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from pathlib import Path
 
 import numpy as np
 import pandas as pd
 
 from scircuit._io import atomic, read_json
+from scircuit.circuits.artefacts import Artefacts
 from scircuit.errors import ScircuitError
 from scircuit.features.annotation import AnnotationRule, CorrectedRule
 from scircuit.features.control import RandomGeneControl, control_of
@@ -28,7 +28,8 @@ from scircuit.published.annotation import (
 from scircuit.published.definitions import SOURCE_LIBRARIES, TARGET_LIBRARY
 
 log = logging.getLogger(__name__)
-FILE = "published_annotations.parquet"
+PUBLISHED = "published_annotations"
+"""Name of the table of annotations under the published rule."""
 _KEY = ["layer", "feature"]
 _ONTOLOGIES = {"GO_BP": r"go[^a-z]*bp|go[^a-z]*biological[^a-z]*process", "KEGG": r"kegg", "Reactome": r"reactome"}
 """What the published rules call a library, by a pattern of the name it has here."""
@@ -206,26 +207,25 @@ def label_ends(features: pd.DataFrame, sources: pd.DataFrame) -> pd.DataFrame:
     return features.assign(label=features["label"].where(is_source, features["target_label"]))
 
 
-def annotate_run_as_published(run: str | Path) -> pd.DataFrame | None:
+def annotate_run_as_published(run: Artefacts) -> pd.DataFrame | None:
     """Write `features/published_annotations.parquet` of a run, once; None where its features are not there.
 
     Gene sets are those of the run's config. STRING and TRRUST links, which the published rules count as terms, are
     added where they are in the knowledge cache; the log says what was left out.
     """
-    folder = Path(run) / "features"
-    config = Path(run) / "config.json"
-    if (folder / FILE).is_file():
-        return pd.read_parquet(folder / FILE)
-    if not (folder / "features.parquet").is_file() or not config.is_file():
+    config = run.root / "config.json"
+    if run.has(PUBLISHED):
+        return run.table(PUBLISHED)
+    if not run.has("features") or not config.is_file():
         return None
     asked = read_json(config)["config"]["features"]["gene_sets"]
     libraries = [_renamed(load_gene_sets(name)) for name in asked]
     missing = sorted(set(_ONTOLOGIES) - {library.name for library in libraries})
     if missing:
         log.info("published labels come from GO_BP, KEGG and Reactome; this run has no %s", ", ".join(missing))
-    features = pd.read_parquet(folder / "features.parquet", columns=["layer", "feature", "top_genes"])
+    features = run.table("features", ["layer", "feature", "top_genes"])
     table = annotate_as_published(features, libraries, trrust=_network("trrust"), string=_network("string"))
-    with atomic(folder / FILE) as path:
+    with atomic(run.path(PUBLISHED)) as path:
         table.to_parquet(path, index=False)
     return table
 

@@ -4,7 +4,6 @@ Each number has an identifier; `data/published.toml` says what the published stu
 """
 
 from collections.abc import Iterator, Sequence
-from dataclasses import replace
 from pathlib import Path
 from typing import NamedTuple
 
@@ -13,18 +12,18 @@ import pandas as pd
 
 from scircuit._io import atomic, read_json
 from scircuit._tables import records
-from scircuit.analysis.conditions import Condition, LabelledEdges, label_vocabulary
+from scircuit.analysis.conditions import LabelledEdges, label_vocabulary
 from scircuit.analysis.nodes import sizes
 from scircuit.analysis.result import Measure, Result
-from scircuit.circuits.build import build_circuit
+from scircuit.circuits.artefacts import Artefacts
 from scircuit.circuits.circuit import Circuit
 from scircuit.circuits.schema import SOURCE, TARGET
 from scircuit.circuits.specificity import is_decoy
 from scircuit.errors import ScircuitError
 from scircuit.published import definitions as paper
-from scircuit.published.definitions import PAPER
+from scircuit.published.annotation_rule import PUBLISHED
 from scircuit.published.disease import KEYWORDS
-from scircuit.published.questions import DEFINITION, NO_NULL
+from scircuit.published.questions import DEFINITION, NO_NULL, Traced
 from scircuit.published.screen import paper_gene_pairs, with_genes
 
 FILE = "analysis/published_numbers.parquet"
@@ -45,26 +44,21 @@ class Number(NamedTuple):
     unit_of_n: str = "edges"
 
 
-def write_numbers(run: Path) -> None:
+def write_numbers(run: Artefacts) -> None:
     """Write `analysis/published_numbers.parquet` of a traced run."""
     table = condition_numbers(run)
-    with atomic(run / FILE) as path:
+    with atomic(run.root / FILE) as path:
         table.to_parquet(path, index=False)
 
 
-def condition_numbers(run: Path) -> pd.DataFrame:
+def condition_numbers(run: Artefacts) -> pd.DataFrame:
     """Every number of one traced run: `id, profile, estimate, null, n, unit_of_n`.
 
     `profile` is `default` for the run's own rule, with the edges of one random direction per source as null where a
     count has one, and `paper` for the published rule on the same trace, which has none.
     """
-    circuit = Circuit.read(run / "circuit")
-    effects, tests = (pd.read_parquet(run / "trace" / f"{name}.parquet") for name in ("effects", "tests"))
-    capped, uncapped = (
-        build_circuit(effects, tests, circuit.nodes, circuit.terms, rule, circuit.provenance)
-        for rule in (PAPER, replace(PAPER, top_k=None))
-    )
-    found = [*_work(circuit, tests, read_json(run / "trace" / "trace.json"))]
+    circuit, (capped, uncapped) = run.circuit(), Traced.of(run)
+    found = [*_work(circuit, run.table("tests"), read_json(run.root / "trace" / "trace.json"))]
     found += [*_of_edges(capped, uncapped, "paper"), *_of_edges(circuit, circuit, "default")]
     found += [*_coherent(run, capped), *_coactive(run, capped)]
     return pd.DataFrame(found, columns=list(Number._fields))
@@ -137,10 +131,9 @@ def _by_layer(circuit: Circuit, profile: str) -> Iterator[Number]:
         yield Number(name, profile, row["mean_edges"], n=len(edges))
 
 
-def _coherent(run: Path, capped: Circuit) -> Iterator[Number]:
+def _coherent(run: Artefacts, capped: Circuit) -> Iterator[Number]:
     """Edges with an annotation at both ends, and those that share one; annotated as published where that was done."""
-    file = run / "features" / "published_annotations.parquet"
-    annotations = pd.read_parquet(file) if file.is_file() else capped.terms
+    annotations = run.table(PUBLISHED) if run.has(PUBLISHED) else capped.terms
     terms = {key: set(group) for key, group in annotations.groupby(["layer", "feature"])["term"]}
     both = shared = 0
     for a, b, c, d in capped.edges[SOURCE + TARGET].itertuples(index=False):
@@ -152,13 +145,12 @@ def _coherent(run: Path, capped: Circuit) -> Iterator[Number]:
     yield Number("sharing_a_set", "paper", shared, n=both)
 
 
-def _coactive(run: Path, capped: Circuit) -> Iterator[Number]:
+def _coactive(run: Artefacts, capped: Circuit) -> Iterator[Number]:
     """Edges against the co-activation pairs that the published study saved, for each pair of layers that has both."""
-    file = run / "features" / "coactivation_across.parquet"
-    if not file.is_file():
+    if not run.has("coactivation"):
         return
     by = ["source_layer", "target_layer"]
-    saved = dict(list(paper.saved_pmi_edges(pd.read_parquet(file)).groupby(by)))
+    saved = dict(list(paper.saved_pmi_edges(run.table("coactivation")).groupby(by)))
     for pair, edges in capped.edges.groupby(by):
         if pair in saved:
             found, where = paper.pmi_overlap(edges, saved[pair]), f"L{pair[0]}_L{pair[1]}"
@@ -167,23 +159,25 @@ def _coactive(run: Path, capped: Circuit) -> Iterator[Number]:
             yield Number(f"pmi_exact_pairs_{where}", "paper", found.exact_pairs, n=len(edges))
 
 
-def label_numbers(conditions: Sequence[Condition]) -> Result:
+def label_numbers(conditions: Sequence[Artefacts]) -> Result:
     """How many edges, labels and label pairs the conditions have, pooled as the published study pools them.
 
     Measures `both_labelled_edges, labels, label_pairs`, `strong_conserved` (pairs of every model with a mean |d| above
     1 in each) and, per model, `label_pairs_MODEL`. Table: one row per label pair and model, `source_label,
     target_label, model, n_edges, mean_abs_d`.
     """
-    labels = label_vocabulary([c.circuit for c in conditions])
+    labels = label_vocabulary([c.circuit() for c in conditions])
     parts = []
     for condition in conditions:
-        own = LabelledEdges.of(condition.circuit, labels)
-        d = np.abs(condition.circuit.edges["cohens_d"].to_numpy(np.float64)[own.row])
-        parts.append(pd.DataFrame({"source": own.source, "target": own.target, "model": condition.model, "abs_d": d}))
+        own = LabelledEdges.of(condition.circuit(), labels)
+        d = np.abs(condition.circuit().edges["cohens_d"].to_numpy(np.float64)[own.row])
+        parts.append(
+            pd.DataFrame({"source": own.source, "target": own.target, "model": condition.model_name, "abs_d": d})
+        )
     edges = pd.concat(parts, ignore_index=True)
     pairs = edges.groupby(["source", "target", "model"]).agg(n_edges=("abs_d", "size"), mean_abs_d=("abs_d", "mean"))
     pairs = pairs.reset_index()
-    models = list(dict.fromkeys(c.model for c in conditions))
+    models = list(dict.fromkeys(c.model_name for c in conditions))
     strong = pairs[pairs["mean_abs_d"] > STRONG].groupby(["source", "target"]).size()
     n = len(edges)
     counts = {
@@ -204,7 +198,7 @@ def label_numbers(conditions: Sequence[Condition]) -> Result:
     return Result("labels", "label-numbers/1", frame, table, "none: counts", "label pair: labels of the two ends.")
 
 
-def gene_pair_numbers(conditions: Sequence[Condition]) -> Result:
+def gene_pair_numbers(conditions: Sequence[Artefacts]) -> Result:
     """Edges whose two ends have genes, and gene pairs kept, over the edges of all conditions together.
 
     As in arXiv 2603.01752, predictions.
@@ -215,7 +209,7 @@ def gene_pair_numbers(conditions: Sequence[Condition]) -> Result:
     edges, nodes = [], []
     for number, condition in enumerate(conditions):
         apart = _APART * number
-        own, named = condition.circuit.edges, with_genes(condition.circuit)
+        own, named = condition.circuit().edges, with_genes(condition.circuit())
         moved = {end[0]: own[end[0]].astype(int) + apart for end in (SOURCE, TARGET)}
         edges.append(own.assign(**moved)[[*SOURCE, *TARGET, "cohens_d"]])
         nodes.append(named.assign(layer=named["layer"].astype(int) + apart)[["layer", "feature", "top_genes"]])

@@ -11,7 +11,6 @@ import pandas as pd
 from scipy.stats import hypergeom, mannwhitneyu
 
 from scircuit.analysis.conditions import (
-    Condition,
     LabelledEdges,
     check_conditions,
     label_codes,
@@ -20,6 +19,7 @@ from scircuit.analysis.conditions import (
 from scircuit.analysis.question import Question
 from scircuit.analysis.regression import raw_odds_ratio
 from scircuit.analysis.result import Measure, Result
+from scircuit.circuits.artefacts import Artefacts
 from scircuit.errors import ScircuitError
 
 KEYWORDS: Mapping[str, tuple[str, ...]] = {
@@ -67,7 +67,7 @@ def keyword_sets(gene_sets: Mapping[str, Sequence[str]]) -> dict[str, set[str]]:
     return found
 
 
-def disease_paper(conditions: Sequence[Condition], gene_sets: Mapping[str, Sequence[str]]) -> Result:
+def disease_paper(conditions: Sequence[Artefacts], gene_sets: Mapping[str, Sequence[str]]) -> Result:
     """The published rule: labels enriched at p < 0.05 uncorrected, their edges, and their consensus odds ratio.
 
     A label's genes are the union of the top 20 genes of all latents that carry it, the background the union over
@@ -82,20 +82,20 @@ def disease_paper(conditions: Sequence[Condition], gene_sets: Mapping[str, Seque
     """
     models = check_conditions(conditions)
     categories = keyword_sets(gene_sets)
-    labels = label_vocabulary([condition.circuit for condition in conditions])
+    labels = label_vocabulary([condition.circuit() for condition in conditions])
     n = len(labels)
     genes: list[set[str]] = [set() for _ in range(n)]
     n_latents, n_edges = np.zeros(n, dtype=int), np.zeros(n, dtype=int)
     found = np.zeros((len(models), n * n), dtype=bool)
     for condition in conditions:
-        code = label_codes(condition.circuit, labels)
-        for label, top in zip(code, condition.circuit.nodes["top_genes"], strict=True):
+        code = label_codes(condition.circuit(), labels)
+        for label, top in zip(code, condition.circuit().nodes["top_genes"], strict=True):
             if label >= 0:
                 genes[label] |= set(list(top)[:_TOP])
                 n_latents[label] += 1
-        edges = LabelledEdges.of(condition.circuit, labels)
+        edges = LabelledEdges.of(condition.circuit(), labels)
         n_edges += np.bincount(edges.source, minlength=n) + np.bincount(edges.target, minlength=n)
-        found[models.index(condition.model), edges.source * n + edges.target] = True
+        found[models.index(condition.model_name), edges.source * n + edges.target] = True
     background = set().union(*genes)
     hits: list[list[str]] = [[] for _ in range(n)]
     for category, members in categories.items():

@@ -9,10 +9,10 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from scircuit.analysis import registry
-from scircuit.analysis.conditions import Condition
 from scircuit.analysis.consensus import consensus
 from scircuit.analysis.given import Sources
 from scircuit.analysis.result import Result
+from scircuit.circuits.artefacts import Artefacts
 from scircuit.circuits.circuit import Circuit
 from scircuit.circuits.rule import DEFAULT, EdgeRule
 from scircuit.errors import ScircuitError
@@ -46,7 +46,7 @@ class Profile:
     analyze : callable
         `(question, run, second, sources, **options) -> Result`.
     answerable : callable
-        Names of the questions whose tables a run folder holds.
+        Names of the questions whose tables a run holds.
     between : mapping
         What it asks of several runs beside the default questions, on circuits of its rule.
     screen : callable or None
@@ -57,8 +57,8 @@ class Profile:
     rule: EdgeRule
     folder: str
     analyze: Callable[..., Result]
-    answerable: Callable[[Path], list[str]]
-    between: Mapping[str, Callable[[Sequence[Condition], Asked], Result]] = field(default_factory=dict)
+    answerable: Callable[[Artefacts], list[str]]
+    between: Mapping[str, Callable[[Sequence[Artefacts], Asked], Result]] = field(default_factory=dict)
     screen: Callable[[Circuit], PublishedScreen] | None = None
 
 
@@ -70,18 +70,18 @@ def profile(name: str) -> Profile:
 
 
 def _as_published(
-    name: str, run: Path, second: Path | None = None, sources: Sources | None = None, **options: Any
+    name: str, run: Artefacts, second: Artefacts | None = None, sources: Sources | None = None, **options: Any
 ) -> Result:
     if options or second is not None:
         raise ScircuitError("the published definitions take no options and no second run; leave them out.")
     return published.analyze(name, run)
 
 
-def _consensus(conditions: Sequence[Condition], asked: Asked) -> Result:
+def _consensus(conditions: Sequence[Artefacts], asked: Asked) -> Result:
     return consensus(conditions, asked.draws, asked.draws, asked.min_models, asked.seed)
 
 
-def _disease(conditions: Sequence[Condition], asked: Asked) -> Result:
+def _disease(conditions: Sequence[Artefacts], asked: Asked) -> Result:
     """By the sets that are given, or those that the runs were annotated with."""
     sets: dict[str, Sequence[str]] = {}
     for name in asked.gene_sets or _libraries(conditions):
@@ -89,8 +89,8 @@ def _disease(conditions: Sequence[Condition], asked: Asked) -> Result:
     return disease_paper(conditions, sets)
 
 
-def _libraries(conditions: Sequence[Condition]) -> list[str]:
-    names = [c.circuit.provenance.get("config", {}).get("features", {}).get("gene_sets", []) for c in conditions]
+def _libraries(conditions: Sequence[Artefacts]) -> list[str]:
+    names = [c.circuit().provenance.get("config", {}).get("features", {}).get("gene_sets", []) for c in conditions]
     return list(dict.fromkeys(str(name) for listed in names for name in listed))
 
 

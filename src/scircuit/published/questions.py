@@ -5,16 +5,15 @@ None has an interval or a null, as published; `scircuit.published.side_by_side` 
 
 from collections.abc import Callable, Mapping
 from dataclasses import replace
-from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
 
 from scircuit.analysis.nodes import sizes
-from scircuit.analysis.registry import has_table, load, question
+from scircuit.analysis.registry import question
 from scircuit.analysis.result import Measure, Result
-from scircuit.circuits.build import build_circuit
+from scircuit.circuits.artefacts import Artefacts
 from scircuit.circuits.circuit import Circuit
 from scircuit.circuits.schema import ENDS, SOURCE, TARGET
 from scircuit.errors import ScircuitError
@@ -34,17 +33,9 @@ class Traced(NamedTuple):
     untruncated: Circuit
 
     @classmethod
-    def of(
-        cls,
-        effects: pd.DataFrame,
-        tests: pd.DataFrame,
-        features: pd.DataFrame,
-        terms: pd.DataFrame,
-        provenance: Mapping[str, Any] | None = None,
-    ) -> "Traced":
-        """Both circuits of a trace; arguments as for `scircuit.circuits.build.build_circuit`."""
-        rules = (PAPER, replace(PAPER, top_k=None))
-        return cls(*(build_circuit(effects, tests, features, terms, rule, provenance) for rule in rules))
+    def of(cls, run: Artefacts) -> "Traced":
+        """Both circuits of a run's trace."""
+        return cls(run.circuit(PAPER), run.circuit(replace(PAPER, top_k=None)))
 
 
 def sign_balance(traced: Traced) -> Result:
@@ -174,7 +165,7 @@ class Definition(NamedTuple):
     """How a question is answered as published.
 
     `function` takes the trace under the published rule (`Traced`) where `of_trace` says so, then the tables of `needs`
-    (names of `scircuit.analysis.registry.TABLES`, or `annotations`).
+    (names of `scircuit.circuits.artefacts.TABLES`, or `annotations`).
     """
 
     function: Callable[..., Result]
@@ -194,8 +185,8 @@ DEFINITIONS: Mapping[str, Definition] = {
 """Published definitions by the name of the question."""
 
 
-def analyze(name: str, run: Path) -> Result:
-    """Answer one question of a run folder as published, from the same trace.
+def analyze(name: str, run: Artefacts) -> Result:
+    """Answer one question of a run as published, from the same trace.
 
     Raises
     ------
@@ -206,24 +197,22 @@ def analyze(name: str, run: Path) -> Result:
         known = ", ".join(DEFINITIONS)
         raise ScircuitError(f"{name} has no published definition; the paper profile answers {known}.")
     asked = DEFINITIONS[name]
-    tables = [_annotations(run) if need == "annotations" else load(run, need, name) for need in asked.needs]
+    tables = [_annotations(run) if need == "annotations" else run.table(need) for need in asked.needs]
     if not asked.of_trace:
         return asked.function(*tables)
-    circuit: Circuit = load(run, "circuit", name)
-    effects, tests = (load(run, need, name) for need in ("effects", "tests"))
-    return asked.function(Traced.of(effects, tests, circuit.nodes, circuit.terms, circuit.provenance), *tables)
+    return asked.function(Traced.of(run), *tables)
 
 
-def answerable(run: Path) -> list[str]:
-    """Questions whose tables a run folder holds; annotations are made when they are asked for."""
-    return [n for n, d in DEFINITIONS.items() if all(need == "annotations" or has_table(run, need) for need in d.needs)]
+def answerable(run: Artefacts) -> list[str]:
+    """Questions whose tables a run holds; annotations are made when they are asked for."""
+    return [n for n, d in DEFINITIONS.items() if all(need == "annotations" or run.has(need) for need in d.needs)]
 
 
-def _annotations(run: Path) -> pd.DataFrame:
+def _annotations(run: Artefacts) -> pd.DataFrame:
     table = annotate_run_as_published(run)
     if table is None:
         raise ScircuitError(
-            f"the published annotations need {run}/config.json and {run}/features/features.parquet, which are not "
+            f"the published annotations need config.json and features/features.parquet in {run.root}, which are not "
             "there; run `scircuit features` first."
         )
     return table

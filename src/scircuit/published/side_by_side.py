@@ -1,7 +1,6 @@
 """The corrected and the published numbers, computed from one trace, side by side."""
 
-from collections.abc import Callable, Mapping
-from typing import Any
+from collections.abc import Callable
 
 import numpy as np
 import pandas as pd
@@ -15,7 +14,7 @@ from scircuit.analysis.interactions import interactions
 from scircuit.analysis.nodes import NodeIndex
 from scircuit.analysis.result import Measure
 from scircuit.analysis.sign_balance import sign_balance
-from scircuit.circuits.build import build_circuit
+from scircuit.circuits.artefacts import Artefacts
 from scircuit.circuits.circuit import Circuit
 from scircuit.circuits.rule import DEFAULT
 from scircuit.errors import ScircuitError
@@ -45,30 +44,16 @@ _DIFFERENCES = {
 
 
 def compare_profiles(
-    effects: pd.DataFrame,
-    tests: pd.DataFrame,
-    features: pd.DataFrame,
-    terms: pd.DataFrame,
-    provenance: Mapping[str, Any] | None = None,
-    annotations: pd.DataFrame | None = None,
-    pairs: pd.DataFrame | None = None,
-    sets: tuple[pd.DataFrame, pd.DataFrame] | None = None,
-    draws: int = 1000,
-    seed: int = 0,
-    scales: pd.DataFrame | None = None,
+    run: Artefacts, annotations: pd.DataFrame | None = None, draws: int = 1000, seed: int = 0
 ) -> pd.DataFrame:
     """Both profiles of one trace side by side.
 
     Parameters
     ----------
-    effects, tests, features, terms, provenance, scales
-        As for `scircuit.circuits.build.build_circuit`.
+    run : Artefacts
+        Its trace under either rule; with tables of co-activation and interactions there are rows of these.
     annotations : DataFrame, optional
         Published annotations; see `scircuit.published.questions.coherence`.
-    pairs : DataFrame, optional
-        `features/coactivation_across.parquet`, for the rows of co-activation.
-    sets : pair of DataFrame, optional
-        `trace/interactions.parquet` and `trace/interaction_sets.parquet`, for the row of interactions.
     draws : int
         Bootstrap and null draws.
     seed : int
@@ -79,9 +64,7 @@ def compare_profiles(
         One row per question: `number, default, default_low, default_high, default_null, paper,
         difference` (one sentence on what differs).
     """
-    graded = build_circuit(effects, tests, features, terms, DEFAULT, provenance, scales)
-    ours = graded.at(graded.provenance["grade"])
-    theirs = Traced.of(effects, tests, features, terms, provenance)
+    ours, theirs = run.circuit(DEFAULT), Traced.of(run)
     rows = [_row("edges", Measure("n_edges", len(ours.edges)), published.sign_balance(theirs)["n_edges"])]
     if not ours.edges.empty:
         rows += [
@@ -99,10 +82,12 @@ def compare_profiles(
                 published.hubs(theirs)["largest_out_degree"],
             ),
         ]
-        if pairs is not None:
+        if run.has("coactivation"):
+            pairs = run.table("coactivation")
             auc = _answer_or_nothing(lambda: coactivation(ours, pairs, draws=draws, seed=seed).headline)
             rows.append(_row("co-activation", auc, published.coactivation(theirs, pairs)["target_overlap"]))
-    if sets is not None:
+    if run.has("interactions"):
+        sets = run.table("interactions"), run.table("interaction_sets")
         ratio = interactions(*sets, draws=draws, seed=seed)["norm_ratio_2"]
         rows.append(_row("norm ratio of pairs", ratio, published.interactions(*sets)["ratio_2"]))
     table = pd.DataFrame(rows)

@@ -4,17 +4,17 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from scircuit._tables import iterate, records
-from scircuit.analysis.effect_comparison import compare_effect_sizes
+from scircuit.analysis.answers import Answer
 from scircuit.analysis.question import Question
-from scircuit.analysis.registry import every_question, questions
+from scircuit.analysis.registry import questions
 from scircuit.analysis.result import Result
+from scircuit.circuits.artefacts import Artefacts
 from scircuit.circuits.circuit import Circuit
-from scircuit.errors import ScircuitError
 from scircuit.report import figures, numbers
-from scircuit.report.blocks import Block, Column, Section, Table
+from scircuit.report.blocks import Block, Column, Section, Table, slug
 from scircuit.report.canvas import canvas, inline_svg
 from scircuit.report.picture import described
-from scircuit.report.runs import RunTables
+from scircuit.report.reading import notebook
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -89,57 +89,45 @@ def conserved_pairs(result: Result) -> list[Table]:
     return [Table(columns, rows, len(part), caption, folded=True)] if rows else []
 
 
-def answers(runs: Sequence[RunTables]) -> list[Section]:
+def answers(runs: Sequence[Artefacts]) -> list[Section]:
     """One section per question that was put to at least one run, answered or refused."""
+    asked = [notebook(run) for run in runs]
+    if not any(asked):
+        lead = "Numbers of a circuit, each with its null and interval."
+        note = "Nothing was asked of this run yet: `scircuit analyze all RUN` does."
+        return [Section("answers", "Answers", lead, [Block(run.name, note=note) for run in runs])]
     return [
-        _section(question, runs)
+        _section(question, runs, [known.get(name) for known in asked])
         for name, question in questions().items()
-        if any(name in run.results or name in run.refusals for run in runs)
+        if any(name in known for known in asked)
     ]
 
 
-def _section(question: Question, runs: Sequence[RunTables]) -> Section:
-    name = question.name
-    glossary = next((run.results[name].glossary for run in runs if name in run.results), "")
-    blocks = []
-    for run in runs:
-        if name in run.results:
-            blocks.append(answered(question, run.results[name], run.name, run.slug, run.circuit))
+def _section(question: Question, runs: Sequence[Artefacts], found: Sequence[Answer | None]) -> Section:
+    blocks, glossary = [], ""
+    for run, answer in zip(runs, found, strict=True):
+        if answer is not None and answer.result is not None:
+            glossary = answer.result.glossary
+            blocks.append(answered(question, answer.result, run.name, slug(run.name), run.circuit()))
         else:
-            note = run.refusals.get(name, "this run was not asked, or has no edges.")
-            blocks.append(Block(run.name, run.slug, note=f"No answer: {note}"))
-    return Section(name.replace("_", "-"), question.title, question.asks, blocks, glossary)
+            why = "this run was not asked." if answer is None else answer.refused
+            blocks.append(Block(run.name, note=f"No answer: {why}"))
+    return Section(question.name.replace("_", "-"), question.title, question.asks, blocks, glossary)
 
 
-def between(runs: Sequence[RunTables]) -> list[Section]:
-    """Effect sizes of two runs at equal cells, depth and firing rate; nothing for one run, or more than two."""
-    if len(runs) != 2 or any(run.circuit.edges.empty for run in runs):
-        return []
-    first, second = runs
-    question = every_question()["compare_effect_sizes"]
-    title, names = "Between the two", f"{first.name} (first) and {second.name} (second)"
-    try:
-        result = compare_effect_sizes(first.circuit, second.circuit)
-    except ScircuitError as error:
-        blocks, glossary = [Block(names, "both", note=f"No answer: {error}")], ""
-    else:
-        blocks, glossary = [answered(question, result, names, f"{first.slug}-between")], result.glossary
-    return [Section("between", title, question.asks, blocks, glossary)]
-
-
-def answered(question: Question, result: Result, name: str, slug: str, circuit: Circuit | None = None) -> Block:
+def answered(question: Question, result: Result, name: str, place: str, circuit: Circuit | None = None) -> Block:
     """One answer: figure, caption with n, null and definition, every number, and more tables where there are any.
 
-    `name` says of whom it is, `slug` is unique to them; `circuit` is that of the answer where it is of one run.
+    `name` says of whom it is, `place` is unique to them; `circuit` is that of the answer where it is of one run.
     """
     headline = result.headline
     caption = (
         f"{question.marks} n = {headline.n:,} {headline.unit_of_n}. Null: {result.null_model}. "
         f"Definition {result.definition}."
     )
-    svg = inline_svg(draw(question, result, circuit), f"{slug}-{question.name}", f"{question.title}, {name}")
+    svg = inline_svg(draw(question, result, circuit), f"{place}-{question.name}", f"{question.title}, {name}")
     more = _MORE_TABLES[question.name](result, circuit) if question.name in _MORE_TABLES else []
-    return Block(name, slug, svg, caption, tables=[measure_table(result, question.words), *more])
+    return Block(name, svg, caption, tables=[measure_table(result, question.words), *more])
 
 
 def draw(question: Question, result: Result, circuit: Circuit | None = None) -> "Axes":

@@ -1,7 +1,13 @@
 """The parts a page is made of: sections, one block per run, tables whose cells are already text."""
 
+import hashlib
 from dataclasses import dataclass, field
 from typing import NamedTuple
+
+
+def slug(name: str) -> str:
+    """A form of a run's name, whatever it holds, that is safe inside an HTML id."""
+    return f"run-{hashlib.sha256(name.encode()).hexdigest()[:12]}"
 
 
 class Column(NamedTuple):
@@ -33,13 +39,17 @@ class Block:
     """
 
     run: str
-    slug: str
     figure: str = ""
     caption: str = ""
     note: str = ""
     tables: list[Table] = field(default_factory=list)
     picture: bool = False
     """The block holds the interactive picture; `figure` is what readers without JavaScript see."""
+
+    @property
+    def slug(self) -> str:
+        """Key of the run's data in the page."""
+        return slug(self.run)
 
 
 @dataclass(frozen=True)

@@ -35,7 +35,7 @@ def _section(question: Question, answers: Sequence[Answer]) -> Section:
     for place, answer in enumerate(answers):
         name = answer.names.replace(" | ", " and ") or _OF_ALL[answer.folder]
         if answer.result is None:
-            blocks.append(Block(name, "all", note=f"No answer: {answer.refused}"))
+            blocks.append(Block(name, note=f"No answer: {answer.refused}"))
         else:
             blocks.append(answered(question, answer.result, name, f"between-{place}"))
     glossary = next((answer.result.glossary for answer in answers if answer.result is not None), "")

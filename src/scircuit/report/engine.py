@@ -3,9 +3,9 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from scircuit.circuits.artefacts import Artefacts
 from scircuit.report import numbers
 from scircuit.report.blocks import Block, Column, Section, Table
-from scircuit.report.runs import RunTables
 
 AGREEMENT = {
     "distance": (Column("distance", "target layer − source layer"), 0),
@@ -20,7 +20,7 @@ AGREEMENT = {
 """Columns of an agreement table, by their names in `run.json`, and their decimals."""
 
 
-def engine_sections(runs: Sequence[RunTables]) -> list[Section]:
+def engine_sections(runs: Sequence[Artefacts]) -> list[Section]:
     """The section, where any run recorded an agreement; none otherwise."""
     blocks = [block for run in runs for block in _blocks(run)]
     if not blocks:
@@ -32,13 +32,11 @@ def engine_sections(runs: Sequence[RunTables]) -> list[Section]:
     return [Section("engine", "Agreement with exact measurement", lead, blocks)]
 
 
-def _blocks(run: RunTables) -> list[Block]:
-    record = run.circuit.provenance
+def _blocks(run: Artefacts) -> list[Block]:
+    record = run.circuit().provenance
     blocks = []
     if record.get("fidelity"):
-        blocks.append(
-            Block(run.name, run.slug, caption=_local(run, record), tables=[_table(record["fidelity"]["table"])])
-        )
+        blocks.append(Block(run.name, caption=_local(run, record), tables=[_table(record["fidelity"]["table"])]))
     report = record.get("precision_report")
     if report:
         caption = (
@@ -46,11 +44,11 @@ def _blocks(run: RunTables) -> list[Block]:
             f"n = {numbers.count(report['n_sources'])} sources in {numbers.count(report['n_cells'])} cells. "
             "Null: float32 against itself agrees exactly."
         )
-        blocks.append(Block(run.name, run.slug, caption=caption, tables=[_table(report["table"])]))
+        blocks.append(Block(run.name, caption=caption, tables=[_table(report["table"])]))
     return blocks
 
 
-def _local(run: RunTables, record: Mapping[str, Any]) -> str:
+def _local(run: Artefacts, record: Mapping[str, Any]) -> str:
     """What the local engine was allowed and did, in words."""
     found, asked = record["fidelity"], record.get("settings") or {}
     floors = f"r {asked.get('min_r', 0.995):g} and same sign {asked.get('min_sign', 0.995):g} at every distance"
@@ -58,7 +56,7 @@ def _local(run: RunTables, record: Mapping[str, Any]) -> str:
         verdict = f"The floors ({floors}) are met."
     else:
         verdict = f"The floors ({floors}) are NOT met; the approximation was accepted all the same."
-    edges = run.circuit.edges
+    edges = run.circuit().edges
     share = f"{int((edges['engine'] == 'exact').sum()):,} of {len(edges):,} edges" if "engine" in edges else "none"
     again = record.get("n_sources_confirmed", 0)
     return (

@@ -8,14 +8,15 @@ from typing import Any
 from scircuit._io import atomic
 from scircuit._version import __version__
 from scircuit.analysis.answers import Answer
+from scircuit.circuits.artefacts import Artefacts
 from scircuit.circuits.specificity import is_decoy
 from scircuit.report import provenance, sections
-from scircuit.report.answers import answers, between
-from scircuit.report.blocks import Section
+from scircuit.report.answers import answers
+from scircuit.report.blocks import Section, slug
 from scircuit.report.comparison import comparison_sections, read_comparison
 from scircuit.report.engine import engine_sections
 from scircuit.report.picture import payload
-from scircuit.report.runs import ReportRun, RunTables, load
+from scircuit.report.reading import named
 from scircuit.report.validation import screen_sections
 
 TEMPLATES = files("scircuit.report") / "templates"
@@ -23,7 +24,7 @@ TEMPLATES = files("scircuit.report") / "templates"
 
 def write_report(
     out: str | Path,
-    runs: Sequence[ReportRun],
+    runs: Sequence[str | Path | Artefacts],
     comparison: str | Path | None = None,
     first: Sequence[Section] = (),
 ) -> Path:
@@ -34,7 +35,8 @@ def write_report(
     out
         Folder of the report; made when it is not there. An `index.html` in it is replaced.
     runs
-        The runs, in the order in which they stand on the page.
+        The runs or their folders, in the order in which they stand on the page. Nothing is computed: what they were
+        not asked (`scircuit.Run.ask`, `scircuit analyze`) is not on it.
     comparison
         Folder of a comparison of these runs (`runs.compare.compare`), which gets its own sections.
     first
@@ -50,15 +52,15 @@ def write_report(
     ScircuitError
         When there is no run, two runs share a name, or an artefact is missing or does not fit.
     """
-    tables = load(list(runs))
+    opened = named(runs)
     path = Path(out) / "index.html"
-    page = _render(tables, None if comparison is None else read_comparison(comparison), first)
+    page = _render(opened, () if comparison is None else read_comparison(comparison), first)
     with atomic(path) as temporary:
         temporary.write_text(page, encoding="utf-8")
     return path
 
 
-def page_sections(runs: Sequence[RunTables], comparison: Sequence[Answer] | None = None) -> list[Section]:
+def page_sections(runs: Sequence[Artefacts], comparison: Sequence[Answer] = ()) -> list[Section]:
     """The sections of the page in their order."""
     return [
         sections.picture(runs),
@@ -66,16 +68,14 @@ def page_sections(runs: Sequence[RunTables], comparison: Sequence[Answer] | None
         sections.layer_pairs(runs),
         sections.sources(runs),
         *answers(runs),
-        *(between(runs) if comparison is None else comparison_sections(comparison)),
+        *comparison_sections(comparison),
         *screen_sections(runs),
         *engine_sections(runs),
         sections.sae_quality(runs),
     ]
 
 
-def _render(
-    runs: Sequence[RunTables], comparison: Sequence[Answer] | None = None, first: Sequence[Section] = ()
-) -> str:
+def _render(runs: Sequence[Artefacts], comparison: Sequence[Answer] = (), first: Sequence[Section] = ()) -> str:
     from jinja2 import Environment, FunctionLoader, StrictUndefined
 
     environment = Environment(
@@ -92,16 +92,16 @@ def _render(
         overview=provenance.overview_table(runs),
         record=provenance.record_table(runs),
         sections=[*first, *page_sections(runs, comparison)],
-        has_controls=any(is_decoy(run.circuit.tests).any() for run in runs),
-        data={run.slug: _payload(run) for run in runs},
+        has_controls=any(is_decoy(run.circuit().tests).any() for run in runs),
+        data={slug(run.name): _payload(run) for run in runs},
         style=(TEMPLATES / "style.css").read_text(encoding="utf-8"),
         script=(TEMPLATES / "circuit.js").read_text(encoding="utf-8"),
     )
 
 
-def _summary(run: RunTables) -> dict[str, Any]:
-    return {"name": run.name, "slug": run.slug, "facts": provenance.headline(run)}
+def _summary(run: Artefacts) -> dict[str, Any]:
+    return {"name": run.name, "facts": provenance.headline(run)}
 
 
-def _payload(run: RunTables) -> dict[str, Any]:
-    return {"name": run.name, **payload(run.circuit.edges, run.circuit.nodes, run.circuit.terms)}
+def _payload(run: Artefacts) -> dict[str, Any]:
+    return {"name": run.name, **payload(run.circuit().edges, run.circuit().nodes, run.circuit().terms)}

@@ -4,11 +4,13 @@ import re
 from collections.abc import Callable, Sequence
 from typing import Any
 
+from scircuit.analysis.answers import Answer
 from scircuit.analysis.result import Measure
+from scircuit.circuits.artefacts import Artefacts
 from scircuit.circuits.specificity import n_made, of_family
 from scircuit.report import numbers
 from scircuit.report.blocks import Column, Fact, Table
-from scircuit.report.runs import RunTables
+from scircuit.report.reading import notebook
 
 HASH = re.compile("[0-9a-f]{64}")
 
@@ -36,31 +38,32 @@ RECORDED = {
 """Rows of the overview and the entries of `run.json` that fill them; what no run recorded is left out."""
 
 
-def _tests(run: RunTables, kind: str) -> str:
-    return numbers.count(n_made(run.circuit.tests, kind))
+def _tests(run: Artefacts, kind: str) -> str:
+    return numbers.count(n_made(run.circuit().tests, kind))
 
 
-COUNTED: dict[str, Callable[[RunTables], str]] = {
-    "features in the catalogue": lambda run: numbers.count(len(run.circuit.nodes)),
-    "features that a gene set names": lambda run: numbers.count((run.circuit.nodes["n_terms"] > 0).sum()),
+COUNTED: dict[str, Callable[[Artefacts], str]] = {
+    "features in the catalogue": lambda run: numbers.count(len(run.circuit().nodes)),
+    "features that a gene set names": lambda run: numbers.count((run.circuit().nodes["n_terms"] > 0).sum()),
     "tests of ablated latents": lambda run: _tests(run, "latent"),
     "tests of random directions": lambda run: _tests(run, "random"),
-    "edges": lambda run: numbers.count(len(run.circuit.edges)),
-    "edges of random directions": lambda run: numbers.count(len(run.circuit.controls)),
+    "edges": lambda run: numbers.count(len(run.circuit().edges)),
+    "edges of random directions": lambda run: numbers.count(len(run.circuit().controls)),
 }
 """Rows of the overview that are counted in the tables."""
 
 
-def headline(run: RunTables) -> list[Fact]:
+def headline(run: Artefacts) -> list[Fact]:
     """The handful of numbers that say how big the circuit is and how it was cut out of the tests."""
-    edges, tests = run.circuit.edges, run.circuit.tests
+    edges, tests = run.circuit().edges, run.circuit().tests
     latent, random = (tests[of_family(tests, kind)] for kind in ("latent", "random"))
     n_tests, n_random = int(latent["n_tests"].sum()), int(random["n_tests"].sum())
     sources = latent[["source_layer", "source_feature"]].drop_duplicates()
     rate = 1000 * len(edges) / n_tests if n_tests else None
-    chance = 1000 * len(run.circuit.controls) / n_random if n_random else None
-    supporting = _measure(run, "sign_balance", "supporting_share")
-    strength = _measure(run, "effect_sizes", "mean_abs_d")
+    chance = 1000 * len(run.circuit().controls) / n_random if n_random else None
+    asked = notebook(run)
+    supporting = _measure(asked.get("sign_balance"), "supporting_share")
+    strength = _measure(asked.get("effect_sizes"), "mean_abs_d")
     return [
         Fact("edges", numbers.count(len(edges)), f"of {n_tests:,} tests", rule(run)),
         Fact(
@@ -92,18 +95,18 @@ def headline(run: RunTables) -> list[Fact]:
 
 def _beside(measure: Measure, write: Callable[[Any], str]) -> str:
     if not measure.n:
-        return "no edges"
+        return "not asked, or no edges"
     ends = f"{write(measure.low)} to {write(measure.high)}"
     return f"{ends}; random directions: {write(measure.null)}; n = {measure.n:,}"
 
 
-def _measure(run: RunTables, question: str, name: str) -> Measure:
-    return run.results[question][name] if question in run.results else Measure(name, float("nan"))
+def _measure(answer: Answer | None, name: str) -> Measure:
+    return Measure(name, float("nan")) if answer is None or answer.result is None else answer.result[name]
 
 
-def rule(run: RunTables) -> str:
+def rule(run: Artefacts) -> str:
     """The rule that made a test an edge, in words."""
-    limits = run.circuit.provenance.get("thresholds") or {}
+    limits = run.circuit().provenance.get("thresholds") or {}
     parts = [
         f"{name} {sign} {limits[key]:g}"
         for key, name, sign in (
@@ -117,9 +120,9 @@ def rule(run: RunTables) -> str:
     return "tests with " + ", ".join(parts) if parts else "by a rule that was not recorded"
 
 
-def overview_table(runs: Sequence[RunTables]) -> Table:
+def overview_table(runs: Sequence[Artefacts]) -> Table:
     """What a reader asks first: how many cells, forwards, tests, nodes and edges, and how long it took."""
-    flat = [flatten(run.circuit.provenance) for run in runs]
+    flat = [flatten(run.circuit().provenance) for run in runs]
     rows = [
         [title, *(_short(name, record.get(name, numbers.MISSING)) for record in flat)]
         for title, name in RECORDED.items()
@@ -136,9 +139,9 @@ def _short(name: str, value: str) -> str:
     return f"{value[:16]}…" if HASH.fullmatch(value) else value
 
 
-def record_table(runs: Sequence[RunTables], folded: bool = True) -> Table:
+def record_table(runs: Sequence[Artefacts], folded: bool = True) -> Table:
     """Everything the runs recorded about themselves, one column per run."""
-    flat = [flatten(run.circuit.provenance) for run in runs]
+    flat = [flatten(run.circuit().provenance) for run in runs]
     keys = list(dict.fromkeys(key for record in flat for key in record))
     columns = [Column("recorded", numeric=False), *(Column(run.name, numeric=False) for run in runs)]
     rows = [[key, *(record.get(key, numbers.MISSING) for record in flat)] for key in keys]

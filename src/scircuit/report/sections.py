@@ -3,18 +3,17 @@
 from collections.abc import Sequence
 
 import numpy as np
-import pandas as pd
 
 from scircuit._tables import iterate, records
+from scircuit.analysis.layer_pairs import layer_pairs as count_pairs
 from scircuit.analysis.nodes import NodeIndex
-from scircuit.analysis.summary import layer_pairs as count_pairs
+from scircuit.circuits.artefacts import Artefacts
 from scircuit.circuits.sources import source_counts
-from scircuit.circuits.specificity import is_decoy
 from scircuit.report import figures, numbers
-from scircuit.report.blocks import Block, Column, Section, Table
+from scircuit.report.blocks import Block, Column, Section, Table, slug
 from scircuit.report.canvas import inline_svg
 from scircuit.report.picture import SHOWN_EDGES, described, has_label
-from scircuit.report.runs import RunTables
+from scircuit.report.reading import sae_layers
 
 TOP_EDGES = 25
 """Rows of the table of strongest edges."""
@@ -52,16 +51,20 @@ QUALITY_COLUMNS = {
 """Per-layer SAE measures by their name, and their decimals."""
 
 
-def sae_quality(runs: Sequence[RunTables]) -> Section:
+def sae_quality(runs: Sequence[Artefacts]) -> Section:
     """How faithful the sparse autoencoders are, layer by layer."""
     blocks = []
     for run in runs:
-        layers = run.layers
+        layers = sae_layers(run)
         if layers.empty:
-            blocks.append(Block(run.name, run.slug, note="No SAE manifest was given for this run."))
+            blocks.append(Block(run.name, note="This run has no saes/manifest.json."))
             continue
         drawable = [name for name in figures.QUALITY if name in layers]
-        svg = inline_svg(figures.sae_quality(layers), f"{run.slug}-sae", "SAE quality per layer") if drawable else ""
+        svg = (
+            inline_svg(figures.sae_quality(layers), f"{slug(run.name)}-sae", "SAE quality per layer")
+            if drawable
+            else ""
+        )
         measured = {name: shown for name, shown in QUALITY_COLUMNS.items() if name in layers}
         rows = [
             [str(int(row["layer"])), *(numbers.decimal(row[name], digits) for name, (_, digits) in measured.items())]
@@ -72,7 +75,7 @@ def sae_quality(runs: Sequence[RunTables]) -> Section:
             f"n = {len(layers)} SAEs, one per layer, each measured on held-out cells. No null applies: 1 would be "
             "a perfect reconstruction."
         )
-        blocks.append(Block(run.name, run.slug, svg, caption, tables=[table]))
+        blocks.append(Block(run.name, svg, caption, tables=[table]))
     lead = (
         "Every edge on this page is read through sparse autoencoders, so none can be better than they are: a low "
         "variance explained or a low loss recovered means that part of the model's state is outside the circuit."
@@ -80,22 +83,23 @@ def sae_quality(runs: Sequence[RunTables]) -> Section:
     return Section("sae", "Quality of the sparse autoencoders", lead, blocks)
 
 
-def picture(runs: Sequence[RunTables]) -> Section:
+def picture(runs: Sequence[Artefacts]) -> Section:
     """The circuit itself."""
     blocks = []
     for run in runs:
-        if run.circuit.edges.empty:
+        circuit = run.circuit()
+        if circuit.edges.empty:
             note = "No test passed the thresholds, so there is no edge to draw. The tests made are counted below."
-            blocks.append(Block(run.name, run.slug, note=note))
+            blocks.append(Block(run.name, note=note))
             continue
-        shown = min(SHOWN_EDGES, len(run.circuit.edges))
-        ax = figures.circuit(run.circuit.edges, run.circuit.nodes, n=shown)
+        shown = min(SHOWN_EDGES, len(circuit.edges))
+        ax = figures.circuit(circuit.edges, circuit.nodes, n=shown)
         caption = (
-            f"The {shown:,} strongest of {len(run.circuit.edges):,} edges. Columns are layers; a feature stands once. "
+            f"The {shown:,} strongest of {len(circuit.edges):,} edges. Columns are layers; a feature stands once. "
             "Filled: a source that was ablated. Width grows with |d|."
         )
-        svg = inline_svg(ax, f"{run.slug}-picture", f"Circuit of {run.name}")
-        blocks.append(Block(run.name, run.slug, svg, caption, picture=True))
+        svg = inline_svg(ax, f"{slug(run.name)}-picture", f"Circuit of {run.name}")
+        blocks.append(Block(run.name, svg, caption, picture=True))
     lead = (
         "Each point is a latent of a sparse autoencoder, each line the effect of silencing one latent on a later "
         "one. Blue, solid: supporting, the target falls when the source is silenced. Orange, dashed: suppressing, "
@@ -104,7 +108,7 @@ def picture(runs: Sequence[RunTables]) -> Section:
     return Section("circuit", "The circuit", lead, blocks)
 
 
-def strongest_edges(runs: Sequence[RunTables]) -> Section:
+def strongest_edges(runs: Sequence[Artefacts]) -> Section:
     """The strongest edges whose ends both carry a label, with their genes."""
     columns = [
         Column("source", "layer · latent, label, top genes", numeric=False),
@@ -118,20 +122,21 @@ def strongest_edges(runs: Sequence[RunTables]) -> Section:
     ]
     blocks = []
     for run in runs:
-        nodes = {(row["layer"], row["feature"]): row for row in records(run.circuit.nodes)}
-        named = np.array([has_label(node) for node in records(run.circuit.nodes)], dtype=bool)
-        index = NodeIndex.of(run.circuit.nodes)
-        both = run.circuit.edges[named[index.sources(run.circuit.edges)] & named[index.targets(run.circuit.edges)]]
+        circuit = run.circuit()
+        nodes = {(row["layer"], row["feature"]): row for row in records(circuit.nodes)}
+        named = np.array([has_label(node) for node in records(circuit.nodes)], dtype=bool)
+        index = NodeIndex.of(circuit.nodes)
+        both = circuit.edges[named[index.sources(circuit.edges)] & named[index.targets(circuit.edges)]]
         order = both["cohens_d"].abs().sort_values(ascending=False, kind="stable").index[:TOP_EDGES]
         rows = [_edge_row(row, nodes) for row in records(both.loc[order])]
         if not rows:
-            blocks.append(Block(run.name, run.slug, note="No edge has a label at both of its ends."))
+            blocks.append(Block(run.name, note="No edge has a label at both of its ends."))
             continue
         caption = (
             f"Showing {len(rows):,} of {len(both):,} edges with a label at both ends "
-            f"({len(run.circuit.edges):,} edges in all), largest |d| first."
+            f"({len(circuit.edges):,} edges in all), largest |d| first."
         )
-        blocks.append(Block(run.name, run.slug, caption=caption, tables=[Table(columns, rows, len(both))]))
+        blocks.append(Block(run.name, caption=caption, tables=[Table(columns, rows, len(both))]))
     lead = (
         "A label is the gene set most enriched among a latent's top genes: a description, not a function. "
         "Effects are measured, labels are not."
@@ -155,7 +160,7 @@ def _edge_row(edge: dict[str, float], nodes: dict[tuple[int, int], dict[str, obj
     ]
 
 
-def layer_pairs(runs: Sequence[RunTables]) -> Section:
+def layer_pairs(runs: Sequence[Artefacts]) -> Section:
     """Where the edges are, and how many tests were made to find them."""
     columns = [
         Column("source layer"),
@@ -168,7 +173,7 @@ def layer_pairs(runs: Sequence[RunTables]) -> Section:
     ]
     blocks = []
     for run in runs:
-        pairs = pair_counts(run)
+        pairs = count_pairs(run.circuit())
         rows = [
             [
                 str(row.source_layer),
@@ -182,15 +187,17 @@ def layer_pairs(runs: Sequence[RunTables]) -> Section:
             for row in iterate(pairs)
         ]
         if not rows:
-            blocks.append(Block(run.name, run.slug, note="No test was recorded."))
+            blocks.append(Block(run.name, note="No test was recorded."))
             continue
         caption = (
             f"n = {pairs['n_tests'].sum():,} tests, {pairs['n_edges'].sum():,} edges; numbers in the cells are "
             f"edges. Null: {pairs['n_random_tests'].sum():,} tests of norm-matched random directions at the same "
             f"positions gave {pairs['n_random_edges'].sum():,} edges under the same thresholds."
         )
-        svg = inline_svg(figures.layer_pairs(pairs), f"{run.slug}-pairs", "Edges per 1,000 tests for each layer pair")
-        blocks.append(Block(run.name, run.slug, svg, caption, tables=[Table(columns, rows, len(rows), folded=True)]))
+        svg = inline_svg(
+            figures.layer_pairs(pairs), f"{slug(run.name)}-pairs", "Edges per 1,000 tests for each layer pair"
+        )
+        blocks.append(Block(run.name, svg, caption, tables=[Table(columns, rows, len(rows), folded=True)]))
     lead = (
         "A test is one ablated source and one later latent whose activation changed in at least one cell. Only "
         "edges divided by tests can be compared between layers and models."
@@ -198,16 +205,7 @@ def layer_pairs(runs: Sequence[RunTables]) -> Section:
     return Section("pairs", "Edges and tests per layer pair", lead, blocks)
 
 
-def pair_counts(run: RunTables) -> pd.DataFrame:
-    """The analysis' counts per layer pair, with the tests made of random directions."""
-    pairs = count_pairs(run.circuit)
-    random = run.circuit.tests[is_decoy(run.circuit.tests)]
-    made = random.groupby(["source_layer", "target_layer"])["n_tests"].sum().rename("n_random_tests").reset_index()
-    joined = pairs.merge(made, how="left", on=["source_layer", "target_layer"])
-    return joined.assign(n_random_tests=joined["n_random_tests"].fillna(0).astype(int))
-
-
-def sources(runs: Sequence[RunTables]) -> Section:
+def sources(runs: Sequence[Artefacts]) -> Section:
     """What each source does beside the random directions ablated in its place."""
     columns = [
         Column("source", "layer · latent, label, top genes", numeric=False),
@@ -218,8 +216,8 @@ def sources(runs: Sequence[RunTables]) -> Section:
     ]
     blocks = []
     for run in runs:
-        table = source_counts(run.circuit)
-        nodes = {(row["layer"], row["feature"]): row for row in records(run.circuit.nodes)}
+        table = source_counts(run.circuit())
+        nodes = {(row["layer"], row["feature"]): row for row in records(run.circuit().nodes)}
         top = table.sort_values("n_edges", ascending=False, kind="stable").head(TOP_SOURCES)
         rows = [
             [
@@ -237,9 +235,7 @@ def sources(runs: Sequence[RunTables]) -> Section:
             f"Showing {len(rows):,} of {len(table):,} sources, most edges first. {numbers.percent(more)} of "
             f"{len(compared):,} sources have more edges than their random directions; by chance it would be half."
         )
-        blocks.append(
-            Block(run.name, run.slug, caption=caption, tables=[Table(columns, rows, len(table), folded=True)])
-        )
+        blocks.append(Block(run.name, caption=caption, tables=[Table(columns, rows, len(table), folded=True)]))
     lead = (
         "Any push of the residual stream moves later latents. A source is special only by what it does beyond a random "
         "direction of the same norm at the same positions."

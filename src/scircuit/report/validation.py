@@ -5,11 +5,11 @@ from collections.abc import Sequence
 import pandas as pd
 
 from scircuit._tables import records
+from scircuit.circuits.artefacts import Artefacts
 from scircuit.report import figures, numbers
-from scircuit.report.blocks import Block, Column, Section, Table
+from scircuit.report.blocks import Block, Column, Section, Table, slug
 from scircuit.report.canvas import inline_svg
-from scircuit.report.runs import RunTables
-from scircuit.report.screens import ScreenTables
+from scircuit.report.reading import ScreenTables, screens
 
 METRICS = {
     "direction": "direction",
@@ -26,13 +26,13 @@ _GLOSSARY = (
 )
 
 
-def screen_sections(runs: Sequence[RunTables]) -> list[Section]:
+def screen_sections(runs: Sequence[Artefacts]) -> list[Section]:
     """One section with a block per run, screen and definition; nothing without a validation."""
     blocks = [
-        _block(run, screen, str(definition), f"{run.slug}-screen-{place}")
+        _block(run, screen, str(definition), f"{slug(run.name)}-screen-{place}")
         for run in runs
         for place, (screen, definition) in enumerate(
-            (screen, definition) for screen in run.validations for definition in screen.record["definitions"]
+            (screen, definition) for screen in screens(run) for definition in screen.record["definitions"]
         )
     ]
     if not blocks:
@@ -41,18 +41,19 @@ def screen_sections(runs: Sequence[RunTables]) -> list[Section]:
     return [Section("screens", "Against knock-down screens", lead, blocks, _GLOSSARY)]
 
 
-def _block(run: RunTables, screen: ScreenTables, definition: str, slug: str) -> Block:
+def _block(run: Artefacts, screen: ScreenTables, definition: str, place: str) -> Block:
     summary = screen.summary[screen.summary["definition"] == definition]
     said = screen.record["definitions"][definition]
     title = f"{run.name}, {screen.name}, through {definition}"
-    svg = inline_svg(figures.validation(summary), slug, title)
+    svg = inline_svg(figures.validation(summary), place, title)
     caption = (
         f"Mean over knock-downs with 95% intervals, one row per method; filled: the circuit. n = "
         f"{said['n_knockdowns']:,} knock-downs judged, {said['n_unpredicted']:,} of which the circuit says nothing. "
         "Null: each knock-down judged by another gene's prediction (permuted sources)."
     )
     tables = [_scores(summary, stratum) for stratum in summary["stratum"].unique()]
-    return Block(title, run.slug, svg, caption, note=said["conclusion"], tables=[*tables, _in_words(said["sentences"])])
+    tables.append(_in_words(said["sentences"]))
+    return Block(title, svg, caption, note=said["conclusion"], tables=tables)
 
 
 def _scores(summary: pd.DataFrame, stratum: str) -> Table:

@@ -16,8 +16,7 @@ from scircuit.circuits.circuit import Circuit
 from scircuit.circuits.schema import ENDS
 from scircuit.config import RunConfig
 from scircuit.errors import ScircuitError
-from scircuit.runs.inputs import open_setup
-from scircuit.runs.run import RunFolder
+from scircuit.runs.run import Run
 from scircuit.runs.tokens import split_cells, traced_cells
 from scircuit.tracing.probes.interactions import Source, trace_interactions
 from scircuit.tracing.probes.mediation import trace_mediation
@@ -127,14 +126,14 @@ def sets_with_a_common_target(circuit: Circuit, n_sets: int, size: int, seed: in
     return found
 
 
-def _finished(config: RunConfig) -> tuple[RunFolder, Circuit]:
-    run = RunFolder.open(config)
-    return run, Circuit.read(run.need("circuit"))
+def _finished(config: RunConfig) -> tuple[Run, Circuit]:
+    run = Run.open(config)
+    return run, run.circuit()
 
 
-def _in_fresh_cells(run: RunFolder, n: int) -> tuple[Setup, int]:
+def _in_fresh_cells(run: Run, n: int) -> tuple[Setup, int]:
     """Of `n` discovery or confirmation cells, those that the trace left out first; and how many of those there are."""
-    setup, config = open_setup(run), run.config
+    setup, config = run.setup(), run.config
     store = setup.cells
     mine = np.concatenate([split_cells(store, split) for split in ("discovery", "confirmation")])
     traced = np.isin(mine, _rows(store, traced_cells(store, config)))

@@ -9,19 +9,19 @@ from typing import Any
 
 from scircuit._io import read_json, sha256_of, write_json
 from scircuit.analysis.answers import Answers
-from scircuit.analysis.conditions import Condition, check_conditions
+from scircuit.analysis.conditions import check_conditions
 from scircuit.analysis.consensus import consensus
 from scircuit.analysis.disease import associate, disease_conservation
 from scircuit.analysis.effect_comparison import compare_effect_sizes
 from scircuit.analysis.feature_matching import feature_consensus
+from scircuit.analysis.subsample import in_fewer_cells
+from scircuit.circuits.artefacts import Artefacts
 from scircuit.circuits.rule import EdgeRule
 from scircuit.errors import ScircuitError
 from scircuit.knowledge.choosing import disease_sets
 from scircuit.published.profiles import Asked
 from scircuit.published.profiles import profile as named_profile
 from scircuit.report.page import write_report
-from scircuit.report.runs import run_of_folder
-from scircuit.runs.conditions import identity, open_conditions
 
 log = logging.getLogger(__name__)
 RECORD = "compare.json"
@@ -29,7 +29,7 @@ _FORMAT = 1
 
 
 def compare(
-    runs: Sequence[str | Path],
+    runs: Sequence[str | Path | Artefacts],
     out: str | Path,
     *,
     names: Sequence[str] | None = None,
@@ -52,7 +52,7 @@ def compare(
 
     Parameters
     ----------
-    runs : folders
+    runs : folders or Artefacts
         At least two runs, of one model or several: runs of one model are conditions of it, models are compared.
     out : folder
         `answers.parquet` (one row per number), `QUESTION.{json, parquet}`, `pairs/A--B/`, `paper/`, `index.html`, and
@@ -106,7 +106,7 @@ def compare(
         "seed": seed,
         "min_models": min_models,
     }
-    key = sha256_of(identity(conditions), asked, _FORMAT)
+    key = sha256_of([[c.name, c.model_name, c.circuit().run_id] for c in conditions], asked, _FORMAT)
     if _done(out, key):
         return out
     tally = Answers(out)
@@ -117,26 +117,57 @@ def compare(
             tally.ask(question, partial(answer, rebuilt, Asked(draws, seed, min_models, gene_sets)), chosen.folder)
     tally.write()
     if report:
-        reported = [run_of_folder(run, c.name) for run, c in zip(runs, conditions, strict=True)]
+        reported = [Artefacts.of(run).called(c.name) for run, c in zip(runs, conditions, strict=True)]
         write_report(out, reported, comparison=out)
     record = {
         "format_version": _FORMAT,
         "key": key,
         "runs": [
-            {"name": c.name, "model": c.model, "run_id": c.circuit.run_id, "n_edges": len(c.circuit.edges)}
+            {"name": c.name, "model": c.model_name, "run_id": c.circuit().run_id, "n_edges": len(c.circuit().edges)}
             for c in conditions
         ],
-        "thresholds": conditions[0].circuit.provenance.get("thresholds"),
-        "n_cells": conditions[0].circuit.provenance.get("n_cells"),
+        "thresholds": conditions[0].circuit().provenance.get("thresholds"),
+        "n_cells": conditions[0].circuit().provenance.get("n_cells"),
         **asked,
     }
     write_json(out / RECORD, record)
     return out
 
 
+def open_conditions(
+    runs: Sequence[str | Path | Artefacts],
+    names: Sequence[str] | None = None,
+    rule: EdgeRule | None = None,
+    n_cells: int | None = None,
+    seed: int = 0,
+    models: Sequence[str] | None = None,
+) -> list[Artefacts]:
+    """Finished runs as conditions: under one rule, in one number of cells; arguments as for `compare`.
+
+    Raises
+    ------
+    ScircuitError
+        A folder holds no circuit or not the tables that are asked for, or names are missing or repeated.
+    """
+    opened = [Artefacts.of(run) for run in runs]
+    for what, given in (("names", names), ("models", models)):
+        if given is not None and len(given) != len(opened):
+            raise ScircuitError(f"{len(given)} {what} were given for {len(opened)} runs; give one for each.")
+    for i, run in enumerate(opened):
+        opened[i] = run.called(names[i] if names else None, models[i] if models else None)
+    called = [run.name for run in opened]
+    if repeated := sorted({name for name in called if called.count(name) > 1}):
+        raise ScircuitError(
+            f"{called.count(repeated[0])} runs are called {repeated[0]!r}; give each its own name (--names)."
+        )
+    if n_cells is not None:
+        return [run.holding(circuit=in_fewer_cells(run, n_cells, seed, rule)) for run in opened]
+    return [run.holding(circuit=run.circuit(rule)) for run in opened]
+
+
 def _ask_all(
     tally: Answers,
-    conditions: list[Condition],
+    conditions: list[Artefacts],
     sets: Mapping[str, Sequence[str]],
     draws: int,
     seed: int,
@@ -152,23 +183,26 @@ def _ask_all(
         )
 
 
-def _ask_pair(tally: Answers, a: Condition, b: Condition, draws: int, seed: int) -> None:
-    names, folder = (a.name, b.name), f"pairs/{_slug(a.name)}--{_slug(b.name)}"
-    tally.ask("feature_consensus", lambda: feature_consensus(a, b, draws=draws, seed=seed), folder, names)
-    tally.ask(
-        "compare_effect_sizes",
-        lambda: compare_effect_sizes(a.circuit, b.circuit, draws=draws, seed=seed),
-        folder,
-        names,
-    )
+def _ask_pair(tally: Answers, a: Artefacts, b: Artefacts, draws: int, seed: int) -> None:
+    answer = partial(feature_consensus, a, b, draws=draws, seed=seed)
+    tally.ask("feature_consensus", answer, _folder(a, b), (a.name, b.name))
+    ask_effect_sizes(tally, a, b, draws, seed)
 
 
-def _associations(conditions: list[Condition], sets: Mapping[str, Sequence[str]]) -> dict[str, Any]:
+def ask_effect_sizes(tally: Answers, a: Artefacts, b: Artefacts, draws: int = 1000, seed: int = 0) -> None:
+    """Compare the effect sizes of two runs and write the answer into their folder of the notebook."""
+    answer = partial(compare_effect_sizes, a.circuit(), b.circuit(), draws=draws, seed=seed)
+    tally.ask("compare_effect_sizes", answer, _folder(a, b), (a.name, b.name))
+
+
+def _folder(a: Artefacts, b: Artefacts) -> str:
+    return f"pairs/{_slug(a.name)}--{_slug(b.name)}"
+
+
+def _associations(conditions: list[Artefacts], sets: Mapping[str, Sequence[str]]) -> dict[str, Any]:
     found = {}
     for condition in conditions:
-        if condition.genes is None:
-            raise ScircuitError(f"{condition.name} has no features/genes.parquet; run `scircuit features` for it.")
-        found[condition.name] = associate(condition.genes, sets)
+        found[condition.name] = associate(condition.table("genes"), sets)
     return found
 
 

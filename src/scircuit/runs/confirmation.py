@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 
 from scircuit.circuits.circuit import Circuit
-from scircuit.runs.run import RunFolder
+from scircuit.runs.run import Run
 from scircuit.runs.tokens import drawn_cells
 from scircuit.tracing.replicate import replicate
 from scircuit.tracing.setup import Setup
@@ -17,7 +17,7 @@ log = logging.getLogger(__name__)
 _SOURCE = ["source_layer", "source_feature"]
 
 
-def run_confirmation(run: RunFolder, setup: Setup, circuit: Circuit, client: Any = None) -> None:
+def run_confirmation(run: Run, setup: Setup, circuit: Circuit, client: Any = None) -> None:
     """Write `confirmation/`: the edges of at most `max_sources` sources per layer, in the `confirmation` cells.
 
     Nothing is written with `confirmation.n_cells = 0`. `client` as in `run_trace`.

@@ -15,18 +15,18 @@ from scircuit.features.support import network_support
 from scircuit.knowledge.gmt import GeneSets
 from scircuit.knowledge.networks import Network
 from scircuit.runs.inputs import gene_set_libraries, networks, rule_of_annotation
-from scircuit.runs.run import RunFolder
+from scircuit.runs.run import Run
 from scircuit.runs.tokens import batch_size, categories, split_cells
 from scircuit.tracing.setup import Setup
 
 log = logging.getLogger(__name__)
 
 
-def run_features(run: RunFolder, setup: Setup) -> tuple[Catalogue, pd.DataFrame]:
+def run_features(run: Run, setup: Setup) -> tuple[Catalogue, pd.DataFrame]:
     """Stage `features`: catalogue on the `catalogue` cells, enrichment, labels. Returns catalogue and terms."""
     folder = run.stage("features")
     if run.done("features"):
-        return Catalogue.read(folder), pd.read_parquet(folder / "terms.parquet")
+        return Catalogue.read(folder), run.table("terms")
     f, store, saes = run.config.features, setup.cells, setup.saes
     libraries = gene_set_libraries(run.config)
     linked = networks(run.config)

@@ -7,7 +7,6 @@ from typing import Any
 import torch
 
 from scircuit.cells.files import open_cells
-from scircuit.cells.tokens import TokenStore
 from scircuit.config import RunConfig
 from scircuit.errors import ScircuitError
 from scircuit.features.annotation import AnnotationRule
@@ -18,11 +17,9 @@ from scircuit.models.base import FoundationModel
 from scircuit.models.load import load_model
 from scircuit.models.stack import BlockStack
 from scircuit.published.annotation_rule import annotation_rule
-from scircuit.runs.run import RunFolder
 from scircuit.sae.base import LinearSAE, require_traceable
 from scircuit.sae.checkpoint import MANIFEST, load_saes
 from scircuit.sae.readers import read_saes
-from scircuit.tracing.setup import Setup
 
 
 def open_model(config: RunConfig) -> FoundationModel:
@@ -145,16 +142,3 @@ def rule_of_annotation(config: RunConfig, libraries: Sequence[GeneSets], linked:
 def listed(values: Sequence[int]) -> str:
     """Numbers for a sentence."""
     return ", ".join(map(str, values))
-
-
-def open_setup(run: RunFolder) -> Setup:
-    """Model, dictionaries, all cells and settings of a run that has them; its sources are chosen from its features.
-
-    Raises
-    ------
-    ScircuitError
-        When its tokens or dictionaries are not there yet.
-    """
-    store, saes = TokenStore.read(run.need("tokens")), run.need("saes")
-    model = open_model(run.config)
-    return Setup(model, open_saes(saes, model), store, settings=run.config.trace)

@@ -7,28 +7,17 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from scircuit._io import atomic, read_json
+from scircuit._io import atomic
 from scircuit._progress import progress
 from scircuit.cells.batch import TokenBatch
 from scircuit.cells.tokens import TokenStore
-from scircuit.circuits.circuit import Circuit
-from scircuit.config import RunConfig
-from scircuit.config_file import parse_config
 from scircuit.errors import ScircuitError
 from scircuit.models.base import FoundationModel
-from scircuit.runs.inputs import open_model, open_saes
-from scircuit.runs.run import RunFolder
+from scircuit.runs.run import Run
 from scircuit.runs.tokens import batch_size, traced_cells
 from scircuit.tracing.probes.outputs import OutputChange, ablation_outputs, deletion_outputs, require_outputs
 
 log = logging.getLogger(__name__)
-LOGITS = "logits.parquet"
-
-
-def config_of(run: str | Path) -> RunConfig:
-    """The config that a run folder records."""
-    recorded = read_json(Path(run) / "config.json")["config"]
-    return parse_config({**recorded, "out": str(run)}, where=str(Path(run) / "config.json"))
 
 
 def run_logits(run: str | Path, n_cells: int = 50, seed: int = 0) -> Path:
@@ -43,13 +32,13 @@ def run_logits(run: str | Path, n_cells: int = 50, seed: int = 0) -> Path:
     ScircuitError
         The run's tokens or dictionaries are missing, or its model shows no masked-token head.
     """
-    folder, model, store = _open(run, n_cells, seed)
-    path = folder.stage("trace") / LOGITS
+    opened, model, store = _open(Run(run), n_cells, seed)
+    path = opened.path("logits")
     if path.is_file():
         log.info("%s is there already", path)
         return path
-    saes = open_saes(folder.need("saes"), model)
-    tests = Circuit.read(folder.need("circuit")).tests
+    saes = opened.saes(model)
+    tests = opened.circuit().tests
     sources = tests.loc[tests["kind"] == "latent", ["source_layer", "source_feature"]].drop_duplicates()
     parts = []
     for layer, own in progress(list(sources.groupby("source_layer")), desc="outputs", unit="layer"):
@@ -83,7 +72,7 @@ def run_deletion(run: str | Path, genes: Sequence[str], n_cells: int = 50, seed:
         `target` (the deleted gene), `gene, score` (mean change of the output, negative: less of it), `n_cells`; what
         `scircuit.perturbation.validate` takes as an extra baseline.
     """
-    _, model, store = _open(run, None, seed)
+    _, model, store = _open(Run(run), None, seed)
     symbols = pd.Index(_symbols(model))
     wanted = {gene: int(row) for gene in genes for row in np.flatnonzero(symbols == gene)[:1]}
     cell_of = np.repeat(np.arange(len(store)), store.lengths)
@@ -106,26 +95,24 @@ def run_deletion(run: str | Path, genes: Sequence[str], n_cells: int = 50, seed:
     return table[["target", "gene", "score", "n_cells"]]
 
 
-def _open(run: str | Path, n_cells: int | None, seed: int) -> tuple[RunFolder, FoundationModel, TokenStore]:
-    config = config_of(run)
-    folder = RunFolder.open(config)
-    store = TokenStore.read(folder.need("tokens"))
+def _open(run: Run, n_cells: int | None, seed: int) -> tuple[Run, FoundationModel, TokenStore]:
+    store = run.cells()
     try:
-        model = open_model(config)
+        model = run.model()
     except ScircuitError as error:
         raise ScircuitError(f"{error} Its own outputs need the model; leave them out with --no-deletion.") from None
     require_outputs(model)
-    traced = read_json(folder.need("circuit") / "run.json")["model"]
+    traced = run.circuit().provenance["model"]
     if traced["fingerprint"] != model.fingerprint:
         raise ScircuitError(
-            f"{run} was traced in another {traced['name']} (fingerprint {traced['fingerprint'][:12]}, not "
+            f"{run.root} was traced in another {traced['name']} (fingerprint {traced['fingerprint'][:12]}, not "
             f"{model.fingerprint[:12]}); its outputs would be another model's: trace again, or leave them out with "
             "--no-deletion."
         )
-    cells = traced_cells(store, config)
+    cells = traced_cells(store, run.config)
     if n_cells is not None and n_cells < len(cells):
         cells = cells.subset(np.sort(np.random.default_rng([seed, 5]).choice(len(cells), n_cells, replace=False)))
-    return folder, model, cells
+    return run, model, cells
 
 
 def _symbols(model: FoundationModel) -> np.ndarray:

@@ -13,7 +13,7 @@ from scircuit.cells.tokens import TokenStore
 from scircuit.circuits.circuit import Circuit
 from scircuit.features.across import watch_across
 from scircuit.models.base import FoundationModel
-from scircuit.runs.run import RunFolder
+from scircuit.runs.run import Run
 from scircuit.runs.tokens import batch_size, drawn_cells, open_data
 from scircuit.tracing.setup import Setup
 
@@ -22,7 +22,7 @@ MOST_PAIRS = 20_000_000
 """Pairs of a source and a later latent up to which they are counted; 160 MB of counters."""
 
 
-def run_pairs(run: RunFolder, setup: Setup, circuit: Circuit) -> None:
+def run_pairs(run: Run, setup: Setup, circuit: Circuit) -> None:
     """Write `features/coactivation_across.parquet` and `features/correlations.parquet`, over catalogue cells.
 
     Cells that were not traced, so that chance in the traced ones does not make both sides agree.
@@ -50,7 +50,7 @@ def run_pairs(run: RunFolder, setup: Setup, circuit: Circuit) -> None:
             table.to_parquet(path, index=False)
 
 
-def log_expression(run: RunFolder, model: FoundationModel, store: TokenStore, cells: np.ndarray) -> sparse.csr_matrix:
+def log_expression(run: Run, model: FoundationModel, store: TokenStore, cells: np.ndarray) -> sparse.csr_matrix:
     """log(1 + counts per 10,000) of the cells `cells` of the store, `[cell, vocabulary gene]`."""
     c = run.config.cells
     source = CountSource(open_data(c, run.config.seed).adata, c.counts, c.scale)

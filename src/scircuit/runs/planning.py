@@ -3,8 +3,7 @@
 from scircuit.config import RunConfig
 from scircuit.features.catalogue import Catalogue
 from scircuit.runs.checks import check_inputs
-from scircuit.runs.inputs import open_setup
-from scircuit.runs.run import RunFolder
+from scircuit.runs.run import Run
 from scircuit.runs.tokens import check_cells
 from scircuit.runs.trace import traced
 from scircuit.tracing.plan import Plan, plan_trace
@@ -18,10 +17,10 @@ def plan(config: RunConfig) -> Plan:
     ScircuitError
         When tokens, dictionaries or features are not there yet (the sources are chosen from them), or as the trace.
     """
-    folder = RunFolder.open(config)
+    folder = Run.open(config)
     for name in ("tokens", "saes", "features"):
         folder.need(name)
-    setup = open_setup(folder)
+    setup = folder.setup()
     check_cells(config)
     check_inputs(config, setup.model)
     features = Catalogue.read(folder.stage("features")).features

@@ -14,8 +14,7 @@ from scircuit.circuits.circuit import Circuit
 from scircuit.config import RunConfig
 from scircuit.errors import ScircuitError
 from scircuit.features.catalogue import Catalogue
-from scircuit.runs.inputs import open_setup
-from scircuit.runs.run import RunFolder
+from scircuit.runs.run import Run
 from scircuit.runs.tokens import traced_cells
 from scircuit.tracing.menu import build, parse_words
 from scircuit.tracing.probes.path_shares import path_shares
@@ -23,7 +22,6 @@ from scircuit.tracing.probes.probe import probe
 from scircuit.tracing.setup import Setup
 
 log = logging.getLogger(__name__)
-PATHS = "path_shares.parquet"
 
 
 def parse_latents(text: str) -> tuple[int, tuple[int, ...]]:
@@ -78,13 +76,13 @@ def probe_run(
     ScircuitError
         When an earlier artefact is missing, or on any wrong word, latent or read-out.
     """
-    folder = RunFolder.open(config)
+    folder = Run.open(config)
     asked = parse_words(words)
     groups: dict[int, list[tuple[int, ...]]] = {}
     for text in latents:
         layer, group = parse_latents(text)
         groups.setdefault(layer, []).append(group)
-    setup = open_setup(folder)
+    setup = folder.setup()
     features = Catalogue.read(folder.need("features")).features
     cells = traced_cells(setup.cells, config)
     cells = cells if n_cells is None else cells.subset(np.arange(min(n_cells, len(cells))))
@@ -103,9 +101,9 @@ def probe_run(
     return path
 
 
-def run_paths(run: RunFolder, setup: Setup, circuit: Circuit) -> Path | None:
+def run_paths(run: Run, setup: Setup, circuit: Circuit) -> Path | None:
     """Write `trace/path_shares.parquet`: by which paths each edge of the circuit acts; None without an edge."""
-    path = run.stage("trace") / PATHS
+    path = run.path("path_shares")
     if circuit.edges.empty or path.is_file():
         return path if path.is_file() else None
     setup = replace(setup, cells=traced_cells(setup.cells, run.config))
@@ -125,9 +123,9 @@ def paths_of_run(config: RunConfig) -> Path:
     ScircuitError
         When there is no circuit yet, or it has no edge.
     """
-    folder = RunFolder.open(config)
-    circuit = Circuit.read(folder.need("circuit"))
-    path = run_paths(folder, open_setup(folder), circuit)
+    folder = Run.open(config)
+    circuit = folder.circuit()
+    path = run_paths(folder, folder.setup(), circuit)
     if path is None:
         raise ScircuitError(f"The circuit in {folder.root} has no edge, so there is no path to follow.")
     return path

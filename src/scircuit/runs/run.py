@@ -1,72 +1,89 @@
-"""`RunFolder`: where a run's artefacts lie, which of them are there, and whose they are."""
+"""`Run`: a finished or running folder, with all that can be had of it."""
 
-import json
-import os
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from html import escape
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from scircuit import _lock
+import pandas as pd
+
 from scircuit._io import read_json, write_json
+from scircuit.analysis.answers import read_answers
+from scircuit.circuits.artefacts import Artefacts
+from scircuit.circuits.grades import sentences
 from scircuit.config import RunConfig
+from scircuit.config_file import parse_config
 from scircuit.errors import ScircuitError
+from scircuit.runs.identity import places, recorded, refuse_another, settings
 
-MARKERS = {
-    "tokens": "tokens.json",
-    "saes": "manifest.json",
-    "features": "labels.json",
-    "trace": "trace.json",
-    "circuit": "run.json",
-    "confirmation": "confirmation.json",
-    "analysis": "answers.parquet",
-    "report": "index.html",
+if TYPE_CHECKING:
+    from scircuit.cells.tokens import TokenStore
+    from scircuit.models.base import FoundationModel
+    from scircuit.sae.base import LinearSAE
+    from scircuit.tracing.setup import Setup
+
+STAGES: Mapping[str, tuple[str, str]] = {
+    "tokens": ("tokens.json", "tokenize"),
+    "saes": ("manifest.json", "train-sae"),
+    "features": ("labels.json", "features"),
+    "trace": ("trace.json", "trace"),
+    "circuit": ("run.json", "trace"),
+    "confirmation": ("confirmation.json", "trace"),
+    "analysis": ("answers.parquet", "analyze all"),
+    "report": ("index.html", "report"),
 }
-"""The file that each stage writes last."""
-RESOURCES = ("tokens", "sources_per_block", "memory", "accept_approximation")
-"""Settings of the trace that may change between calls of one run; `trace.json` records those it ran with."""
-_FILES = ("model.source", "model.dictionaries", "cells.path", "sae.path", "sae.mix", "features.gene_sets")
-COMMANDS = {
-    "tokens": "tokenize", "saes": "train-sae", "features": "features", "trace": "trace", "circuit": "trace",
-    "confirmation": "trace", "analysis": "analyze all", "report": "report",
-}  # fmt: skip
+"""The file that each stage writes last, and the command that does it."""
 
 
-@dataclass(frozen=True)
-class RunFolder:
-    """The folder of one run; opened for one config only."""
+class Run(Artefacts):
+    """The folder of one run: its config, tables, circuit under any rule, answers, cells, dictionaries and model.
 
-    root: Path
-    config: RunConfig
+    Parameters
+    ----------
+    root : path
+        A folder that holds `circuit/` at least (a notebook writes one too), or all that `scircuit run` leaves.
+    config : RunConfig, optional
+        By default the one that the folder records; `open` gives that of a run to be made.
+
+    Raises
+    ------
+    ScircuitError
+        Where there is nothing of a run in the folder.
+    """
+
+    def __init__(self, root: str | Path, config: RunConfig | None = None) -> None:
+        super().__init__(root)
+        self._config = config
+        if config is None and not ((self.root / "config.json").is_file() or any(map(self.done, STAGES))):
+            raise ScircuitError(f"{self.root} holds no run; give a folder that `scircuit run` or `Circuit.write` made.")
 
     @classmethod
-    def open(cls, config: RunConfig) -> "RunFolder":
-        """The folder of a new run, or of the same run to go on with; nothing is written before `record`.
+    def open(cls, config: RunConfig) -> "Run":
+        """A new run, or the same one to go on with; nothing is written before `record`.
 
         Raises
         ------
         ScircuitError
-            When it holds a run of another config, or files that are no run at all.
+            When the folder holds a run of another config, or files that are no run at all.
         """
-        root = Path(config.out)
-        record = root / "config.json"
-        if record.is_file():
-            found = read_json(record)
-            changed = _differences(found["config"], settings(config))
-            if changed:
-                # The same files, seen from a folder that was moved together with them.
-                was, now = found.get("places", {}), places(config)
-                same = {name for name in now if name in was and was[name] == now[name]}
-                changed = _differences(without_places(found["config"], same), without_places(settings(config), same))
-            if changed:
-                raise ScircuitError(
-                    f"{root} holds a different run ({changed[0]}); choose another out folder or delete this one."
-                )
-        elif root.exists() and not (root.is_dir() and all(_unfinished(p) for p in root.iterdir())):
-            raise ScircuitError(f"{root} exists and is no scircuit run; choose an empty or new folder for out.")
-        return cls(root, config)
+        refuse_another(config)
+        return cls(config.out, config)
+
+    @property
+    def config(self) -> RunConfig:
+        """The config that it was opened for, or that the folder records.
+
+        Raises
+        ------
+        ScircuitError
+            Where it records none.
+        """
+        if self._config is None:
+            found = {**recorded(self.root), "out": str(self.root)}
+            self._config = parse_config(found, where=str(self.root / "config.json"))
+        return self._config
 
     def record(self) -> None:
         """Make the folder this run's, where it lies now; called once the inputs have proved good."""
@@ -90,81 +107,70 @@ class RunFolder:
                 spent[name] = round(spent.get(name, 0.0) + time.monotonic() - started, 2)
                 write_json(self.root / "seconds.json", spent)
 
-    def seconds(self) -> dict[str, float]:
-        """Seconds spent per stage, over all calls."""
-        file = self.root / "seconds.json"
-        return dict(read_json(file)) if file.is_file() else {}
-
     def stage(self, name: str) -> Path:
         """Folder of a stage."""
         return self.root / name
 
     def done(self, name: str) -> bool:
         """Whether a stage's artefact is whole."""
-        return (self.root / name / MARKERS[name]).is_file()
+        return (self.root / name / STAGES[name][0]).is_file()
 
     def need(self, name: str) -> Path:
         """Folder of a stage that must be there already."""
         if not self.done(name):
             raise ScircuitError(
-                f"{self.root} has no {name} yet; run `scircuit {COMMANDS[name]}` with the same config first."
+                f"{self.root} has no {name} yet; run `scircuit {STAGES[name][1]}` with the same config first."
             )
         return self.stage(name)
 
+    def seconds(self) -> dict[str, float]:
+        """Seconds spent per stage, over all calls."""
+        file = self.root / "seconds.json"
+        return dict(read_json(file)) if file.is_file() else {}
 
-def settings(config: RunConfig) -> dict[str, Any]:
-    """What decides a run, JSON-able: its config less where it lies, the memory it takes, how often it saves."""
-    found = {k: v for k, v in config.to_dict().items() if k != "out"}
-    found["trace"] = {k: v for k, v in found["trace"].items() if k not in RESOURCES}
-    found["sae"].pop("checkpoint_every")
-    return dict(json.loads(json.dumps(found, default=str)))  # as it is read again: lists for tuples
+    def answers(self) -> pd.DataFrame:
+        """What it was asked and answered, one row per number; see `scircuit.analysis.answers`."""
+        return read_answers(self.stage("analysis"))
 
+    def ask(self, *questions: str, **options: Any) -> pd.DataFrame:
+        """Ask questions of the circuit, all that it can answer where none is named; returns all its answers."""
+        from scircuit.runs.ask import ask, ask_run
 
-def places(config: RunConfig, seen_from: Callable[[Path], str] | None = None) -> dict[str, Any]:
-    """The files that a run names, by `section.key`: where each lies as seen from the run's folder, or by `seen_from`.
+        if not questions:
+            return ask_run(self)
+        return ask(self, questions, options=dict.fromkeys(questions, options))
 
-    What names no file (a packaged model, a gene set library) stays as it is.
-    """
-    root = Path(config.out).absolute()
+    def cells(self) -> "TokenStore":
+        """Its tokenised cells, of all splits."""
+        from scircuit.cells.tokens import TokenStore
 
-    def seen(value: str | None) -> str | None:
-        if not value or not (Path(value).is_absolute() or Path(value).exists()):
-            return value
-        path = Path(os.path.normpath(Path(value).absolute()))
-        return seen_from(path) if seen_from else Path(os.path.relpath(path, root)).as_posix()
+        return TokenStore.read(self.need("tokens"))
 
-    return {
-        "model.source": seen(config.model.source),
-        "model.dictionaries": seen(config.model.dictionaries),
-        "cells.path": seen(config.cells.path),
-        "sae.path": seen(config.sae.path),
-        "sae.mix": [seen(part.path) for part in config.sae.mix],
-        "features.gene_sets": [seen(name) for name in config.features.gene_sets],
-    }
+    def model(self) -> "FoundationModel":
+        """Its model; loaded anew at each call."""
+        from scircuit.runs.inputs import open_model
 
+        return open_model(self.config)
 
-def without_places(config: Mapping[str, Any], names: Iterable[str] | None = None) -> dict[str, Any]:
-    """`settings` less the files called `section.key`, by default all that `places` lists."""
-    out = {section: dict(v) if isinstance(v, Mapping) else v for section, v in config.items()}
-    for name in _FILES if names is None else names:
-        section, key = name.split(".")
-        if name == "sae.mix":
-            out[section][key] = [{k: v for k, v in part.items() if k != "path"} for part in out[section].get(key, ())]
-        else:
-            out[section].pop(key, None)
-    return out
+    def saes(self, model: "FoundationModel | None" = None) -> "dict[int, LinearSAE]":
+        """Its dictionaries by layer, for `model` (its own by default), and refused unless they are of it."""
+        from scircuit.runs.inputs import open_saes
 
+        return open_saes(self.need("saes"), model or self.model())
 
-def _unfinished(path: Path) -> bool:
-    """Whether this is the lock, or what a process that was killed while it wrote the first file left."""
-    return path.name == _lock.NAME or (path.name.startswith(".") and path.suffix == ".tmp")
+    def setup(self) -> "Setup":
+        """Model, dictionaries, all cells and settings of the trace; its sources are chosen from its features."""
+        from scircuit.tracing.setup import Setup
 
+        store, _ = self.cells(), self.need("saes")
+        model = self.model()
+        return Setup(model, self.saes(model), store, settings=self.config.trace)
 
-def _differences(theirs: Any, mine: Any, where: str = "") -> list[str]:
-    """Where two configs differ, as `section.key is A, asked B`."""
-    if isinstance(theirs, dict) and isinstance(mine, dict):
-        found = []
-        for key in sorted(set(theirs) | set(mine)):
-            found += _differences(theirs.get(key), mine.get(key), f"{where}.{key}" if where else key)
-        return found
-    return [] if theirs == mine else [f"{where} is {theirs!r} there, {mine!r} was asked"]
+    def __repr__(self) -> str:
+        done = [name for name in STAGES if self.done(name)]
+        return f"Run({str(self.root)!r}: {', '.join(done) or 'nothing yet'})"
+
+    def _repr_html_(self) -> str:
+        told = sentences(self.provenance()) if self.has("circuit") else ["No circuit yet."]
+        lines = "".join(f"<li>{escape(line)}</li>" for line in told)
+        return f"<b>{escape(self.name)}</b> <code>{escape(str(self.root))}</code><ul>{lines}</ul>"

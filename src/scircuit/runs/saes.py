@@ -20,7 +20,7 @@ from scircuit.features.quality import measure_quality
 from scircuit.models.base import FoundationModel
 from scircuit.models.stream import check_layers, gene_rows
 from scircuit.runs.inputs import check_belonging, is_ours, open_saes
-from scircuit.runs.run import RunFolder
+from scircuit.runs.run import Run
 from scircuit.runs.tokens import batch_size, drawn_cells, identity_of, mixed_stores, split_cells
 from scircuit.sae.base import LinearSAE
 from scircuit.sae.buffer import Stream
@@ -33,7 +33,7 @@ from scircuit.sae.training import train_saes
 _CHECKPOINT = "training-{seed}.safetensors"
 
 
-def run_saes(run: RunFolder, model: FoundationModel, store: TokenStore) -> dict[int, LinearSAE]:
+def run_saes(run: Run, model: FoundationModel, store: TokenStore) -> dict[int, LinearSAE]:
     """Stage `saes`: train the dictionaries (or take those of `sae.path`) and measure them on held-out cells.
 
     Training that was stopped goes on from its last checkpoint, to the same bytes.
@@ -80,7 +80,7 @@ def _sweep(folder: Path) -> None:
         stale.unlink()
 
 
-def _data(run: RunFolder, stores: Mapping[str, TokenStore]) -> list[dict[str, Any]]:
+def _data(run: Run, stores: Mapping[str, TokenStore]) -> list[dict[str, Any]]:
     """What the dictionaries learnt from, for the manifest."""
     weights = {part.name: part.weight for part in run.config.sae.mix} or {"cells": 1.0}
     total = sum(weights.values())
@@ -150,7 +150,7 @@ def _stream(model: FoundationModel, store: TokenStore, layers: tuple[int, ...], 
 
 
 def _train(
-    run: RunFolder, model: FoundationModel, stores: Mapping[str, TokenStore], layers: tuple[int, ...], seed: int
+    run: Run, model: FoundationModel, stores: Mapping[str, TokenStore], layers: tuple[int, ...], seed: int
 ) -> dict[int, LinearSAE]:
     """Dictionaries of all layers, from one stream over the training cells of every data set."""
     streams = {name: _stream(model, store, layers, seed) for name, store in stores.items()}
@@ -164,7 +164,7 @@ def _train(
 
 
 def _seed_stability(
-    run: RunFolder, model: FoundationModel, stores: Mapping[str, TokenStore], saes: Mapping[int, LinearSAE]
+    run: Run, model: FoundationModel, stores: Mapping[str, TokenStore], saes: Mapping[int, LinearSAE]
 ) -> dict[int, dict[str, float]]:
     """Per layer, how well latents are found again under other seeds, beside the same for random directions."""
     seeds = [run.config.seed + 1 + i for i in range(run.config.sae.stability_seeds)]

@@ -10,9 +10,8 @@ import pandas as pd
 
 from scircuit._io import atomic, read_json, sha256_file, sha256_of, write_json
 from scircuit._tables import records
-from scircuit.circuits.build import build_circuit
+from scircuit.circuits.artefacts import Artefacts
 from scircuit.circuits.circuit import Circuit
-from scircuit.circuits.rule import EdgeRule
 from scircuit.errors import ScircuitError
 from scircuit.knowledge.choosing import open_network
 from scircuit.knowledge.gmt import read_gmt
@@ -35,12 +34,10 @@ from scircuit.perturbation.skill import conclusion
 from scircuit.published.concordance import Concordance
 from scircuit.published.profiles import profile as named_profile
 from scircuit.published.screen import PublishedScreen
-from scircuit.report.screens import RECORD
-from scircuit.runs.conditions import need_circuit, read_table
+from scircuit.report.reading import RECORD
 from scircuit.runs.screen_options import ScreenOptions
 
 log = logging.getLogger(__name__)
-LOGITS = "trace/logits.parquet"
 DELETION = "in-silico deletion"
 PUBLISHED = "paper"
 """The published weighting among the definitions by which genes are predicted."""
@@ -51,7 +48,7 @@ _FORMAT = 2
 
 
 def validate(
-    run: str | Path,
+    run: str | Path | Artefacts,
     screen: str | Path | None = None,
     out: str | Path | None = None,
     *,
@@ -69,7 +66,7 @@ def validate(
 
     Parameters
     ----------
-    run : folder
+    run : folder or Artefacts
         A finished run.
     screen : path, optional
         h5ad of a screen, of any size: its effects are the truth, its control cells give the expression baselines.
@@ -106,19 +103,18 @@ def validate(
         Neither screen nor truth, a screen that cannot judge (no controls, too few cells, scaled values, no gene in
         common with the circuit), or tables of the run that are missing.
     """
-    run, options = Path(run), options or ScreenOptions()
-    need_circuit(run)
+    run, options = Artefacts.of(run), options or ScreenOptions()
+    circuit = run.circuit()
     chosen = named_profile(profile)
     if screen is None and truth is None:
         raise ScircuitError("there is nothing to judge by; give a screen (--screen) or a table of truths (--truth).")
-    out = run / "validation" / _stem(truth or screen) if out is None else Path(out)
+    out = run.root / "validation" / _stem(truth or screen) if out is None else Path(out)
     opened = None if screen is None else options.open(screen)
     network_read = _networks(network)
-    circuit = Circuit.read(run / "circuit")
     if logits:
         from scircuit.runs.outputs import run_logits
 
-        run_logits(run, model_cells, seed)
+        run_logits(run.root, model_cells, seed)
     settings = {
         "run_id": circuit.run_id,
         "screen": None if opened is None else opened.key(),
@@ -127,7 +123,7 @@ def validate(
         "profile": profile,
         "network": [n.sha256 for n in network_read],
         "deletion": deletion,
-        "logits": sha256_file(run / LOGITS) if (run / LOGITS).is_file() else None,
+        "logits": sha256_file(run.path("logits")) if run.has("logits") else None,
         "model_cells": model_cells,
         "draws": draws,
         "seed": seed,
@@ -138,7 +134,7 @@ def validate(
         return out
     listed = None if truth is None else _read_truth(_there(truth), opened)
     # What the circuit cannot predict is refused before hours of differential expression, not after.
-    published = None if chosen.screen is None else chosen.screen(_under(run, circuit, chosen.rule))
+    published = None if chosen.screen is None else chosen.screen(run.circuit(chosen.rule))
     predictions = _predictions(run, circuit, published, _knocked(opened, listed))
     measured = _effects(opened, options, out) if listed is None else listed
     extra = _deletion(run, circuit, measured, out, model_cells, seed) if deletion else {}
@@ -196,20 +192,14 @@ def _knocked(screen: Screen | None, truth: Truth | None) -> pd.Index:
     return pd.Index(table["gene"].unique())
 
 
-def _under(run: Path, circuit: Circuit, rule: EdgeRule) -> Circuit:
-    """The circuit of the same trace under another rule."""
-    effects, tests = (read_table(run, f"trace/{n}.parquet", "run `scircuit trace`") for n in ("effects", "tests"))
-    return build_circuit(effects, tests, circuit.nodes, circuit.terms, rule, circuit.provenance)
-
-
 def _predictions(
-    run: Path, circuit: Circuit, published: PublishedScreen | None, knocked: pd.Index
+    run: Artefacts, circuit: Circuit, published: PublishedScreen | None, knocked: pd.Index
 ) -> dict[str, GenePredictions]:
     """Predictions by definition: loadings, logits where measured, the published one under its profile."""
-    loadings = read_table(run, "features/genes.parquet", "run `scircuit features`")
+    loadings = run.table("genes")
     found = {"loadings": predict_from_loadings(circuit.edges, loadings, knocked)}
-    if (run / LOGITS).is_file():
-        found["logits"] = predict_from_logits(pd.read_parquet(run / LOGITS), loadings, knocked)
+    if run.has("logits"):
+        found["logits"] = predict_from_logits(run.table("logits"), loadings, knocked)
     if published is not None:
         found[PUBLISHED] = published.predictions(knocked)
     return found
@@ -242,7 +232,9 @@ def _there(path: str | Path) -> Path:
     return Path(path)
 
 
-def _deletion(run: Path, circuit: Circuit, truth: Truth, out: Path, n_cells: int, seed: int) -> dict[str, pd.DataFrame]:
+def _deletion(
+    run: Artefacts, circuit: Circuit, truth: Truth, out: Path, n_cells: int, seed: int
+) -> dict[str, pd.DataFrame]:
     """The baseline of the same model without a circuit; torch is loaded here."""
     from scircuit.runs.outputs import run_deletion
 
@@ -250,7 +242,7 @@ def _deletion(run: Path, circuit: Circuit, truth: Truth, out: Path, n_cells: int
     key = sha256_of(circuit.run_id, genes, n_cells, seed)
     path = out / f"deletion-{key[:16]}.parquet"
     if not path.is_file():
-        table = run_deletion(run, genes, n_cells, seed)
+        table = run_deletion(run.root, genes, n_cells, seed)
         with atomic(path) as temporary:
             table.to_parquet(temporary, index=False)
     table = pd.read_parquet(path)

@@ -2,7 +2,6 @@
 
 import logging
 import time
-from collections.abc import Sequence
 from contextlib import nullcontext
 from pathlib import Path
 
@@ -10,8 +9,6 @@ from scircuit._lock import locked
 from scircuit.config import RunConfig
 from scircuit.config_file import parse_config
 from scircuit.errors import ScircuitError
-from scircuit.report import ReportRun, write_report
-from scircuit.report.screens import screens_of
 from scircuit.runs.ask import ask_run
 from scircuit.runs.checks import check_inputs
 from scircuit.runs.confirmation import run_confirmation
@@ -19,7 +16,8 @@ from scircuit.runs.features import run_features
 from scircuit.runs.inputs import open_model
 from scircuit.runs.pairs import run_pairs
 from scircuit.runs.probe import run_paths
-from scircuit.runs.run import RunFolder
+from scircuit.runs.report import report
+from scircuit.runs.run import Run
 from scircuit.runs.saes import run_saes
 from scircuit.runs.tokens import check_cells, run_tokenize
 from scircuit.runs.trace import run_circuit, run_trace
@@ -30,7 +28,7 @@ log = logging.getLogger(__name__)
 STAGES = ("tokenize", "train-sae", "features", "trace", "report")
 
 
-def run(config: RunConfig, *, until: str = "report", cluster: str | None = None) -> RunFolder:
+def run(config: RunConfig, *, until: str = "report", cluster: str | None = None) -> Run:
     """Run the stages up to `until`, skipping those whose artefact is whole.
 
     `cluster` names the Dask workers that trace (see `tracing.distributed.open_client`); None is this process.
@@ -41,13 +39,13 @@ def run(config: RunConfig, *, until: str = "report", cluster: str | None = None)
         On any wrong input, before or at the stage that meets it; earlier artefacts stay whole. While another process
         writes the folder.
     """
-    RunFolder.open(config)
+    Run.open(config)
     with locked(config.out):
         return _run(config, until, cluster)
 
 
-def _run(config: RunConfig, until: str, cluster: str | None) -> RunFolder:
-    folder = RunFolder.open(config)
+def _run(config: RunConfig, until: str, cluster: str | None) -> Run:
+    folder = Run.open(config)
     if folder.done("tokens"):
         folder.record()  # where its files lie now, if the folder was moved
     check_cells(config)
@@ -82,12 +80,12 @@ def _run(config: RunConfig, until: str, cluster: str | None) -> RunFolder:
     return folder
 
 
-def _analyse(folder: RunFolder) -> None:
+def _analyse(folder: Run) -> None:
     with folder.timed("analysis"):
         ask_run(folder.root)
 
 
-def run_stage(config: RunConfig, stage: str, cluster: str | None = None) -> RunFolder:
+def run_stage(config: RunConfig, stage: str, cluster: str | None = None) -> Run:
     """One stage alone; the stages before it must be there. `cluster` as in `run`.
 
     Raises
@@ -95,7 +93,7 @@ def run_stage(config: RunConfig, stage: str, cluster: str | None = None) -> RunF
     ScircuitError
         When an earlier artefact is missing, naming the command that writes it.
     """
-    folder = RunFolder.open(config)
+    folder = Run.open(config)
     before = {"tokenize": (), "train-sae": ("tokens",), "features": ("tokens", "saes"),
               "trace": ("tokens", "saes", "features"), "report": ("circuit",)}[stage]  # fmt: skip
     for name in before:
@@ -106,22 +104,6 @@ def run_stage(config: RunConfig, stage: str, cluster: str | None = None) -> RunF
             report([folder], folder.stage("report"))
         return folder
     return run(config, until=stage, cluster=cluster)
-
-
-def report(folders: Sequence[RunFolder], out: Path) -> Path:
-    """One report of one or several runs, side by side."""
-    runs = [
-        ReportRun(
-            f.config.name,
-            f.need("circuit"),
-            f.need("saes") / "manifest.json",
-            f.need("features") / "features.parquet",
-            f.stage("analysis") if f.done("analysis") else None,
-            screens_of(f.root),
-        )
-        for f in folders
-    ]
-    return write_report(out, runs)
 
 
 def demo_config(model: str, out: Path, seed: int = 0) -> RunConfig:
@@ -159,7 +141,7 @@ def demo(out: Path, *, seed: int = 0) -> Path:
     """
     out, models = Path(out), ("geneformer-mini", "scgpt-mini")
     for model in models:
-        RunFolder.open(demo_config(model, out, seed))
+        Run.open(demo_config(model, out, seed))
     foreign = sorted(p.name for p in out.iterdir() if p.name not in (*models, "report")) if out.is_dir() else []
     if foreign or ((out / "report").exists() and not (out / models[0]).is_dir()):
         raise ScircuitError(

@@ -25,7 +25,7 @@ from scircuit.config import CellsSection, DataSection, RunConfig
 from scircuit.errors import ScircuitError
 from scircuit.models.base import FoundationModel
 from scircuit.runs.inputs import read_cells
-from scircuit.runs.run import RunFolder
+from scircuit.runs.run import Run
 
 log = logging.getLogger(__name__)
 
@@ -91,7 +91,7 @@ def check_section(section: DataSection, where: str, needed: dict[str, str]) -> N
     rule_of(section).check(section.n, where)
 
 
-def run_tokenize(run: RunFolder, model: FoundationModel) -> TokenStore:
+def run_tokenize(run: Run, model: FoundationModel) -> TokenStore:
     """Stage `tokens`: filter, sample, split and tokenise the cells, and those of every data set of `sae.mix`."""
     folder = run.stage("tokens")
     if run.done("tokens"):
@@ -142,7 +142,7 @@ def _tokenized(section: DataSection, data: Data, sample: Sample, model: Foundati
     return store
 
 
-def mixed_stores(run: RunFolder) -> dict[str, TokenStore]:
+def mixed_stores(run: Run) -> dict[str, TokenStore]:
     """Tokens of the data sets of `sae.mix` by name, as stage `tokens` wrote them."""
     return {part.name: TokenStore.read(run.stage("tokens") / "mix" / part.name) for part in run.config.sae.mix}
 

@@ -22,7 +22,8 @@ from scircuit.models.base import FoundationModel
 from scircuit.models.origin import Origin
 from scircuit.published.annotation_rule import label_ends
 from scircuit.runs.facts import hardware, versions
-from scircuit.runs.run import RunFolder, settings
+from scircuit.runs.identity import settings
+from scircuit.runs.run import Run
 from scircuit.runs.tokens import traced_cells
 from scircuit.tracing.engines.interventions import Intervention
 from scircuit.tracing.menu import build, parse_words
@@ -68,7 +69,7 @@ def _extra_interventions(
     return {layer: build(words, [(f,) for f in mine], setup, layer, features) for layer, mine in sources.items()}
 
 
-def run_trace(run: RunFolder, setup: Setup, catalogue: Catalogue, client: Any = None) -> Path:
+def run_trace(run: Run, setup: Setup, catalogue: Catalogue, client: Any = None) -> Path:
     """Stage `trace`: choose sources, ablate them in the cells of the `discovery` split.
 
     `client` is a `distributed.Client` whose workers do it; None for this process.
@@ -80,11 +81,11 @@ def run_trace(run: RunFolder, setup: Setup, catalogue: Catalogue, client: Any = 
     return trace_setup(setup, run.stage("trace"), provenance=provenance, client=client)
 
 
-def run_circuit(run: RunFolder, model: FoundationModel, catalogue: Catalogue, terms: pd.DataFrame) -> Circuit:
+def run_circuit(run: Run, model: FoundationModel, catalogue: Catalogue, terms: pd.DataFrame) -> Circuit:
     """Stage `circuit`: all tests corrected together, thresholds applied, provenance attached."""
     folder = run.stage("circuit")
     if run.done("circuit"):
-        return Circuit.read(folder, grade=GRADES[0])
+        return run.circuit(grade=GRADES[0])
     source = run.need("trace")
     info = read_json(source / "trace.json")
     c = run.config
@@ -107,11 +108,11 @@ def run_circuit(run: RunFolder, model: FoundationModel, catalogue: Catalogue, te
         "annotation": _annotation(run),
         **{k: v for k, v in info.items() if k not in ("format_version", "key")},
     }
-    tests = pd.read_parquet(source / "tests.parquet")
+    tests = run.table("tests")
     sources = tests.loc[tests["kind"] == "latent", SOURCE].set_axis(["layer", "feature"], axis=1)
     circuit = build_circuit(
-        pd.read_parquet(source / "effects.parquet"), tests, label_ends(catalogue.features, sources), terms,
-        c.edges, provenance, pd.read_parquet(source / "scales.parquet"),
+        run.table("effects"), tests, label_ends(catalogue.features, sources), terms, c.edges, provenance,
+        run.table("scales"),
     )  # fmt: skip
     with atomic(folder / "sources.parquet") as path:
         source_counts(circuit.at(circuit.provenance["grade"])).to_parquet(path, index=False)
@@ -127,7 +128,7 @@ def _origin(model: FoundationModel) -> dict[str, Any]:
     return origin.to_dict() if isinstance(origin, Origin) else {}
 
 
-def _annotation(run: RunFolder) -> dict[str, Any]:
+def _annotation(run: Run) -> dict[str, Any]:
     """Share of latents that gene sets annotate, beside the share that random genes would."""
     control = read_json(run.stage("features") / "labels.json").get("random_genes") or {}
     return {key: control[key] for key in ("n_annotated", "annotated", "control", "beyond", "p_value") if key in control}

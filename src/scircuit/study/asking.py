@@ -6,16 +6,16 @@ from pathlib import Path
 from typing import Any
 
 from scircuit._io import write_json
+from scircuit.circuits.artefacts import Artefacts
 from scircuit.circuits.circuit import Circuit
 from scircuit.circuits.synthetic import planted_circuit
 from scircuit.published.counts import write_numbers
+from scircuit.published.definitions import PAPER
 from scircuit.report import write_report
-from scircuit.report.runs import run_of_folder
 from scircuit.runs.ask import ask, ask_run, questions_of
 from scircuit.runs.compare import compare
 from scircuit.study.calibration import clock
 from scircuit.study.config import StudyConfig
-from scircuit.study.outside import published_circuit
 
 EDGE_SHARE = 0.05
 """Share of tests taken to be edges; the only thing about a result that a plan has to guess."""
@@ -29,20 +29,20 @@ def asking(study: StudyConfig, n_tests: Mapping[str, float]) -> dict[str, float]
     with tempfile.TemporaryDirectory(prefix="scircuit_plan_") as folder:
         runs = [_planted_run(Path(folder) / str(i), i) for i in range(2)]
         run, draws = runs[0], study.compare.draws / _DRAWS
-        circuit = Circuit.read(run / "circuit")
+        circuit = Artefacts(run).circuit()
         ask_run(runs[1])  # the first questions of a process also import what they need
         base = {
             "analysis": _seconds(lambda: ask_run(run)),
             "paper-analysis": _seconds(lambda: ask(run, questions_of(run, "all", "paper"), "paper"))
-            + _seconds(lambda: write_numbers(run)),
-            "knowledge": _seconds(lambda: published_circuit(run))
+            + _seconds(lambda: write_numbers(Artefacts(run))),
+            "knowledge": _seconds(lambda: Artefacts(run).circuit(PAPER))
             + 2 * draws * _seconds(lambda: hierarchy(circuit, draws=_DRAWS)),
         }  # fmt: skip
         together = _seconds(
             lambda: compare(runs, Path(folder) / "compare", names=["a", "b"], models=["a", "b"], profile="paper",
                             draws=_DRAWS, report=False)
         )  # fmt: skip
-        pages = [run_of_folder(each, name) for each, name in zip(runs, "ab", strict=True)]
+        pages = [Artefacts(each, name) for each, name in zip(runs, "ab", strict=True)]
         first = _seconds(lambda: write_report(Path(folder) / "report", pages[:1]))
         page = _seconds(lambda: write_report(Path(folder) / "report", pages[:1]))
         both = _seconds(lambda: write_report(Path(folder) / "report", pages, Path(folder) / "compare"))

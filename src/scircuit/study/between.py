@@ -7,14 +7,13 @@ from functools import partial
 from pathlib import Path
 
 from scircuit.analysis.answers import Answers
-from scircuit.analysis.conditions import Condition, traced_cells
+from scircuit.analysis.conditions import traced_cells
 from scircuit.analysis.result import Result
-from scircuit.circuits.circuit import Circuit
+from scircuit.circuits.artefacts import Artefacts
 from scircuit.errors import ScircuitError
 from scircuit.published.counts import disease_categories, gene_pair_numbers, label_numbers
 from scircuit.published.definitions import PAPER
 from scircuit.runs import compare as comparing
-from scircuit.runs.conditions import open_conditions
 from scircuit.study.config import StudyConfig
 
 log = logging.getLogger(__name__)
@@ -38,7 +37,9 @@ def compare(study: StudyConfig) -> None:
         refusal.refuse("consensus", str(error))
         refusal.write()
     tally = Answers(study.out / "labels")
-    ours, published = (open_conditions(runs, names, rule, n_cells, study.seed, models) for rule in (None, PAPER))
+    ours, published = (
+        comparing.open_conditions(runs, names, rule, n_cells, study.seed, models) for rule in (None, PAPER)
+    )
     tally.ask("labels", partial(label_numbers, ours))
     tally.ask("labels", partial(label_numbers, published), "paper")
     tally.ask("gene_pairs", partial(gene_pair_numbers, published), "paper")
@@ -46,13 +47,13 @@ def compare(study: StudyConfig) -> None:
     tally.write()
 
 
-def _disease_categories(compared: Path, conditions: Sequence[Condition]) -> Result:
+def _disease_categories(compared: Path, conditions: Sequence[Artefacts]) -> Result:
     return disease_categories(compared, label_numbers(conditions))
 
 
 def fewest_cells(runs: Sequence[Path]) -> int | None:
     """Cells of the smallest trace, to which the others are subsampled; None where all are of one size."""
-    sizes = [traced_cells(Circuit.read(run / "circuit", ())) for run in runs]
+    sizes = [traced_cells(Artefacts(run).circuit(columns=())) for run in runs]
     if len(set(sizes)) == 1:
         return None
     log.info("the traces are of %s cells; all are compared in %d", ", ".join(map(str, sizes)), min(sizes))

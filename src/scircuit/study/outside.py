@@ -14,12 +14,11 @@ from scircuit.analysis.hierarchy import hierarchy
 from scircuit.analysis.novelty import novelty
 from scircuit.analysis.result import Measure, Result
 from scircuit.analysis.tissue import tissue
-from scircuit.circuits.build import build_circuit
-from scircuit.circuits.circuit import Circuit
 from scircuit.knowledge.choosing import disease_sets
 from scircuit.knowledge.registry import load_gene_sets
 from scircuit.published.definitions import PAPER
 from scircuit.published.screen import PublishedScreen
+from scircuit.runs.run import Run
 from scircuit.runs.screen import validate as judge
 from scircuit.runs.screen_options import ScreenOptions
 from scircuit.study.config import StudyCondition, StudyConfig
@@ -27,39 +26,30 @@ from scircuit.study.config import StudyCondition, StudyConfig
 
 def knowledge(study: StudyConfig, condition: StudyCondition) -> None:
     """Stage `knowledge:NAME`: novelty, hierarchy and, where the trace was grouped, specificity to groups of cells."""
-    run, tally = Path(condition.run.out), Answers(study.out / "knowledge" / condition.name)
-    circuit, draws = Circuit.read(run / "circuit"), study.compare.draws
+    run, tally = Run(condition.run.out), Answers(study.out / "knowledge" / condition.name)
+    circuit, draws = run.circuit(), study.compare.draws
     sets: dict[str, list[str]] = {}
     for name in condition.run.features.gene_sets:
         sets |= {label: list(genes) for label, genes in load_gene_sets(name).genes.items()}
-    for inside, of in (("", circuit), ("paper", published_circuit(run))):
+    for inside, of in (("", circuit), ("paper", run.circuit(PAPER))):
         tally.ask("novelty", partial(novelty, of, sets, draws=draws, seed=study.seed), inside)
         tally.ask("hierarchy", partial(hierarchy, of, draws=draws, seed=study.seed), inside)
     for column in condition.run.trace.groups:
-        groups = pd.read_parquet(run / "trace" / "groups.parquet")
-        tally.ask("tissue", partial(tissue, groups, circuit.tests, column), column)
+        tally.ask("tissue", partial(tissue, run.table("groups"), circuit.tests, column), column)
     tally.write()
-
-
-def published_circuit(run: Path) -> Circuit:
-    """The circuit of a traced run under the published rule."""
-    circuit = Circuit.read(run / "circuit")
-    effects, tests = (pd.read_parquet(run / "trace" / f"{name}.parquet") for name in ("effects", "tests"))
-    return build_circuit(effects, tests, circuit.nodes, circuit.terms, PAPER, circuit.provenance)
 
 
 def disease(study: StudyConfig) -> None:
     """Stage `disease`: per condition, whether disease latents hold more edges than others like them."""
     sets = disease_sets(study.disease.sources)
     for condition in study.conditions:
-        run, tally = Path(condition.run.out), Answers(study.out / "disease" / condition.name)
-        genes, circuit = pd.read_parquet(run / "features" / "genes.parquet"), Circuit.read(run / "circuit")
-        tally.ask("disease", partial(_centrality, circuit, genes, sets))
+        run, tally = Run(condition.run.out), Answers(study.out / "disease" / condition.name)
+        tally.ask("disease", partial(_centrality, run, sets))
         tally.write()
 
 
-def _centrality(circuit: Circuit, genes: pd.DataFrame, sets: Mapping[str, Sequence[str]]) -> Result:
-    return disease_centrality(circuit, associate(genes, sets))
+def _centrality(run: Run, sets: Mapping[str, Sequence[str]]) -> Result:
+    return disease_centrality(run.circuit(), associate(run.table("genes"), sets))
 
 
 def validate(study: StudyConfig) -> None:
@@ -79,7 +69,7 @@ def validate(study: StudyConfig) -> None:
         judge(condition.run.out, screen, out, options=options, profile="paper", seed=study.seed)
         tally = Answers(study.out / "validate" / condition.name)
         tally.ask("validation", partial(_of_folder, out))
-        published = PublishedScreen(published_circuit(Path(condition.run.out)))
+        published = PublishedScreen(Run(condition.run.out).circuit(PAPER))
         columns = {"perturbation": p.perturbation, "control": p.control}
         tally.ask("validation", partial(published.as_run, screen, bool(p.lines), columns, study.seed), "paper")
         tally.write()

@@ -8,11 +8,11 @@ import pandas as pd
 
 from scircuit._io import atomic, read_json
 from scircuit._tables import records
+from scircuit.circuits.artefacts import Artefacts
 from scircuit.published.numbers import WHOLE, compare_numbers, published_numbers
 from scircuit.report import numbers
 from scircuit.report.blocks import Block, Column, Section, Table
 from scircuit.report.page import write_report
-from scircuit.report.runs import run_of_folder
 from scircuit.study.config import StudyConfig
 
 _TIMES = ("planned_seconds", "seconds", "cpu_seconds")
@@ -26,7 +26,7 @@ def write_study_report(study: StudyConfig, status: pd.DataFrame) -> Path:
     with atomic(folder / NUMBERS) as path:
         table.to_parquet(path, index=False)
     first = [numbers_section(table, study), stages_section(status, study)]
-    runs = [run_of_folder(c.run.out, c.name) for c in study.conditions]
+    runs = [Artefacts(c.run.out, c.name) for c in study.conditions]
     return write_report(folder, runs, comparison=study.out / "compare", first=first)
 
 
@@ -62,7 +62,7 @@ def numbers_section(table: pd.DataFrame, study: StudyConfig) -> Section:
     note = (
         "" if repeated else "No condition of this study repeats a published one; the published column is of the whole."
     )
-    block = Block(study.name, "study", note=note, tables=[Table(columns, rows, len(rows)), words])
+    block = Block(study.name, note=note, tables=[Table(columns, rows, len(rows)), words])
     return Section("numbers", "Beside the published study", lead, [block])
 
 
@@ -117,7 +117,7 @@ def stages_section(table: pd.DataFrame, study: StudyConfig) -> Section:
         if row["stage"] != "report"
     ]
     tables = [Table(columns, rows, len(rows)), cost_table(study)]
-    block = Block("stages", "stages", caption=planned_against_measured(table), tables=tables)
+    block = Block("stages", caption=planned_against_measured(table), tables=tables)
     lead = "Every stage of the study, in order; a stage that was done before is not done again."
     return Section("stages", "What it took", lead, [block])
 

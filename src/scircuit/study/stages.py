@@ -14,7 +14,7 @@ from scircuit import _lock
 from scircuit._io import read_json, sha256_of, write_json
 from scircuit.config import RunConfig
 from scircuit.errors import ScircuitError
-from scircuit.runs.run import places, settings, without_places
+from scircuit.runs.identity import places, settings, without_places
 from scircuit.study.config import Dictionaries, StudyCondition, StudyConfig
 
 FORMAT_VERSION = 1
@@ -256,11 +256,12 @@ def _analyse(run: Path) -> None:
 
 
 def _analyse_as_published(run: Path) -> None:
+    from scircuit.circuits.artefacts import Artefacts
     from scircuit.published.counts import write_numbers
     from scircuit.runs.ask import ask, questions_of
 
     ask(run, questions_of(run, "all", "paper"), "paper")
-    write_numbers(run)
+    write_numbers(Artefacts(run))
 
 
 def _report(study: StudyConfig) -> None:

@@ -4,10 +4,8 @@ from collections.abc import Mapping
 from functools import cache
 from pathlib import Path
 
-import pandas as pd
-
 from scircuit._discover import discover
-from scircuit.circuits.circuit import Circuit
+from scircuit.circuits.artefacts import Artefacts
 from scircuit.circuits.export.format import Format
 from scircuit.errors import ScircuitError
 
@@ -18,12 +16,12 @@ def formats() -> Mapping[str, Format]:
     return discover("scircuit.circuits.export", Format)
 
 
-def export(run: str | Path, fmt: str, out: str | Path | None = None, max_edges: int | None = None) -> Path:
+def export(run: str | Path | Artefacts, fmt: str, out: str | Path | None = None, max_edges: int | None = None) -> Path:
     """Write the circuit of a run folder for another tool; returns the file.
 
     Parameters
     ----------
-    run : folder
+    run : folder or Artefacts
     fmt : str
         A key of `formats()`.
     out : path, optional
@@ -36,13 +34,12 @@ def export(run: str | Path, fmt: str, out: str | Path | None = None, max_edges: 
     ScircuitError
         On an unknown format or a folder without a circuit.
     """
-    run = Path(run)
+    run = Artefacts.of(run)
     if fmt not in formats():
         raise ScircuitError(f"There is no export format {fmt!r}; choose one of {', '.join(formats())}.")
-    chosen, circuit = formats()[fmt], Circuit.read(run / "circuit")
-    path = run / "export" / chosen.place if out is None else Path(out)
+    chosen, circuit = formats()[fmt], run.circuit()
+    path = run.root / "export" / chosen.place if out is None else Path(out)
     if not chosen.genes:
         return chosen.write(circuit, path, max_edges) or path
-    genes = run / "features" / "genes.parquet"
-    table = pd.read_parquet(genes) if genes.is_file() else None
+    table = run.table("genes") if run.has("genes") else None
     return chosen.write(circuit, path, max_edges, genes=table) or path
