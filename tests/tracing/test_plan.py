@@ -2,17 +2,21 @@
 
 import json
 import time
+from copy import deepcopy
 from dataclasses import replace
 
 import numpy as np
 import pytest
+import torch
 from dictionaries import random_saes
 from planted import planted_cells, planted_model
 
 from scircuit.cells.tokens import tokenize
 from scircuit.errors import ScircuitError
 from scircuit.models.geneformer import load_geneformer
-from scircuit.tracing.plan import plan_trace
+from scircuit.sae.latents import Latents
+from scircuit.sae.topk import TopKSAE
+from scircuit.tracing.plan import Pace, expect_trace, plan_trace
 from scircuit.tracing.settings import TraceSettings
 from scircuit.tracing.setup import Setup
 from scircuit.tracing.tracer import trace
@@ -22,6 +26,7 @@ SETTINGS = TraceSettings(
     accept_approximation=True, check_cells=24, check_sources=24,
 )  # fmt: skip
 SOURCES = {0: range(24), 2: [1, 5, 7]}
+RATE = 0.05
 
 
 @pytest.fixture(scope="module")
@@ -47,6 +52,35 @@ def test_the_forwards_are_those_that_are_run(inputs, tmp_path, engine, groups):
     assert plan.n_counted == plan.n_cells == 10
     assert 0 < plan.table["seconds"].sum() < 100 * seconds
     assert (plan.table["madds"] > 0).all()
+
+
+class FiresAtRandom(TopKSAE):
+    """Every latent fires at the same rate, whatever it reads."""
+
+    def _activate(self, pre: torch.Tensor) -> Latents:
+        fires = torch.rand(pre.shape, generator=torch.Generator().manual_seed(len(pre))) < RATE
+        return Latents(fires.float(), torch.arange(pre.shape[1]).expand(len(pre), -1))
+
+
+@pytest.mark.parametrize(("engine", "memory"), [("exact", None), ("exact", "200MB"), ("local", None), ("auto", None)])
+def test_a_shape_alone_has_the_engine_the_memory_and_near_the_cost(inputs, engine, memory):
+    model, _, store = inputs
+    saes = {layer: FiresAtRandom(sae.config, *sae.parameters()) for layer, sae in random_saes(32, k=32).items()}
+    options = replace(SETTINGS, engine=engine, memory=memory)
+    known = plan_trace(Setup.of(model, saes, store, SOURCES, options))
+    shape = deepcopy(model).to("meta")
+    setup = Setup.of(shape, saes, store, SOURCES, options)
+    expected = expect_trace(setup, len(store), RATE, Pace(1e-9, 1e-6, 0.2))
+    assert (expected.engine, expected.settings, expected.memory) == (known.engine, known.settings, known.memory)
+    assert expected.n_counted == 0
+    assert "expected from a firing rate" in "\n".join(expected.lines())
+    for column in ("layer", "n_sources", "n_targets", "n_clean"):
+        assert expected.table[column].tolist() == known.table[column].tolist()
+    for column in ("n_ablated", "madds"):
+        assert expected.table[column].tolist() == pytest.approx(known.table[column].tolist(), rel=0.1)
+    n_tests = 72 * 3 * 32 + 9 * 32
+    work = expected.table["madds"].sum()
+    assert expected.table["seconds"].sum() == pytest.approx(1e-9 * work + 1e-6 * n_tests)
 
 
 def test_fewer_counted_cells_give_an_estimate_near_it(inputs):

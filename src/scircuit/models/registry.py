@@ -51,15 +51,26 @@ class Dictionaries:
 
 
 @dataclass(frozen=True)
-class Checkpoint:
-    """A published model.
+class Shape:
+    """Everything of a model that decides what it costs; `kind` is `geneformer` or `scgpt`, which adapter reads it."""
+
+    kind: str
+    n_layers: int
+    d_model: int
+    n_heads: int
+    d_mlp: int
+    n_tokens: int
+    max_length: int
+
+
+@dataclass(frozen=True)
+class Checkpoint(Shape):
+    """A published model and its shape, for estimates before it is there.
 
     Attributes
     ----------
     name, title, paper, licence : str
         What to ask for, and as the authors state them.
-    kind : str
-        `geneformer` or `scgpt`: which adapter reads it.
     repo, revision, subfolder : str
         On the Hugging Face hub, pinned to a commit; `repo` is empty where the authors keep none.
     address : str
@@ -70,22 +81,13 @@ class Checkpoint:
         What turns genes into tokens, where it is kept apart from the weights.
     aliases : tuple of str
         Other names that are understood, lower case.
-    n_layers, d_model, n_heads, d_mlp, n_tokens, max_length, n_parameters : int
-        Its shape, for estimates before it is there.
     """
 
     name: str
     title: str
-    kind: str
     paper: str
     licence: str
     files: tuple[RemoteFile, ...]
-    n_layers: int
-    d_model: int
-    n_heads: int
-    d_mlp: int
-    n_tokens: int
-    max_length: int
     n_parameters: int
     repo: str = ""
     revision: str = ""

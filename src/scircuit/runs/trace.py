@@ -33,12 +33,17 @@ from scircuit.tracing.tracer import trace_setup
 log = logging.getLogger(__name__)
 
 
+def source_layers(config: RunConfig, layers: list[int]) -> list[int]:
+    """Layers whose latents are ablated: every dictionary's but the last unless they are named."""
+    return list(config.sources.layers) or layers[:-1]
+
+
 def chosen_sources(config: RunConfig, features: pd.DataFrame, layers: list[int]) -> Sources:
-    """The latents to ablate: by the run's rule, in every dictionary's layer but the last unless layers are named."""
+    """The latents to ablate, by the run's rule."""
     r = config.sources
     rule = [(layer, latent) for layer, latent in r.latents] if r.rule == "list" else r.rule
     return select_sources(
-        features, rule, n=r.n, layers=list(r.layers) or layers[:-1], seed=config.seed,
+        features, rule, n=r.n, layers=source_layers(config, layers), seed=config.seed,
         min_frequency=r.min_frequency, min_top_genes=r.min_top_genes,
     )  # fmt: skip
 

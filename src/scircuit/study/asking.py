@@ -14,8 +14,8 @@ from scircuit.published.definitions import PAPER
 from scircuit.report import write_report
 from scircuit.runs.ask import ask, ask_run, questions_of
 from scircuit.runs.compare import compare
-from scircuit.study.calibration import clock
 from scircuit.study.config import StudyConfig
+from scircuit.tracing.plan import clock
 
 EDGE_SHARE = 0.05
 """Share of tests taken to be edges; the only thing about a result that a plan has to guess."""

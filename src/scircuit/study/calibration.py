@@ -4,8 +4,6 @@ A shallow model of the configured width stands for the whole one, since every la
 given per layer, per position or per multiply-add, and `amounts` multiplies it. Nothing is read but the shape.
 """
 
-import tempfile
-import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
@@ -13,6 +11,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from scircuit.cells.tokens import TokenStore
 from scircuit.config import RunConfig
 from scircuit.features.catalogue import Catalogue, build_catalogue
 from scircuit.features.coactivation import Limits, find_modules, match_layers
@@ -22,15 +21,17 @@ from scircuit.features.enrichment import enrich
 from scircuit.features.labels import label_features
 from scircuit.features.quality import measure_quality
 from scircuit.knowledge.gmt import packaged_programs
+from scircuit.models.registry import Shape
 from scircuit.models.stream import residuals
 from scircuit.sae.base import LinearSAE
 from scircuit.sae.stack import Stack
-from scircuit.study.shapes import RandomModel, Shape, random_cells, random_model, random_saes
-from scircuit.tracing.engines.clean import clean_batch, make_jobs
-from scircuit.tracing.plan import work_of
+from scircuit.study.shapes import RandomModel, random_cells, random_model, random_saes
+from scircuit.tracing.engines.costs import block_madds
+from scircuit.tracing.plan import Pace as TracePace
+from scircuit.tracing.plan import calibrate as calibrate_trace
+from scircuit.tracing.plan import clock
+from scircuit.tracing.settings import TraceSettings
 from scircuit.tracing.setup import Setup
-from scircuit.tracing.tracer import trace_setup
-from scircuit.tracing.units import respond
 
 LAYERS = 3
 """Most layers of the model that is timed."""
@@ -59,8 +60,6 @@ class Pace:
         Describing one dictionary's latents on one cell, the forward left out; and once per dictionary.
     encode : float
         Encoding one cell by one dictionary.
-    madd, test : float
-        One multiply-add of a trace; and what is done once for every test (sums, p-values, tables).
     labels : float
         Enrichment, labels and the matching of layers, per dictionary.
     """
@@ -71,49 +70,52 @@ class Pace:
     catalogue: float
     catalogue_fixed: float
     encode: float
-    madd: float
-    test: float
     labels: float
 
 
-def calibrate(run: RunConfig, shape: Shape, length: int) -> Pace:
+@dataclass(frozen=True)
+class Timed:
+    """What is timed in place of a run: a few layers of its width, and a few cells."""
+
+    model: RandomModel
+    saes: dict[int, LinearSAE]
+    cells: TokenStore
+
+
+def shallow(run: RunConfig, shape: Shape, length: int) -> Timed:
+    """Few layers, and few cells of `length` gene positions, or one of a part of it where that is much."""
+    large = block_madds(random_model(shape, run.model, 1, "meta"), length, length) > LARGE
+    model = random_model(shape, run.model, min(2 if large else LAYERS, shape.n_layers), run.model.device)
+    saes = random_saes(model, range(model.n_layers), run.sae.expansion, run.sae.k)
+    n_cells, length = (1, min(SHORT, length)) if large else (max(2, BATCH_TOKENS // length), length)
+    return Timed(model, saes, random_cells(model, n_cells, length))
+
+
+def trace_pace(timed: Timed, settings: TraceSettings) -> TracePace:
+    """Pace of ablations by the engine that the settings name, as `scircuit plan` times it."""
+    plain = replace(settings, groups=(), units=None, targets=(), n_random=0)
+    every = {0: range(timed.saes[0].n_latents)}
+    return calibrate_trace(Setup.of(timed.model, timed.saes, timed.cells, every, plain))
+
+
+def calibrate(run: RunConfig, timed: Timed, length: int) -> Pace:
     """Time the run's shapes at `length` gene positions per cell: some seconds, also for a large model."""
-    large = layer_madds(shape, length) > LARGE
-    n_layers, short = min(2 if large else LAYERS, shape.n_layers), min(SHORT, length) if large else length
+    model, saes, cells = timed.model, timed.saes, timed.cells
+    n_layers, batch = model.n_layers, cells.batch(np.arange(len(cells)))
+    n, short = len(batch), int(cells.lengths.max())
     longer = length / short
-    model = random_model(shape, run.model, n_layers)
-    s = run.sae
-    saes = random_saes(model, range(n_layers), s.expansion, s.k)
-    cells = random_cells(model, 1 if large else max(2, BATCH_TOKENS // length), short)
-    batch = cells.batch(np.arange(len(cells)))
-    n = len(batch)
     forward = _best(lambda: residuals(model, batch, [n_layers - 1])) / (n * n_layers)
     encode = _best(lambda: [saes[0].encode(h) for h in residuals(model, batch, [0])[0]]) / n - forward
     catalogue, fixed, labels = _catalogue(run, model, saes, batch, forward, n_layers)
-    madd, test = _trace(run, model, saes, cells)
     return Pace(
-        forward=forward * layer_madds(shape, length) / layer_madds(shape, short),
+        forward=forward * block_madds(model, length, length) / block_madds(model, short, short),
         step=_step(run, model),
         quality=max(_quality(model, saes, batch, forward, n_layers), 0.0) * longer,
         catalogue=catalogue * longer,
         catalogue_fixed=fixed,
         encode=max(encode, 0.0) * longer,
-        madd=madd,
-        test=test,
         labels=labels,
     )
-
-
-def layer_madds(shape: Shape, length: int) -> int:
-    """Multiply-adds of one block over one cell."""
-    d = shape.d_model
-    return length * (4 * d * d + 2 * d * shape.d_mlp) + 2 * length * length * d
-
-
-def clock() -> float:
-    """Seconds; of one thread without an accelerator its processor time, which a busy machine does not stretch."""
-    alone = torch.get_num_threads() == 1 and not torch.cuda.is_available() and not torch.backends.mps.is_available()
-    return time.process_time() if alone else time.perf_counter()
 
 
 def _best(work: Callable[[], Any], most: int = 5) -> float:
@@ -132,7 +134,7 @@ def _best(work: Callable[[], Any], most: int = 5) -> float:
 
 def _quality(model: RandomModel, saes: dict[int, LinearSAE], batch: Any, forward: float, n_layers: int) -> float:
     """The forwards are counted as `quality_layers` counts them; the rest is encoding, decoding and losses."""
-    one = batch if len(batch) < 4 else _cells_of(batch, 4)
+    one = batch if len(batch) < 4 else batch.take(np.arange(4))
     spent = _best(lambda: (measure_quality(model, saes, [one]), one_gene_shares(model, saes, [one])), most=2)
     passes = quality_layers(n_layers, range(n_layers))
     return (spent / len(one) - passes * forward) / n_layers
@@ -158,7 +160,7 @@ def _catalogue(
             find_modules(found.coactivation)
         return clock() - started, found
 
-    few = _cells_of(batch, max(1, len(batch) // 4))
+    few = batch.take(np.arange(max(1, len(batch) // 4)))
     small, found = describe(few)
     labels = _labels(run, found, saes) / n_layers
     if len(batch) == len(few):
@@ -181,13 +183,6 @@ def _labels(run: RunConfig, found: Catalogue, saes: dict[int, LinearSAE]) -> flo
     return clock() - started
 
 
-def _cells_of(batch: Any, n: int) -> Any:
-    from scircuit.cells.batch import TokenBatch
-
-    values = None if batch.values is None else batch.values[:n]
-    return TokenBatch(batch.tokens[:n], batch.role[:n], batch.gene[:n], batch.cell[:n], values)
-
-
 def _step(run: RunConfig, model: RandomModel) -> float:
     """One optimiser step of one dictionary; large batches are extrapolated from two smaller ones."""
     settings = run.sae
@@ -202,29 +197,3 @@ def _step(run: RunConfig, model: RandomModel) -> float:
     few, more = settings.batch_rows // 16, settings.batch_rows // 8
     least, most = spent(few), spent(more)
     return least + (most - least) / (more - few) * (settings.batch_rows - few)
-
-
-def _trace(run: RunConfig, model: RandomModel, saes: dict[int, LinearSAE], cells: Any) -> tuple[float, float]:
-    """Seconds per multiply-add of ablations from layer 0 by the engine of the run, and per test of a whole trace."""
-    settings = replace(run.trace, groups=(), units=None, targets=(), n_random=0)
-    settings = replace(settings, engine="local" if settings.engine == "local" else "exact")
-    layer = 0
-    batch = cells.batch(np.arange(min(len(cells), max(1, settings.tokens // (8 * int(cells.lengths.max()))))))
-    clean = clean_batch(model, saes[layer], batch, layer)
-    live = clean.latents[0].indices[clean.latents[0].values > 0].unique().tolist()[: 2 if len(cells) == 1 else 8]
-    setup = Setup.of(model, saes, cells.subset(np.arange(len(batch))), {layer: live}, settings)
-    planned = setup.todo[layer]
-
-    def ablate() -> None:
-        again = clean_batch(model, saes[layer], batch, layer)
-        for _ in respond(setup, again, make_jobs(again, saes[layer], planned)):
-            pass
-
-    spent = _best(ablate)
-    madd = spent / work_of(setup, clean, make_jobs(clean, saes[layer], planned))
-    with tempfile.TemporaryDirectory(prefix="scircuit_plan_") as folder:
-        started = clock()
-        trace_setup(setup.by("exact"), folder)
-        whole = clock() - started
-    n_tests = len(planned) * len(setup.targets[layer]) * saes[layer].n_latents
-    return madd, max(whole - spent, 0.0) / n_tests

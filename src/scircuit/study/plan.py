@@ -16,22 +16,26 @@ from scircuit._io import write_json
 from scircuit._tables import records
 from scircuit._wording import amount, duration
 from scircuit.cells.sampling import draw_sample
-from scircuit.cells.tokens import tokenize
+from scircuit.cells.tokens import TokenStore, tokenize
 from scircuit.config import DataSection, RunConfig
 from scircuit.errors import ScircuitError
 from scircuit.models.base import FoundationModel
 from scircuit.models.load import load_model
+from scircuit.models.registry import Shape
 from scircuit.models.stack import choose_device
 from scircuit.runs.facts import hardware
 from scircuit.runs.tokens import open_data, rule_of
 from scircuit.study import amounts
-from scircuit.study.amounts import Load, Sizes
+from scircuit.study.amounts import Load, Outlook, Sizes
 from scircuit.study.asking import asking
-from scircuit.study.calibration import Pace, calibrate, clock
+from scircuit.study.calibration import Pace, Timed, calibrate, shallow, trace_pace
 from scircuit.study.config import StudyConfig
 from scircuit.study.needs import Need, model_needs, needs_table, study_needs
-from scircuit.study.shapes import Shape, random_model, random_saes, shape_of
+from scircuit.study.shapes import RandomModel, random_cells, random_model, random_saes, shape_of
 from scircuit.study.stages import PLAN, StudyFolder, description, stages
+from scircuit.tracing.plan import Pace as TracePace
+from scircuit.tracing.plan import Plan, clock, expect_trace
+from scircuit.tracing.setup import Setup
 
 ASSUMED_CELLS = 2000
 """Cells of a data set that is not here and whose `n` is not given."""
@@ -39,7 +43,8 @@ ASSUMED_LENGTH = {"geneformer": 2028, "scgpt": 1187}
 """Mean gene positions per cell where cells or token dictionaries are not here: those published (arXiv 2603.01752)."""
 _LOOKED_AT = 48
 _OF_MODEL = ("tokens", "features", "trace")
-_BASE = 700_000_000
+_UNKNOWN = (Load(seconds=math.nan),) * len(_OF_MODEL)
+BASE = 700_000_000
 """Bytes of the process itself with its libraries."""
 
 
@@ -58,13 +63,16 @@ class StudyPlan:
     calibration_seconds : float
     assumptions : tuple of str
         What is taken for granted because a file is not here.
+    traces : mapping of str to Plan
+        The tracer's own plan of each condition whose model can be timed.
     """
 
     needs: list[Need]
     stages: pd.DataFrame
     device: str
     calibration_seconds: float
-    assumptions: tuple[str, ...] = field(default=())
+    assumptions: tuple[str, ...] = ()
+    traces: Mapping[str, Plan] = field(default_factory=dict)
 
     def lines(self) -> list[str]:
         """For the terminal."""
@@ -84,7 +92,9 @@ class StudyPlan:
         total = self.stages[["seconds", "clean", "ablated", "random", "madds", "disk"]].sum()
         whole: dict[str, Any] = {str(name): value for name, value in total.items()}
         whole |= {"stage": "total", "memory": self.stages["memory"].max()}
-        out += ["  " + _stage_line(whole, width), *(f"assumed: {text}" for text in self.assumptions)]
+        out += ["  " + _stage_line(whole, width)]
+        out += [f"trace:{name} by the {plan.engine} engine" for name, plan in self.traces.items()]
+        out += [f"assumed: {text}" for text in self.assumptions]
         return out
 
     def to_json(self) -> dict[str, Any]:
@@ -121,7 +131,8 @@ def plan_study(study: StudyConfig) -> StudyPlan:
     device = choose_device(study.conditions[0].run.model.device)
     facts = hardware(device)
     name = str(facts.get("device", f"{facts['cpu']}, {facts['cores']} cores"))
-    plan = StudyPlan(needs, table, name, time.perf_counter() - started, tuple(dict.fromkeys(planner.assumptions)))
+    assumptions = tuple(dict.fromkeys(planner.assumptions))
+    plan = StudyPlan(needs, table, name, time.perf_counter() - started, assumptions, planner.traces)
     folder.record(description(study))
     write_json(folder.root / PLAN, plan.to_json())
     return plan
@@ -145,83 +156,95 @@ class _Planner:
     def __init__(self, study: StudyConfig) -> None:
         self.study = study
         self.assumptions: list[str] = []
+        self.traces: dict[str, Plan] = {}
+        self.timed: dict[Any, Timed] = {}
         self.paces: dict[Any, Pace] = {}
+        self.trace_paces: dict[Any, TracePace] = {}
         self.models: dict[Any, FoundationModel] = {}
 
     def table(self) -> pd.DataFrame:
         loads: dict[str, Load] = {}
         for dictionary in self.study.dictionaries:
-            if not self.shape_known(dictionary.run):
-                loads[f"dictionary:{dictionary.name}"] = Load(seconds=math.nan)
-                continue
-            run, shape, sizes, pace = self.look(dictionary.run)
-            loads[f"dictionary:{dictionary.name}"] = amounts.training(run, shape, sizes, pace)
+            seen = self.look(dictionary.run)
+            loads[f"dictionary:{dictionary.name}"] = amounts.training(seen) if seen else Load(seconds=math.nan)
         expected: dict[str, float] = {}
         for condition in self.study.conditions:
             trained = next(d.run for d in self.study.dictionaries if d.name == condition.dictionaries)
-            like = replace(condition.run, sae=replace(trained.sae, path=None, mix=()))
-            if not self.shape_known(like):
-                loads |= {f"{kind}:{condition.name}": Load(seconds=math.nan) for kind in _OF_MODEL}
-                expected[condition.name] = 0.0
-                continue
-            run, shape, sizes, pace = self.look(like)
-            model = random_model(shape, run.model, 2)
-            saes = random_saes(model, range(1), run.sae.expansion, run.sae.k)
-            every = dict.fromkeys(range(shape.n_layers), saes[0])
-            reading = amounts.tokenizing(run, sizes) if sizes.counted else math.nan
-            loads[f"tokens:{condition.name}"] = Load(seconds=reading)
-            loads[f"features:{condition.name}"] = amounts.describing(run, shape, sizes, pace)
-            loads[f"trace:{condition.name}"] = amounts.tracing(run, shape, sizes, pace, model, every)
-            expected[condition.name] = amounts.expected_tests(run, shape, saes[0].n_latents)
+            seen = self.look(replace(condition.run, sae=replace(trained.sae, path=None, mix=())))
+            found, expected[condition.name] = self.of_model(seen, condition.name) if seen else (_UNKNOWN, 0.0)
+            loads |= {f"{kind}:{condition.name}": load for kind, load in zip(_OF_MODEL, found, strict=True)}
         loads |= {name: Load(seconds=seconds) for name, seconds in asking(self.study, expected).items()}
         loads |= {name: Load(seconds=math.nan) for name in ("disease", "validate")}  # depend on what they read
         opening = {name: self.opening(name) for name in loads}
         opening[next(iter(loads))] += self.open_seconds
-        rows = [
-            {"stage": stage.name, **asdict(replace(
-                loads.get(stage.name, Load()),
-                seconds=round(loads.get(stage.name, Load()).seconds + opening.get(stage.name, 0.0), 3),
-                memory=loads.get(stage.name, Load()).memory + _BASE,
-            ))}
-            for stage in stages(self.study)
-        ]  # fmt: skip
+        rows = []
+        for stage in stages(self.study):
+            load = loads.get(stage.name, Load())
+            seconds = round(load.seconds + opening.get(stage.name, 0.0), 3)
+            rows.append({"stage": stage.name, **asdict(replace(load, seconds=seconds, memory=load.memory + BASE))})
         return pd.DataFrame(rows)
 
-    def shape_known(self, run: RunConfig) -> bool:
-        """Whether a run can be timed; if not, the plan says so."""
+    def of_model(self, seen: Outlook, name: str) -> tuple[tuple[Load, ...], float]:
+        """Loads of a condition's stages that compute with its model, and the tests expected of it."""
+        run = seen.run
+        reading = amounts.tokenizing(seen) if seen.sizes.counted else math.nan
+        setup = amounts.traced(seen)
+        plan = self.trace(seen, setup, seen.cells("discovery", run.trace.n_cells))
+        self.traces[name] = plan
+        self.assumptions += [f"{name}: {text}" for text in plan.left_out()]
+        load = amounts.tracing(setup, plan) + amounts.pairs(seen)
+        n_again = seen.cells("confirmation", run.confirmation.n_cells)
+        if n_again:
+            again = amounts.confirmed(seen, setup)
+            load += replace(amounts.tracing(again, self.trace(seen, again, n_again)), disk=0)
+        return (Load(seconds=reading), amounts.describing(seen), load), amounts.expected_tests(setup)
+
+    def trace(self, seen: Outlook, setup: Setup, n_cells: int) -> Plan:
+        """The tracer's plan, at the pace of its engine on few layers of the same width."""
+        key = (self.key(seen.run, seen.shape, seen.sizes.length), setup.engine, setup.settings.tokens)
+        if key not in self.trace_paces:
+            self.trace_paces[key] = trace_pace(self.timed[key[0]], replace(setup.settings, engine=setup.engine))
+        return expect_trace(setup, n_cells, seen.firing_rate, self.trace_paces[key])
+
+    def look(self, run: RunConfig) -> Outlook | None:
+        """A run as far as it is known; None where it cannot be timed, which the plan then says."""
         try:
-            shape_of(run.model)
+            shape = shape_of(run.model)
         except ScircuitError as error:
             self.assumptions.append(f"nothing of {run.name}: {error}")
-            return False
-        return True
+            return None
+        model = random_model(shape, run.model, shape.n_layers, "meta")
+        sizes = self.sizes(run, shape, model)
+        key = self.key(run, shape, sizes.length)
+        if key not in self.timed:
+            self.timed[key] = shallow(run, shape, sizes.length)
+        timed = self.timed[key]
+        pace_key = (key, run.sae.batch_rows, run.sae.architecture, run.features.coactivation)
+        if pace_key not in self.paces:
+            self.paces[pace_key] = calibrate(run, timed, sizes.length)
+        (sae,) = random_saes(model, [0], run.sae.expansion, run.sae.k).values()
+        return Outlook(run, shape, model, sae, sizes, self.paces[pace_key])
 
-    def look(self, run: RunConfig) -> tuple[RunConfig, Shape, Sizes, Pace]:
-        """Shape, cells and pace of a run."""
-        shape = shape_of(run.model)
-        sizes = self.sizes(run, shape)
-        key = (shape, run.model.device, run.model.dtype, sizes.length, run.sae.expansion, run.sae.k, run.sae.batch_rows,
-               run.sae.architecture, run.features.coactivation, run.trace.engine)  # fmt: skip
-        if key not in self.paces:
-            self.paces[key] = calibrate(run, shape, sizes.length)
-        return run, shape, sizes, self.paces[key]
+    def key(self, run: RunConfig, shape: Shape, length: int) -> Any:
+        """What decides the models and cells that are timed."""
+        return (shape, run.model.device, run.model.dtype, length, run.sae.expansion, run.sae.k)
 
-    def sizes(self, run: RunConfig, shape: Shape) -> Sizes:
+    def sizes(self, run: RunConfig, shape: Shape, made_up: RandomModel) -> Sizes:
         """Cells of a run and their lengths: looked at where files are here, assumed where not."""
         model = self.model(run)
-        n_cells, length, seconds = self.section(run.cells, run, model)
-        mixed = {}
-        lengths = [length] if length else []
-        for part in run.sae.mix:
-            mixed[part.name], other, _ = self.section(part, run, model)
-            lengths += [other] if other else []
-        if not lengths:
+        n_cells, own, seconds = self.section(run.cells, run, model)
+        others = {part.name: self.section(part, run, model) for part in run.sae.mix}
+        seen = [store for store in (own, *(store for _, store, _ in others.values())) if store is not None]
+        if seen:
+            length = round(float(np.mean([(store.gene >= 0).sum() / len(store) for store in seen])))
+        else:
             length = min(ASSUMED_LENGTH[shape.kind], shape.max_length)
             self.assumptions.append(
                 f"{length:,} gene positions per cell of {run.cells.path}, since cells or model are not here"
             )
-        mean = round(float(np.mean(lengths))) if lengths else length
-        return Sizes(n_cells, max(mean, 8), seconds, bool(lengths), mixed)
+        length, t = max(length, 8), run.trace
+        cells = own or random_cells(made_up, 1, length, [*t.groups, *([t.units] if t.units else [])])
+        return Sizes(n_cells, length, seconds, bool(seen), cells, {name: n for name, (n, _, _) in others.items()})
 
     def model(self, run: RunConfig) -> FoundationModel | None:
         """The model, for its tokenizer, where all of it is here."""
@@ -242,16 +265,18 @@ class _Planner:
 
     def opening(self, stage: str) -> float:
         """Seconds to open the model and read what came before, for the stages that compute with it."""
-        return self.load_seconds if stage.partition(":")[0] in ("dictionary", "tokens", "features", "trace") else 0.0
+        return self.load_seconds if stage.partition(":")[0] in ("dictionary", *_OF_MODEL) else 0.0
 
-    def section(self, data: DataSection, run: RunConfig, model: FoundationModel | None) -> tuple[int, int, float]:
-        """Cells drawn of a data set, mean gene positions (0 where not looked at), seconds to tokenise one."""
+    def section(
+        self, data: DataSection, run: RunConfig, model: FoundationModel | None
+    ) -> tuple[int, TokenStore | None, float]:
+        """Cells drawn of a data set, some of them as tokens (None without file or model), seconds to tokenise one."""
         here = data.path.startswith("scanpy:") or Path(data.path).is_file()
         if not here:
             n = data.n if data.n is not None else sum(data.n_per.values()) or ASSUMED_CELLS
             if data.n is None and not data.n_per:
                 self.assumptions.append(f"{ASSUMED_CELLS:,} cells of {data.path}, which is not here and has no n")
-            return n, 0, 0.0
+            return n, None, 0.0
         started = clock()
         opened = open_data(data, run.seed)
         # The first stage of a process also imports what reads the cells.
@@ -261,16 +286,14 @@ class _Planner:
             seed=run.seed,
         )  # fmt: skip
         if model is None:
-            return len(sample.rows), 0, 0.0
+            return len(sample.rows), None, 0.0
         rows = np.sort(np.random.default_rng(0).choice(sample.rows, min(_LOOKED_AT, len(sample.rows)), replace=False))
         started = clock()
         store = tokenize(
             opened.adata, model.tokenizer, counts=data.counts, scale=data.scale, gene_column=data.gene_column,
             rows=rows, min_rate=data.min_match,
         )  # fmt: skip
-        seconds = (clock() - started) / len(rows)
-        genes = int((store.gene >= 0).sum()) / len(store)
-        return len(sample.rows), round(genes), seconds
+        return len(sample.rows), store, (clock() - started) / len(rows)
 
 
 def _needs_lines(needs: list[Need]) -> list[str]:

@@ -1,9 +1,9 @@
 """Shapes of models and random models of a shape: what can be timed before any weights are here."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from importlib.resources import files
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -20,7 +20,7 @@ from scircuit.errors import ScircuitError
 from scircuit.knowledge.gmt import packaged_programs
 from scircuit.models.geneformer import Geneformer
 from scircuit.models.load import PACKAGED
-from scircuit.models.registry import known_checkpoint
+from scircuit.models.registry import Shape, known_checkpoint
 from scircuit.models.scgpt import ScGPT
 from scircuit.models.stack import choose_device, choose_dtype
 from scircuit.sae.base import LinearSAE, SaeConfig
@@ -30,18 +30,6 @@ _SPECIAL = {"geneformer": ("<pad>", "<mask>", "<cls>", "<eos>"), "scgpt": ("<pad
 
 
 RandomModel = Geneformer | ScGPT
-
-
-class Shape(NamedTuple):
-    """Everything of a model that decides what it costs."""
-
-    kind: str
-    n_layers: int
-    d_model: int
-    n_heads: int
-    d_mlp: int
-    n_tokens: int
-    max_length: int
 
 
 def shape_of(model: ModelSection) -> Shape:
@@ -70,26 +58,22 @@ def shape_of(model: ModelSection) -> Shape:
             f"the shape of {source} is not known, so nothing can be timed; give the folder of a Geneformer or scGPT "
             "checkpoint, or a name of `scircuit models list`."
         )
-    return Shape(
-        known.kind, known.n_layers, known.d_model, known.n_heads, known.d_mlp, known.n_tokens, known.max_length
-    )
+    return known
 
 
-def random_model(shape: Shape, model: ModelSection, n_layers: int) -> RandomModel:
-    """A model of that shape and tokenizer with random weights and only the first `n_layers` layers."""
+def random_model(shape: Shape, model: ModelSection, n_layers: int, device: str) -> RandomModel:
+    """A model of that shape and tokenizer with random weights (none at all on `meta`) and only `n_layers` layers."""
     n_genes = shape.n_tokens - len(_SPECIAL[shape.kind])
     known = sorted({gene for genes in packaged_programs().genes.values() for gene in genes})[:n_genes]
     names = known + [f"G{i}" for i in range(n_genes - len(known))]
     genes = pd.DataFrame({"ensembl_id": "", "symbol": names, "token": np.arange(n_genes)})
     special = {name: n_genes + i for i, name in enumerate(_SPECIAL[shape.kind])}
     vocabulary = Vocabulary(genes, special, np.ones(n_genes))
+    build = _geneformer if shape.kind == "geneformer" else _scgpt
     torch.manual_seed(0)
-    built = (
-        _geneformer(shape, model, vocabulary, n_layers)
-        if shape.kind == "geneformer"
-        else _scgpt(shape, model, vocabulary, n_layers)
-    )
-    built = built.to(device=choose_device(model.device), dtype=choose_dtype(model.dtype))
+    with choose_device(device):
+        built = build(shape, model, vocabulary, n_layers)
+    built = built.to(dtype=choose_dtype("float32" if model.dtype == "tf32" else model.dtype))
     built.requires_grad_(False)
     built.eval()
     built.fingerprint = "random"
@@ -113,9 +97,9 @@ def _scgpt(shape: Shape, model: ModelSection, vocabulary: Vocabulary, n_layers: 
     return ScGPT(args, tokenizer, shape.n_tokens, "random")
 
 
-def random_cells(model: RandomModel, n_cells: int, length: int, seed: int = 0) -> TokenStore:
-    """`n_cells` cells of `length` gene positions each, genes drawn at random."""
-    rng = np.random.default_rng(seed)
+def random_cells(model: RandomModel, n_cells: int, length: int, columns: Sequence[str] = ()) -> TokenStore:
+    """`n_cells` cells of `length` gene positions each, genes drawn at random; all alike in the obs `columns`."""
+    rng = np.random.default_rng(0)
     n_genes = len(model.genes)
     gene = np.concatenate([rng.choice(n_genes, length, replace=False) for _ in range(n_cells)]).astype(np.int32)
     token, value = model.tokenizer.pad
@@ -125,20 +109,20 @@ def random_cells(model: RandomModel, n_cells: int, length: int, seed: int = 0) -
         role=np.full(len(gene), Role.GENE, dtype=np.int8),
         values=None if value is None else rng.integers(1, 51, len(gene)).astype(np.float32),
         offsets=np.arange(n_cells + 1, dtype=np.int64) * length,
-        cells=pd.DataFrame({"_row": np.arange(n_cells)}),
+        cells=pd.DataFrame({"_row": np.arange(n_cells), **dict.fromkeys(columns, "any")}),
         pad=(token, value),
         info={},
     )
 
 
-def random_saes(model: RandomModel, layers: range, expansion: int, k: int) -> dict[int, LinearSAE]:
+def random_saes(model: RandomModel, layers: Sequence[int], expansion: int, k: int) -> dict[int, LinearSAE]:
     """TopK dictionaries with random unit directions: as many latents, and as many of them active, as trained ones."""
     d, n_latents = model.d_model, expansion * model.d_model
     out: dict[int, LinearSAE] = {}
     for layer in layers:
         generator = torch.Generator().manual_seed(layer)
         decoder = torch.nn.functional.normalize(torch.randn(n_latents, d, generator=generator), dim=1)
-        config = SaeConfig("topk", d, n_latents, k=k, layer=layer)
+        config = SaeConfig("topk", d, n_latents, k=k)
         sae = TopKSAE(config, decoder.T.clone(), torch.zeros(n_latents), decoder, torch.zeros(d))
         out[layer] = sae.to(model.device)
     return out

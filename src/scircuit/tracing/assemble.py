@@ -15,7 +15,7 @@ from scircuit.circuits.specificity import merge_scales
 from scircuit.tracing.engines.interventions import Intervention
 from scircuit.tracing.groups import group_table, unit_p
 from scircuit.tracing.moments import merge
-from scircuit.tracing.parts import CellEffects, Part, Unit
+from scircuit.tracing.parts import CellEffects, Part, Unit, source_blocks
 from scircuit.tracing.setup import Setup
 from scircuit.tracing.tables import effect_table, scale_table, weights_of
 
@@ -60,10 +60,7 @@ class Assembly:
     def __init__(self, setup: Setup, parts: Path) -> None:
         self._setup, self._parts = setup, parts
         units = setup.units()
-        blocks: dict[tuple[int, int], list[Unit]] = {}
-        for unit in units:
-            blocks.setdefault((unit.layer, unit.source_block), []).append(unit)
-        self._todo = list(blocks.values())
+        self._todo = source_blocks(units)
         self._missing = {unit.name for unit in units}
         self._effects: list[pd.DataFrame] = []
         self._tests: list[pd.DataFrame] = []

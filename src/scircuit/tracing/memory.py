@@ -2,14 +2,16 @@
 
 import logging
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import TypeVar
 
 import torch
 
 from scircuit.errors import ScircuitError
+from scircuit.models.base import FoundationModel
 from scircuit.models.stack import BlockStack
+from scircuit.sae.base import SparseAutoencoder
 from scircuit.tracing.draws import n_decoys
 from scircuit.tracing.settings import CONTEXT_LADDER
 from scircuit.tracing.setup import Setup
@@ -21,7 +23,7 @@ _UNITS = {"": 1, "B": 1, "KB": 10**3, "MB": 10**6, "GB": 10**9, "TB": 10**12}
 _UNITS |= {"KIB": 2**10, "MIB": 2**20, "GIB": 2**30, "TIB": 2**40}
 _OUT_OF_MEMORY = ("out of memory", "can't allocate memory", "not enough memory")
 _LEAST_TOKENS, _LEAST_SCORES = 16, 1 << 12
-_MOMENT_BYTES = 40
+MOMENT_BYTES = 40
 """Two int32 and four float64 per (intervention, latent)."""
 _RESPONSE_BYTES = 32
 """Change, clean value, square and comparison per (job, latent) of a chunk, float64."""
@@ -113,11 +115,11 @@ def plan_memory(setup: Setup) -> MemoryPlan:
     widest = max(sae.n_latents for sae in setup.saes.values())
     rows = min(_n_rows(setup), settings.sources_per_block)
     n_targets = max(map(len, setup.targets.values()))
-    moments = 3 * rows * n_targets * widest * _MOMENT_BYTES
+    moments = 3 * rows * n_targets * widest * MOMENT_BYTES
     d_mlp, n_heads = _block_sizes(model) if isinstance(model, BlockStack) else (4 * d, 1)
     # Residual before and after, queries, keys, values, context, output, and the MLP on both sides of its activation.
     per_position = (8 * d + 2 * d_mlp) * item
-    clean = max(1, settings.tokens // (8 * length)) * length * per_position
+    clean = settings.cells_at_once(length) * length * per_position
     if setup.engine == "exact":
         sequences = max(2, settings.tokens // length)
         batch = sequences * length * per_position + sequences * widest * _RESPONSE_BYTES
@@ -128,7 +130,7 @@ def plan_memory(setup: Setup) -> MemoryPlan:
         # An eighth of the positions fires, and context rows come on top: as many as the fidelity check may ask for.
         context = CONTEXT_LADDER[-1] if settings.context_rows is None else settings.context_rows
         batch += int(rows * min(length, length / 8 * (1 + context))) * d * item
-    return MemoryPlan(_weights(setup), moments, clean + batch + _encode_bytes(widest))
+    return MemoryPlan(model_bytes(model) + dictionary_bytes(setup.saes), moments, clean + batch + _encode_bytes(widest))
 
 
 def _n_rows(setup: Setup) -> int:
@@ -152,12 +154,17 @@ def _block_sizes(model: BlockStack) -> tuple[int, int]:
     return block.up.out_features, block.n_heads
 
 
-def _weights(setup: Setup) -> int:
-    modules = [m for m in (setup.model, getattr(setup.model, "module", None)) if isinstance(m, torch.nn.Module)]
-    weights = [p for m in modules for p in m.parameters()]
+def model_bytes(model: FoundationModel) -> int:
+    """Weights of a model."""
+    modules = [m for m in (model, getattr(model, "module", None)) if isinstance(m, torch.nn.Module)]
+    return sum(t.numel() * t.element_size() for m in modules for t in m.parameters())
+
+
+def dictionary_bytes(saes: Mapping[int, SparseAutoencoder]) -> int:
+    """Weights of dictionaries."""
     names = ("W_enc", "b_enc", "W_dec", "b_dec")  # of another library's object, perhaps W_dec alone
-    dictionaries = [getattr(sae, name) for sae in setup.saes.values() for name in names if hasattr(sae, name)]
-    return sum(t.numel() * t.element_size() for t in (*weights, *dictionaries))
+    tensors = [getattr(sae, name) for sae in saes.values() for name in names if hasattr(sae, name)]
+    return sum(t.numel() * t.element_size() for t in tensors)
 
 
 def fit(setup: Setup) -> Setup:

@@ -105,6 +105,13 @@ def build(
     return out
 
 
+def stand_ins(words: Sequence[Word], groups: Sequence[tuple[int, ...]]) -> list[Intervention]:
+    """As many interventions as `build` makes, and as costly, where there is no feature table to make them from."""
+    actions = [w.action for w in words for _ in range(int(w.number) if w.action in _COUNTED else 1)]
+    actions = [action if action == "activate" else "scale" for action in actions]
+    return [Intervention(g, action, draw=draw) for g in groups for draw, action in enumerate(actions)]
+
+
 def _means(features: pd.DataFrame, layer: int, group: tuple[int, ...]) -> tuple[float, ...]:
     """Mean activation over all gene positions: rate times mean over firings."""
     table = features[features["layer"] == layer]

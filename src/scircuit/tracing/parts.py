@@ -158,3 +158,11 @@ def plan_units(
             for c, start in enumerate(range(0, len(cells), cells_per_block)):
                 units.append(Unit(layer, s, c, block, cells[start : start + cells_per_block]))
     return units
+
+
+def source_blocks(units: Sequence[Unit]) -> list[list[Unit]]:
+    """Units of the same sources, whose parts are summed together, in order."""
+    blocks: dict[tuple[int, int], list[Unit]] = {}
+    for unit in units:
+        blocks.setdefault((unit.layer, unit.source_block), []).append(unit)
+    return list(blocks.values())

@@ -1,8 +1,16 @@
-"""What a trace will take before it runs: forwards, multiply-adds, memory, disk, and time by a short calibration."""
+"""What a trace will take before it runs: forwards, multiply-adds, memory, disk, and time by a short calibration.
 
+`plan_trace` counts the firings of a model that is there. `expect_trace` draws them at a rate, for a model of which only
+the shape is known: its weights are on torch's meta device. All else (engine, batches, cost, memory) follows from the
+setup, by the same code for both and for the trace.
+"""
+
+import tempfile
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from itertools import islice
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -11,16 +19,41 @@ import torch
 from scircuit._wording import amount, duration
 from scircuit.models.stack import BlockStack
 from scircuit.models.stream import residuals
+from scircuit.tracing.assemble import Assembly
 from scircuit.tracing.engines.clean import CleanBatch, Job, clean_batch, make_jobs
 from scircuit.tracing.engines.costs import clean_madds, exact_madds, local_madds
-from scircuit.tracing.engines.interventions import Intervention
-from scircuit.tracing.memory import MemoryPlan, fit, plan_memory
+from scircuit.tracing.engines.interventions import Edit, Intervention
+from scircuit.tracing.memory import MOMENT_BYTES, MemoryPlan, fit, plan_memory
+from scircuit.tracing.parts import Part, Unit, source_blocks
 from scircuit.tracing.settings import TraceSettings
 from scircuit.tracing.setup import Setup
-from scircuit.tracing.units import respond
+from scircuit.tracing.units import run_unit
 
-_MOMENT_BYTES, _EFFECT_BYTES = 40, 16
-_CALIBRATION_LAYERS = 2
+_EFFECT_BYTES = 16
+_CALIBRATION_LAYERS = 3
+
+Look = Callable[[int, int, Sequence[Sequence[Intervention]]], tuple[CleanBatch, Iterable[Sequence[Job]]]]
+"""The clean side of a cell at a layer, and the jobs of each block of interventions there."""
+
+
+@dataclass(frozen=True)
+class Pace:
+    """How fast a device traces by one engine.
+
+    Attributes
+    ----------
+    work : float
+        Seconds per unit of work (`work_of`), measured on whole units of a trace.
+    test : float
+        Seconds per test once every cell is measured: p-values and tables.
+    density : float
+        Share of latents that respond to an ablation, which decides disk and not time; 0 for the local engine, which
+        keeps no response per cell.
+    """
+
+    work: float
+    test: float
+    density: float
 
 
 @dataclass(frozen=True)
@@ -37,7 +70,7 @@ class Plan:
         for models that show no blocks) and `seconds`.
     n_cells, n_counted : int
         Cells of the trace, and those on which firings were counted; forwards are exact where they are equal,
-        scaled up otherwise.
+        scaled up otherwise, and expected by a firing rate where none was.
     memory : MemoryPlan
         Bytes at the peak.
     disk : int
@@ -68,25 +101,28 @@ class Plan:
             f"{'total':>5} {self.table['n_sources'].sum():>8} {'':>8} {int(total['n_clean']):>9,} "
             f"{int(total['n_ablated']):>11,} {2e-12 * total['madds']:>10,.4g} {duration(total['seconds']):>9}"
         )
-        counted = (
-            "counted in every cell" if self.n_counted == self.n_cells else f"scaled up from {self.n_counted} cells"
-        )
-        out += [
+        scaled = f"scaled up from {self.n_counted} cells" if self.n_counted else "expected from a firing rate"
+        counted = "counted in every cell" if self.n_counted == self.n_cells else scaled
+        return [
+            *out,
             f"{self.engine} engine on {self.device}, {self.n_cells:,} cells; ablations {counted}",
             f"peak memory {amount(self.memory.peak)}: weights {amount(self.memory.weights)}, sums "
             f"{amount(self.memory.moments)}, batch {amount(self.memory.batch)}",
             f"disk while it runs {amount(self.disk)}",
+            *self.left_out(),
         ]
-        if self.engine == "local":
-            out.append(
-                f"not in these numbers: the fidelity check ({self.settings.check_sources} sources per layer in "
-                f"{min(self.settings.check_cells, self.n_cells)} cells, by both engines) and the exact confirmation of "
-                "borderline edges, which depends on the result"
-            )
-            if self.settings.context_rows is None:
-                out.append(
-                    "counted without context rows; if the check asks for some, time grows with (1 + context_rows)"
-                )
+
+    def left_out(self) -> list[str]:
+        """What the local engine does beyond what can be counted before it runs; nothing for the exact one."""
+        if self.engine == "exact":
+            return []
+        out = [
+            f"not in these numbers: the fidelity check ({self.settings.check_sources} sources per layer in "
+            f"{min(self.settings.check_cells, self.n_cells)} cells, by both engines) and the exact confirmation of "
+            "borderline edges, which depends on the result"
+        ]
+        if self.settings.context_rows is None:
+            out.append("counted without context rows; if the check asks for some, time grows with (1 + context_rows)")
         return out
 
 
@@ -94,8 +130,7 @@ def plan_trace(setup: Setup, *, max_cells: int = 256, n_calibration: int = 8) ->
     """Plan the trace of a setup.
 
     Firings are counted by one clean pass over at most `max_cells` cells (seeded), the cost of an ablation by
-    formula on three of them, and the speed of this device by running `n_calibration` ablations of the first source
-    layer through its next two target layers.
+    formula on three of them, and the speed of this device by `calibrate` with `n_calibration` ablations.
 
     Raises
     ------
@@ -103,35 +138,93 @@ def plan_trace(setup: Setup, *, max_cells: int = 256, n_calibration: int = 8) ->
         When the memory budget is too small.
     """
     setup = fit(setup)
-    cells, todo = setup.cells, dict(sorted(setup.todo.items()))
-    first_cells = [unit for unit in setup.units() if unit.cell_block == 0]
+    n_cells = len(setup.cells)
     rng = np.random.default_rng([setup.settings.seed, 5])
-    counted = np.sort(rng.choice(len(cells), min(max_cells, len(cells)), replace=False))
-    fired = _count_ablations(setup, counted)
-    scale = len(cells) / len(counted)
-    sample = counted[np.argsort(cells.lengths[counted], kind="stable")[[0, len(counted) // 2, -1]]].tolist()
+    counted = np.sort(rng.choice(n_cells, min(max_cells, n_cells), replace=False))
+    n_ablated = {layer: round(n * n_cells / len(counted)) for layer, n in _count_ablations(setup, counted).items()}
+    sample = _short_to_long(setup, counted)
+
+    def look(cell: int, layer: int, blocks: Sequence[Sequence[Intervention]]) -> tuple[CleanBatch, Iterator[list[Job]]]:
+        clean = clean_batch(setup.model, setup.saes[layer], setup.cells.batch(np.array([cell])), layer)
+        return clean, (make_jobs(clean, setup.saes[layer], block) for block in blocks)
+
+    return _plan(setup, n_cells, len(counted), n_ablated, sample, look, calibrate(setup, n_calibration))
+
+
+def expect_trace(setup: Setup, n_cells: int, rate: float, pace: Pace) -> Plan:
+    """Plan the trace of a setup whose model is a shape: weights on torch's meta device, which hold nothing.
+
+    Parameters
+    ----------
+    setup
+        Its cells are like those to be traced (their lengths count, the longest decides the memory).
+    n_cells
+        Cells of the trace.
+    rate
+        Firing rate of a source: firings per gene position. Where they fall is drawn.
+    pace
+        Of the setup's engine on the device that will trace (`calibrate`, of a model of the same widths).
+
+    Raises
+    ------
+    ScircuitError
+        When the memory budget is too small.
+    """
+    setup = fit(setup)
+    every = np.arange(len(setup.cells))
+    fires = float(np.mean(1 - (1 - rate) ** setup.cells.lengths))
+    n_ablated = {layer: round(n_cells * fires * len(planned)) for layer, planned in setup.todo.items()}
+
+    def look(cell: int, layer: int, blocks: Sequence[Sequence[Intervention]]) -> tuple[CleanBatch, Iterator[list[Job]]]:
+        batch = setup.cells.batch(np.array([cell]))
+        genes = torch.from_numpy(np.flatnonzero(batch.is_gene[0]))
+        clean = CleanBatch(
+            batch, layer, torch.empty(*batch.tokens.shape, setup.model.d_model, device="meta"), [genes], []
+        )
+        return clean, _drawn_jobs(genes, blocks, rate, np.random.default_rng([cell, layer]))
+
+    return _plan(setup, n_cells, 0, n_ablated, _short_to_long(setup, every), look, pace)
+
+
+def _short_to_long(setup: Setup, cells: np.ndarray) -> list[int]:
+    """The shortest, the median and the longest of some cells, by whose mean the others are taken to be."""
+    order = np.argsort(setup.cells.lengths[cells], kind="stable")
+    chosen: list[int] = cells[order[[0, len(cells) // 2, -1]]].tolist()
+    return chosen
+
+
+def _plan(
+    setup: Setup,
+    n_cells: int,
+    n_counted: int,
+    n_ablated: Mapping[int, int],
+    sample: Sequence[int],
+    look: Look,
+    pace: Pace,
+) -> Plan:
+    """The plan of a fitted setup; the cells of `sample` stand for all."""
+    every = source_blocks(setup.units())
+    n_parts = -(-n_cells // setup.settings.cells_per_block)
     rows, disk = [], 0
-    pace, density = _calibrate(setup, sample[1], n_calibration)
-    for layer, planned in todo.items():
-        blocks = [unit.interventions for unit in first_cells if unit.layer == layer]
-        n_ablated = round(fired[layer] * scale)
-        total = len(cells) * float(np.mean([_work(setup, cell, layer, blocks) for cell in sample]))
+    for layer, planned in sorted(setup.todo.items()):
+        blocks = [units[0].interventions for units in every if units[0].layer == layer]
+        work = n_cells * float(np.mean([_work(setup, *look(cell, layer, blocks)) for cell in sample]))
         latents = sum(setup.saes[t].n_latents for t in setup.targets[layer])
-        n_parts = -(-len(cells) // setup.settings.cells_per_block)
-        disk += n_parts * len(planned) * latents * _MOMENT_BYTES + int(n_ablated * latents * density * _EFFECT_BYTES)
+        disk += n_parts * len(planned) * latents * MOMENT_BYTES
+        disk += int(n_ablated[layer] * latents * pace.density * _EFFECT_BYTES)
         rows.append(
             {
                 "layer": layer,
                 "n_sources": len(setup.sources[layer]),
                 "n_targets": len(setup.targets[layer]),
-                "n_clean": len(cells) * len(blocks),
-                "n_ablated": n_ablated,
-                "madds": total if isinstance(setup.model, BlockStack) else np.nan,
-                "seconds": total * pace,
+                "n_clean": n_cells * len(blocks),
+                "n_ablated": n_ablated[layer],
+                "madds": work if isinstance(setup.model, BlockStack) else np.nan,
+                "seconds": work * pace.work + len(planned) * latents * pace.test,
             }
         )
     table, device = pd.DataFrame(rows), str(setup.model.device)
-    return Plan(setup.engine, device, table, len(cells), len(counted), plan_memory(setup), disk, setup.settings)
+    return Plan(setup.engine, device, table, n_cells, n_counted, plan_memory(setup), disk, setup.settings)
 
 
 def _count_ablations(setup: Setup, counted: np.ndarray) -> dict[int, int]:
@@ -148,10 +241,27 @@ def _count_ablations(setup: Setup, counted: np.ndarray) -> dict[int, int]:
     return found
 
 
-def _work(setup: Setup, cell: int, layer: int, blocks: Sequence[Sequence[Intervention]]) -> float:
+def _drawn_jobs(
+    genes: torch.Tensor, blocks: Sequence[Sequence[Intervention]], rate: float, rng: np.random.Generator
+) -> Iterator[list[Job]]:
+    """Jobs of one cell whose latents fire at random; a decoy acts where its source does."""
+    fired: dict[int, torch.Tensor] = {}
+    for block in blocks:
+        jobs = []
+        for row, intervention in enumerate(block):
+            latent = intervention.features[0]
+            if latent not in fired:
+                n = int(rng.binomial(len(genes), min(rate, 1.0)))
+                fired[latent] = genes[np.sort(rng.choice(len(genes), n, replace=False, shuffle=False))]
+            positions = genes if intervention.action == "activate" else fired[latent]
+            if len(positions):
+                jobs.append(Job(row, 0, Edit(positions, torch.empty(0, device="meta"))))
+        yield jobs
+
+
+def _work(setup: Setup, clean: CleanBatch, jobs_of_blocks: Iterable[Sequence[Job]]) -> float:
     """Work of one cell: multiply-adds, or (positions x layers) of a model that shows no blocks."""
-    clean = clean_batch(setup.model, setup.saes[layer], setup.cells.batch(np.array([cell])), layer)
-    return sum(work_of(setup, clean, make_jobs(clean, setup.saes[layer], block)) for block in blocks)
+    return sum(work_of(setup, clean, jobs) for jobs in jobs_of_blocks)
 
 
 def work_of(setup: Setup, clean: CleanBatch, jobs: Sequence[Job]) -> float:
@@ -168,23 +278,58 @@ def work_of(setup: Setup, clean: CleanBatch, jobs: Sequence[Job]) -> float:
     return own + local_madds(model, saes, clean, jobs, targets, context_rows=context, score_bytes=s.score_bytes)
 
 
-def _calibrate(setup: Setup, cell: int, n: int) -> tuple[float, float]:
-    """Seconds per unit of work on this device, and the share of latents that respond to an ablation."""
+def clock() -> float:
+    """Seconds; of one thread without an accelerator its processor time, which a busy machine does not stretch."""
+    alone = torch.get_num_threads() == 1 and not torch.cuda.is_available() and not torch.backends.mps.is_available()
+    return time.process_time() if alone else time.perf_counter()
+
+
+def calibrate(setup: Setup, n: int = 8) -> Pace:
+    """How fast this device traces by the setup's engine.
+
+    `n` ablations (16 times as many by the local engine) of the first source layer in one batch of cells of median
+    length, through its next three target layers, as a unit of a trace and to its tables.
+    """
     layer = min(setup.sources)
-    sae, near = setup.saes[layer], {layer: list(setup.targets[layer])[:_CALIBRATION_LAYERS]}
-    setup = replace(setup, targets=near)
-    batch = setup.cells.batch(np.array([cell]))
-    clean = clean_batch(setup.model, sae, batch, layer)
+    sae, targets = setup.saes[layer], list(setup.targets[layer])[:_CALIBRATION_LAYERS]
+    cells = _median_cells(setup)
+    clean = clean_batch(setup.model, sae, setup.cells.batch(cells), layer)
     most = n * (1 if setup.engine == "exact" else 16)
-    live = [i for i in setup.todo[layer] if make_jobs(clean, sae, [i])][:most]
-    best, responding, asked = np.inf, 0, 0
+    live = tuple(islice((i for i in setup.todo[layer] if make_jobs(clean, sae, [i])), most))
+    near = replace(setup, targets={layer: targets}, todo={layer: live}, groupings=())
+    near = near.with_settings(
+        sources_per_block=max(1, len(live)), cells_per_block=len(cells), groups=(), units=None,
+    )  # fmt: skip
+    unit = Unit(layer, 0, 0, live, cells)
+    seconds, responding = np.inf, 0
     for _ in range(2):  # the first round also warms up
-        started = time.perf_counter()
-        clean = clean_batch(setup.model, sae, batch, layer)
-        jobs = make_jobs(clean, sae, live)
-        for r in respond(setup, clean, jobs):
-            responding += int((r.delta != 0).sum())
-            asked += r.delta.numel()
-        best = min(best, time.perf_counter() - started)
-    density = responding / asked if asked and setup.engine == "exact" else 0.0
-    return best / work_of(setup, clean, jobs), density
+        started = clock()
+        part = run_unit(near, unit)
+        responding = sum(int(moments.n_nonzero.sum()) for moments in part.moments.values())
+        seconds = min(seconds, clock() - started)
+    n_latents = sum(setup.saes[t].n_latents for t in targets)
+    return Pace(
+        work=seconds / work_of(near, clean, make_jobs(clean, sae, live)),
+        test=min(_tables(near, unit, part) for _ in range(2)) / (len(live) * n_latents) if live else 0.0,
+        density=responding / max(1, part.n_ablated * n_latents) if setup.engine == "exact" else 0.0,
+    )
+
+
+def _median_cells(setup: Setup) -> np.ndarray:
+    """As many cells as one batch of the trace holds, of about median length; ascending."""
+    lengths = setup.cells.lengths
+    order = np.argsort(lengths, kind="stable")
+    n = min(setup.settings.cells_at_once(int(np.median(lengths))), setup.settings.cells_per_block, len(order))
+    first = min(max(0, len(order) // 2 - n // 2), len(order) - n)
+    return np.sort(order[first : first + n])
+
+
+def _tables(setup: Setup, unit: Unit, part: Part) -> float:
+    """Seconds from the one part of a trace to its tables."""
+    with tempfile.TemporaryDirectory(prefix="scircuit_plan_") as folder:
+        part.write(Path(folder) / unit.name)
+        started = clock()
+        assembly = Assembly(replace(setup, cells=setup.cells.subset(unit.cells)), Path(folder))
+        assembly.add(unit)
+        assembly.tables().write(Path(folder))
+        return clock() - started

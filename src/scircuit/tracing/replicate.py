@@ -4,7 +4,6 @@ Only the sources that have an edge are ablated, and of their responses only thos
 every listed edge gets its row, whatever became of it: an edge that is gone is a result.
 """
 
-import shutil
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -14,7 +13,7 @@ import numpy as np
 import pandas as pd
 import torch
 
-from scircuit._io import atomic, read_json, sha256_of, write_json
+from scircuit._io import atomic, sha256_of, write_json
 from scircuit._settings import values_of
 from scircuit.errors import ScircuitError
 from scircuit.sae.base import SparseAutoencoder
@@ -22,11 +21,11 @@ from scircuit.stats.multiple import benjamini_hochberg
 from scircuit.tracing.groups import unit_p
 from scircuit.tracing.memory import BatchSize, fit
 from scircuit.tracing.moments import merge
-from scircuit.tracing.parts import CellEffects, Part, Unit
+from scircuit.tracing.parts import CellEffects, Part, Unit, source_blocks
 from scircuit.tracing.settings import RESOURCES, TraceSettings
 from scircuit.tracing.setup import Setup
 from scircuit.tracing.tables import cell_p, effect_rows, weights_of
-from scircuit.tracing.tracer import run_parts
+from scircuit.tracing.tracer import is_whole, remove_parts, run_parts
 
 FORMAT_VERSION = 1
 ENDS = ["source_layer", "source_feature", "target_layer", "target_feature"]
@@ -78,10 +77,8 @@ def replicate(
         *(saes[layer].W_dec.detach().float().cpu().numpy() for layer in sorted(saes)),
     )  # fmt: skip
     record = out / "confirmation.json"
-    if record.is_file():
-        if read_json(record).get("key") == key:
-            return out
-        raise ScircuitError(f"{out} holds the confirmation of other inputs; choose another folder or delete it.")
+    if is_whole(record, key):
+        return out
     if edges.empty:
         table, counts = edges.iloc[:0].reindex(columns=[*ENDS, *_STATISTICS]), (0, 0)
     else:
@@ -97,9 +94,7 @@ def replicate(
         "n_clean_forwards": counts[0], "n_ablated_forwards": counts[1],
     }  # fmt: skip
     write_json(record, {**summary, **(provenance or {})})
-    shutil.rmtree(out / "parts", ignore_errors=True)
-    for stale in out.glob(".*.tmp"):  # left by a process that was killed while it wrote
-        stale.unlink()
+    remove_parts(out)
     return out
 
 
@@ -122,21 +117,13 @@ def _measured(setup: Setup, edges: pd.DataFrame, parts: Path, client: Any) -> tu
     """One row per edge that is found again, and the clean and ablated forwards it took."""
     size = BatchSize(setup.settings.tokens, setup.settings.score_bytes)
     rows, n_clean, n_ablated = [], 0, 0
-    for members in _blocks(run_parts(setup, parts, size, client)):
+    for members in source_blocks(run_parts(setup, parts, size, client)):
         read = [Part.read(parts / unit.name) for unit in members]
         n_clean, n_ablated = n_clean + sum(p.n_clean for p in read), n_ablated + sum(p.n_ablated for p in read)
         wanted = edges[edges["source_layer"] == members[0].layer]
         for target, listed in wanted.groupby("target_layer"):
             rows.append(_rows(setup, members[0], int(str(target)), listed, read))
     return pd.concat(rows, ignore_index=True), (n_clean, n_ablated)
-
-
-def _blocks(units: list[Unit]) -> list[list[Unit]]:
-    """Units of the same sources, whose parts are summed together, in order."""
-    blocks: dict[tuple[int, int], list[Unit]] = {}
-    for unit in units:
-        blocks.setdefault((unit.layer, unit.source_block), []).append(unit)
-    return list(blocks.values())
 
 
 def _rows(setup: Setup, unit: Unit, target: int, listed: pd.DataFrame, read: list[Part]) -> pd.DataFrame:

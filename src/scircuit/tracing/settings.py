@@ -71,6 +71,10 @@ class TraceSettings:
         """|d| above which a test is kept whatever its p: where edges need no significance, p must not lose any."""
         return self.rule.min_abs_d if self.rule.max_q is None else None
 
+    def cells_at_once(self, length: int) -> int:
+        """Cells of `length` positions in one clean batch; the rest of `tokens` is for their edits."""
+        return max(1, self.tokens // (8 * length))
+
     def __post_init__(self) -> None:
         for name, allowed in (("engine", ENGINES), ("decoy", DECOYS), ("confirm", CONFIRM)):
             if getattr(self, name) not in allowed:

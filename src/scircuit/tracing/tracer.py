@@ -83,11 +83,8 @@ def trace_setup(
             f"obs column {setup.settings.units!r} has one value; p over units needs at least two of them."
         )
     key = _key(setup)
-    if (out / "trace.json").is_file():
-        if read_json(out / "trace.json").get("key") == key:
-            return out
-        raise ScircuitError(f"{out} holds the trace of other inputs; choose another folder or delete it.")
-
+    if is_whole(out / "trace.json", key):
+        return out
     setup = fit(setup)
     size = BatchSize(setup.settings.tokens, setup.settings.score_bytes)
     floor = floor_record(setup.model.dtype, setup.model.device)
@@ -131,10 +128,26 @@ def trace_setup(
         **report,
     }
     write_json(out / "trace.json", {**summary, **(provenance or {})})
-    shutil.rmtree(out / "parts")
+    remove_parts(out)
+    return out
+
+
+def is_whole(record: Path, key: str) -> bool:
+    """Whether the artefact that `record` completes is there; refused where it is that of other inputs."""
+    if not record.is_file():
+        return False
+    if read_json(record).get("key") != key:
+        raise ScircuitError(
+            f"{record.parent} holds the {record.stem} of other inputs; choose another folder or delete it."
+        )
+    return True
+
+
+def remove_parts(out: Path) -> None:
+    """Leave the artefact alone in its folder."""
+    shutil.rmtree(out / "parts", ignore_errors=True)
     for stale in out.glob(".*.tmp"):  # left by a process that was killed while it wrote
         stale.unlink()
-    return out
 
 
 def _run(setup: Setup, parts: Path, size: BatchSize, client: Any) -> Tables:

@@ -35,7 +35,7 @@ def run_unit(setup: Setup, unit: Unit) -> Part:
     seen: dict[int, list[CellEffects]] = {t: [] for t in targets}
     acted: list[np.ndarray] = [np.zeros((2, 0), dtype=np.int32)]
     pushes = np.zeros((rows, setup.model.d_model + 1))
-    at_once = max(1, setup.settings.tokens // (8 * int(cells.lengths[unit.cells].max())))
+    at_once = setup.settings.cells_at_once(int(cells.lengths[unit.cells].max()))
     for batch in cells.batches(at_once, cells=unit.cells):
         clean = clean_batch(setup.model, saes[unit.layer], batch, unit.layer)
         jobs = make_jobs(clean, saes[unit.layer], unit.interventions)
