@@ -41,10 +41,10 @@ class CountSource:
             raise ScircuitError(
                 f"counts={self.counts!r} is not in the data; it may be one of: {', '.join(self.choices())}."
             )
-        matrix = self._matrix()
+        matrix = self.matrix
         if matrix is None:
             raise ScircuitError(
-                f"The AnnData has no values in {self.counts}; pass counts= one of {', '.join(self.choices())}."
+                f"The AnnData has no values in {self.counts}; its matrices may be in {', '.join(self.choices())}."
             )
         if _is_columns_on_disk(matrix):
             raise ScircuitError(
@@ -62,7 +62,9 @@ class CountSource:
         """The gene table that belongs to the matrix (`raw` has its own)."""
         return self.adata.raw.var if self.counts == "raw" else self.adata.var
 
-    def _matrix(self) -> Any:
+    @property
+    def matrix(self) -> Any:
+        """The matrix, in memory or sliced by rows from the file."""
         return _matrix_of(self.adata, self.counts)
 
     def blocks(self, rows: np.ndarray, size: int = 512) -> Iterator[tuple[np.ndarray, sparse.csr_matrix]]:
@@ -76,7 +78,7 @@ class CountSource:
         ScircuitError
             At the first NaN, negative or (for `scale="counts"`) non-integer value.
         """
-        matrix = self._matrix()
+        matrix = self.matrix
         size = max(1, min(size, _BLOCK_BYTES // (8 * max(matrix.shape[1], 1))))
         for start in range(0, len(rows), size):
             chosen = rows[start : start + size]

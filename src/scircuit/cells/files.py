@@ -20,7 +20,7 @@ class Raw(NamedTuple):
 
 
 class CellFile:
-    """What `CountSource` and `tokenize` read of an AnnData, straight from the file.
+    """What the package reads of an AnnData, straight from the file.
 
     AnnData's own backed mode leaves only X on disk: it loads every layer and every embedding of the file. Here
     nothing but `obs` and `var` is loaded; X, `raw.X` and the layers are handles that are sliced by rows.
@@ -34,11 +34,13 @@ class CellFile:
     def __init__(self, path: str | Path) -> None:
         import h5py
 
-        self.path = Path(path)
-        if not self.path.is_file():
-            raise ScircuitError(f"cells.path = {str(path)!r} does not exist; name an .h5ad file.")
+        self.filename = Path(path)
+        if not self.filename.is_file():
+            raise ScircuitError(f"{path} does not exist; name an .h5ad file.")
         try:
-            self._file = h5py.File(self.path, "r")
+            if not h5py.is_hdf5(self.filename):
+                raise OSError("it is not an HDF5 file")
+            self._file = h5py.File(self.filename, "r")
         except OSError as error:
             raise ScircuitError(
                 f"{path} is not a readable .h5ad file ({error}); write it with AnnData.write_h5ad."
@@ -56,7 +58,7 @@ class CellFile:
             return cast(pd.DataFrame, read_elem(self._file[place]))
         except (OSError, KeyError, ValueError, TypeError) as error:
             raise ScircuitError(
-                f"{self.path}: {place} cannot be read ({error}); write the file anew with AnnData.write_h5ad."
+                f"{self.filename}: {place} cannot be read ({error}); write the file anew with AnnData.write_h5ad."
             ) from None
 
     @cached_property
@@ -101,17 +103,18 @@ class CellFile:
         """Name -> matrix, unread."""
         return _Layers(self)
 
+    @property
+    def uns(self) -> Mapping[str, Any]:
+        """What was written of the cells as a whole, by name, unread."""
+        unread: Mapping[str, Any] = self._file.get("uns", {})
+        return unread
+
     def _matrix(self, place: str) -> Any:
         import h5py
         from anndata.io import sparse_dataset
 
         node = self._file[place]
         return sparse_dataset(node) if isinstance(node, h5py.Group) else node
-
-    @cached_property
-    def identity(self) -> str:
-        """sha256 of the cells' names in order: equal iff rows are the same cells, wherever the file lies."""
-        return sha256_of(np.asarray(self.obs_names, dtype=str))
 
 
 class _Layers(Mapping[str, Any]):
@@ -148,5 +151,5 @@ def open_cells(path: str | Path) -> Any:
 
 
 def data_identity(adata: Any) -> str:
-    """sha256 of the cells' names in order, of a `CellFile` or an AnnData."""
+    """sha256 of the cells' names in order: equal iff rows are the same cells, wherever the data lie."""
     return sha256_of(np.asarray(adata.obs_names, dtype=str))

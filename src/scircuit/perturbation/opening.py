@@ -2,16 +2,19 @@
 
 import logging
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
+from scipy import sparse
 
 from scircuit._io import sha256_of
+from scircuit.cells.counts import CountSource
+from scircuit.cells.files import open_cells
 from scircuit.errors import ScircuitError
 from scircuit.perturbation import conventions
 from scircuit.perturbation.screen import Screen
-from scircuit.perturbation.source import open_source, sample
 
 log = logging.getLogger(__name__)
 
@@ -57,9 +60,12 @@ def open_screen(
     ScircuitError
         No or two readings of a column; no controls; too few cells; several lines and no choice; scaled data.
     """
-    matrix, obs, var, log1p, origin = open_source(data, layer)
+    if isinstance(data, str | Path):
+        data = open_cells(data)
+    matrix, origin = _matrix(data, layer)
+    obs = data.obs
     column, controls = conventions.find_perturbation(obs, perturbation, control)
-    symbols = conventions.find_symbols(var, genes)
+    symbols = conventions.find_symbols(data.var, genes)
     batch = conventions.find_factor(obs, batch, conventions.BATCH_COLUMNS, "batch")
     line = conventions.find_factor(obs, line, [name for name in conventions.LINE_COLUMNS if name != batch], "line")
     keep, line_name = _keep(obs, column, line, lines, batch, batches)
@@ -85,10 +91,34 @@ def open_screen(
         stratum=stratum,
         strata=strata,
         line=line_name,
-        scale=conventions.find_scale(sample(matrix), log1p, scale),
+        scale=conventions.find_scale(_sample(matrix), layer is None and "log1p" in data.uns, scale),
         fingerprint=sha256_of(origin, layer or "", column, controls, list(symbols)),
     )
     return screen.select(min_cells=min_cells)
+
+
+def _matrix(data: Any, layer: str | None) -> tuple[Any, str]:
+    """A matrix that can be sliced by rows, and what identifies its values."""
+    if layer is not None and layer not in data.layers:
+        raise ScircuitError(f"the screen has no layer {layer!r} (it has {', '.join(data.layers) or 'none'}).")
+    matrix = CountSource(data, "X" if layer is None else f"layer:{layer}").matrix
+    if sparse.issparse(matrix):
+        matrix = matrix.tocsr()
+        return matrix, sha256_of(matrix.data, matrix.indices, matrix.indptr)
+    if isinstance(matrix, np.ndarray):
+        return matrix, sha256_of(np.ascontiguousarray(matrix))
+    path = Path(data.filename)
+    return matrix, f"{path.name} {path.stat().st_size} {path.stat().st_mtime_ns}"
+
+
+def _sample(matrix: Any, n_rows: int = 256) -> np.ndarray:
+    """Values of some rows at the start, the middle and the end."""
+    total = matrix.shape[0]
+    values = []
+    for start in sorted({0, max(0, total // 2 - n_rows), max(0, total - n_rows)}):
+        rows = matrix[start : min(start + n_rows, total)]
+        values.append(rows.data if sparse.issparse(rows) else np.asarray(rows).ravel())
+    return np.concatenate(values)
 
 
 def _keep(
