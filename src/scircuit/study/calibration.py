@@ -82,9 +82,9 @@ class Timed:
     cells: TokenStore
 
 
-def shallow(run: RunConfig, shape: Shape, length: int) -> Timed:
+def shallow(run: RunConfig, shape: Shape, whole: RandomModel, length: int) -> Timed:
     """Few layers, and few cells of `length` gene positions, or one of a part of it where that is much."""
-    large = block_madds(random_model(shape, run.model, 1, "meta"), length, length) > LARGE
+    large = block_madds(whole, length, length) > LARGE
     model = random_model(shape, run.model, min(2 if large else LAYERS, shape.n_layers), run.model.device)
     saes = random_saes(model, range(model.n_layers), run.sae.expansion, run.sae.k)
     n_cells, length = (1, min(SHORT, length)) if large else (max(2, BATCH_TOKENS // length), length)

@@ -217,11 +217,10 @@ class _Planner:
         sizes = self.sizes(run, shape, model)
         key = self.key(run, shape, sizes.length)
         if key not in self.timed:
-            self.timed[key] = shallow(run, shape, sizes.length)
-        timed = self.timed[key]
+            self.timed[key] = shallow(run, shape, model, sizes.length)
         pace_key = (key, run.sae.batch_rows, run.sae.architecture, run.features.coactivation)
         if pace_key not in self.paces:
-            self.paces[pace_key] = calibrate(run, timed, sizes.length)
+            self.paces[pace_key] = calibrate(run, self.timed[key], sizes.length)
         (sae,) = random_saes(model, [0], run.sae.expansion, run.sae.k).values()
         return Outlook(run, shape, model, sae, sizes, self.paces[pace_key])
 

@@ -188,9 +188,8 @@ def expect_trace(setup: Setup, n_cells: int, rate: float, pace: Pace) -> Plan:
 
 def _short_to_long(setup: Setup, cells: np.ndarray) -> list[int]:
     """The shortest, the median and the longest of some cells, by whose mean the others are taken to be."""
-    order = np.argsort(setup.cells.lengths[cells], kind="stable")
-    chosen: list[int] = cells[order[[0, len(cells) // 2, -1]]].tolist()
-    return chosen
+    order = cells[np.argsort(setup.cells.lengths[cells], kind="stable")].tolist()
+    return list(dict.fromkeys([order[0], order[len(order) // 2], order[-1]]))
 
 
 def _plan(
