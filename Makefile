@@ -36,8 +36,9 @@ test-slow: $(VENV)/installed
 NUMERICS := tests/stats tests/sae tests/cells/test_tokenizers.py \
   $(addprefix tests/tracing/test_,engines.py local.py attention.py floor.py row_noise.py interventions.py precision.py)
 
+# A thread that waits for work must not keep another from it, on cores that the threads share with others.
 test-numerics: $(VENV)/installed
-	$(PYTEST) -m 'not slow' $(NUMERICS)
+	OMP_WAIT_POLICY=passive $(PYTEST) $(if $(filter 1,$(OMP_NUM_THREADS)),$(APART)) -m 'not slow' $(NUMERICS)
 
 # The property tests with examples that nobody has seen; `make test` draws the same ones every time.
 fuzz: $(VENV)/installed

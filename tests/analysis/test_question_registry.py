@@ -1,6 +1,7 @@
 import json
 import shutil
 from dataclasses import replace
+from functools import cache
 
 import numpy as np
 import pandas as pd
@@ -88,6 +89,12 @@ def with_whom(name, run):
     return {"sources": Sources(sets=(str(run / "sets.gmt"),)), **second}
 
 
+@pytest.fixture(scope="module")
+def answer(run):
+    """`answer(name)`: what a question answers about the run, asked once."""
+    return cache(lambda name: analyze(name, run, **with_whom(name, run)))
+
+
 ASKED = [name for name, q in questions().items() if not set(q.needs) & set(WITHOUT_DEFAULT)]
 
 
@@ -96,9 +103,9 @@ def test_a_full_run_answers_everything(run):
 
 
 @pytest.mark.parametrize("name", ASKED)
-def test_every_question_answers_and_is_written(run, name, tmp_path):
+def test_every_question_answers_and_is_written(answer, name, tmp_path):
     """Circuits are read with the declared edge columns only, so a missing one would fail here."""
-    result = analyze(name, run, **with_whom(name, run))
+    result = answer(name)
     assert result.question == name
     assert result.definition.count("/") == 1
     assert np.isfinite(result.estimate)
@@ -162,9 +169,9 @@ def test_the_rule_of_the_run_is_the_rule_of_its_questions(run, tmp_path):
     assert analyze("threshold_sweep", tmp_path / "run").estimate < analyze("threshold_sweep", run).estimate
 
 
-def test_a_run_agrees_with_itself(run):
-    assert analyze("seed_stability", run, second=run)["jaccard"].estimate == 1
-    assert analyze("compare_effect_sizes", run, second=run)["difference"].estimate == pytest.approx(0, abs=0.1)
+def test_a_run_agrees_with_itself(answer):
+    assert answer("seed_stability")["jaccard"].estimate == 1
+    assert answer("compare_effect_sizes")["difference"].estimate == pytest.approx(0, abs=0.1)
 
 
 def test_dictionaries_of_other_models_are_not_matched(run, tmp_path):
@@ -217,9 +224,9 @@ def test_every_question_says_all_that_is_shown_of_it():
 
 
 @pytest.mark.parametrize("name", ASKED)
-def test_words_are_those_of_measures(run, name):
+def test_words_are_those_of_measures(answer, name):
     """A word for a number that no answer holds would be said of nothing."""
-    made = set(analyze(name, run, **with_whom(name, run)).measures["measure"])
+    made = set(answer(name).measures["measure"])
     conditional = {
         "joint_share_carried",
         "r_squared_corrected",

@@ -162,7 +162,7 @@ def test_the_switch_leaves_no_trace(finished: dict[str, Path], tmp_path: Path) -
         cells=replace(config.cells, shares=shares),
         confirmation=replace(config.confirmation, n_cells=0),
     )
-    out = run(config).root
+    out = run(config, until="analysis").root
     assert not (out / "confirmation").exists()
     assert "replication" not in set(pd.read_parquet(out / "analysis" / "answers.parquet")["question"])
 

@@ -97,16 +97,25 @@ class Stopped(BaseException):
     """What a killed process looks like from inside."""
 
 
-@pytest.mark.parametrize("kind", ["one data set", "mixed"])
-@pytest.mark.parametrize("moment", [3, 12, 31, "measuring"])
-def test_stopped_training_goes_on_to_the_same_bytes(
-    kind: str, moment: int | str, mixed: RunConfig, finished: dict[str, Path], tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:  # fmt: skip
-    config = mixed if kind == "mixed" else load_config(finished["scgpt"] / "run.toml")
+@pytest.fixture(scope="module", params=["one data set", "mixed"])
+def whole(
+    request: pytest.FixtureRequest,
+    mixed: RunConfig,
+    finished: dict[str, Path],
+    tmp_path_factory: pytest.TempPathFactory,
+) -> tuple[RunConfig, Path]:
+    """A config, and its training without a stop."""
+    config = mixed if request.param == "mixed" else load_config(finished["scgpt"] / "run.toml")
     # A buffer far below an epoch, so that resuming has to find its place in the stream.
     config = replace(config, sae=replace(config.sae, buffer_rows=192, checkpoint_every=5, stability_seeds=1))
-    whole = run(replace(config, out=str(tmp_path / "whole")), until="train-sae").root
+    return config, run(replace(config, out=str(tmp_path_factory.mktemp("whole") / "out")), until="train-sae").root
+
+
+@pytest.mark.parametrize("moment", [3, 12, 31, "measuring"])
+def test_stopped_training_goes_on_to_the_same_bytes(
+    whole: tuple[RunConfig, Path], moment: int | str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config, unstopped = whole
 
     step, measure, steps = Stack.step, stage.measure_quality, []
 
@@ -138,7 +147,7 @@ def test_stopped_training_goes_on_to_the_same_bytes(
     assert len(steps) == 40 - done + 40  # what was left of the training, and that of the other seed
     assert measure is stage.measure_quality
     for part in ("saes", "tokens"):
-        assert content(tmp_path / "stopped" / part) == content(whole / part)
+        assert content(tmp_path / "stopped" / part) == content(unstopped / part)
 
 
 def test_a_resumed_stream_does_not_run_the_model_on_what_it_skips(

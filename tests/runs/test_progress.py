@@ -37,7 +37,7 @@ def test_every_long_stage_has_a_bar_that_knows_its_end(
         scgpt_folder,
         edit=lambda text: text.replace("[trace]", f"[trace]\n{local}").replace("n = 4", "n = 8"),
     )
-    run(load_config(folder / "run.toml"))
+    run(load_config(folder / "run.toml"), until="analysis")
     assert set(seen) >= LONG
     assert [name for name, total in seen.items() if total is None] == []
 

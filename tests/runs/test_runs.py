@@ -121,7 +121,7 @@ def test_stage_without_its_predecessor_names_the_command(
 def test_interrupted_run_goes_on(finished: dict[str, Path], tmp_path: Path) -> None:
     config = replace(load_config(finished["scgpt"] / "run.toml"), out=str(tmp_path / "out"))
     run(config, until="features")
-    run(config)
+    run(config, until="trace")
     ours = Circuit.read(tmp_path / "out" / "circuit").edges
     pd.testing.assert_frame_equal(ours, Circuit.read(finished["scgpt"] / "out" / "circuit").edges)
 

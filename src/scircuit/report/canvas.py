@@ -111,10 +111,19 @@ def inline_svg(ax: "Axes", name: str, title: str) -> str:
     table gives the same bytes, and text takes the page's font.
     """
     import matplotlib
+    from matplotlib.backends.backend_svg import FigureCanvasSVG
 
-    buffer = io.StringIO()
+    buffer, figure = io.StringIO(), ax.get_figure(root=True)
+    assert figure is not None
     with matplotlib.rc_context(STYLE):
-        ax.get_figure(root=True).savefig(buffer, format="svg", metadata={"Date": None}, transparent=True)  # type: ignore[union-attr]
+        engine = figure.get_layout_engine()
+        if engine is not None:
+            # `savefig` would draw the whole figure an extra time to lay it out.
+            FigureCanvasSVG(figure)
+            figure.set_dpi(72)
+            engine.execute(figure)
+            figure.set_layout_engine(None)
+        figure.savefig(buffer, format="svg", metadata={"Date": None}, transparent=True)
     svg = buffer.getvalue()
     svg = svg[svg.index("<svg") :]
     svg = re.sub(r"<metadata>.*?</metadata>", "", svg, flags=re.DOTALL)

@@ -38,6 +38,8 @@ class Latents(NamedTuple):
 
 def concatenate(parts: Sequence[Latents]) -> Latents:
     """All rows one after another; narrower parts (fewer active latents) are filled up with zeros of latent 0."""
+    if len(parts) == 1:
+        return parts[0]
     width = max(part.values.shape[1] for part in parts)
     values = [functional.pad(part.values, (0, width - part.values.shape[1])) for part in parts]
     indices = [functional.pad(part.indices, (0, width - part.indices.shape[1])) for part in parts]

@@ -9,6 +9,7 @@ that are read are computed.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
+from itertools import groupby
 from typing import NamedTuple
 
 import numpy as np
@@ -55,10 +56,10 @@ class _CleanReads:
     """Clean latents at every position that any job reads, encoded once per cell and layer."""
 
     def __init__(self, clean: CleanBatch, jobs: Sequence[Job]) -> None:
-        self.positions: dict[int, Tensor] = {}
-        for cell in {job.cell for job in jobs}:
-            read = torch.cat([job.edit.positions for job in jobs if job.cell == cell])
-            self.positions[cell] = read.unique()
+        read: dict[int, list[Tensor]] = {}
+        for job in jobs:
+            read.setdefault(job.cell, []).append(job.edit.positions)
+        self.positions = {cell: torch.cat(parts).unique() for cell, parts in read.items()}
         self._latents: dict[tuple[int, int], Latents] = {}
 
     def at(self, cell: int, layer: int, h: Tensor, sae: SparseAutoencoder, positions: Tensor) -> Latents:
@@ -109,8 +110,9 @@ def suffix_responses(
         width = int(clean.batch.lengths[of_row].max())
         batch = clean.batch.take(of_row)
         h = clean.h[torch.from_numpy(of_row).to(clean.h.device), :width].clone()
-        for copy, job in enumerate(chunk, first_copy):
-            h[copy, job.edit.positions] += job.edit.rows
+        counts = torch.tensor([len(job.edit.positions) for job in chunk], device=h.device)
+        copies = torch.repeat_interleave(torch.arange(first_copy, len(of_row), device=h.device), counts)
+        h[copies, torch.cat([job.edit.positions for job in chunk])] += torch.cat([job.edit.rows for job in chunk])
         clean_row = {cell: row for row, cell in enumerate(cells)}
         acts = touched(chunk)
         for layer in range(clean.layer + 1, deepest + 1):
@@ -154,7 +156,10 @@ def _read(
     edited, at_rest = state[of_job + len(clean_row), positions], state[rows[of_job], positions]
     changed = (edited != at_rest).any(dim=1) & acts[of_job]
 
-    parts = [reads.at(j.cell, layer, state[clean_row[j.cell]], sae, j.edit.positions) for j in chunk]
+    parts = []
+    for cell, of_cell in groupby(chunk, lambda job: job.cell):
+        at = torch.cat([job.edit.positions for job in of_cell])
+        parts.append(reads.at(cell, layer, state[clean_row[cell]], sae, at))
     before = concatenate(parts)
     before_mean = mean_over_jobs(before, of_job, counts, sae.n_latents)
     delta = torch.zeros_like(before_mean)
