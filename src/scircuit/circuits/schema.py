@@ -10,6 +10,8 @@ from scircuit.errors import ScircuitError
 SOURCE = ["source_layer", "source_feature"]
 TARGET = ["target_layer", "target_feature"]
 ENDS = SOURCE + TARGET
+LATENT = ["layer", "feature"]
+LAYER_PAIR = ["source_layer", "target_layer"]
 SCALE_KEY = ["source_layer", "target_layer", "target_feature"]
 """What a scale of decoys belongs to: all sources of a layer share it."""
 

@@ -15,8 +15,7 @@ from scircuit.perturbation.truth import Truth
 
 def always_down(truth: Truth) -> Score:
     """Every gene falls, all alike."""
-    signed = np.full(truth.score.shape, -1.0)
-    return Score(signed, np.ones_like(signed))
+    return _falling(np.ones(truth.score.shape))
 
 
 def gene_majority(truth: Truth) -> Score:
@@ -44,8 +43,8 @@ def mean_expression(screen: Screen, truth: Truth) -> Score:
         control = values[np.flatnonzero(screen.label[cells] < 0)]
         total += np.asarray(control.sum(axis=0)).ravel()
         n += control.shape[0]
-    level = _columns(total[None, :] / n, screen.genes, truth.genes, fill=0.0)
-    return _tiled(np.repeat(level, len(truth.knockdowns), axis=0))
+    level = _columns(total[None, :] / n, screen.genes, truth.genes)
+    return _falling(np.repeat(level, len(truth.knockdowns), axis=0))
 
 
 def coexpression(screen: Screen, truth: Truth) -> tuple[Score, Score]:
@@ -59,14 +58,14 @@ def coexpression(screen: Screen, truth: Truth) -> tuple[Score, Score]:
     ScircuitError
         No targeted gene is in the matrix.
     """
-    targets = pd.Index(truth.knockdowns["gene"].unique())
+    targets, row = _targets(truth)
     place = screen.genes.get_indexer(targets)
     if (place < 0).all():
         raise ScircuitError("none of the knocked-down genes is a column of the screen; co-expression is undefined.")
     r = np.zeros((len(targets), len(screen.genes)))
     r[place >= 0] = _control_correlation(screen, place[place >= 0])
-    r = _columns(r, screen.genes, truth.genes, fill=0.0)[targets.get_indexer(pd.Index(truth.knockdowns["gene"]))]
-    return Score(-r, np.abs(r)), _tiled(np.abs(r))
+    r = _columns(r, screen.genes, truth.genes)[row]
+    return Score(-r, np.abs(r)), _falling(np.abs(r))
 
 
 def from_table(table: pd.DataFrame, truth: Truth) -> Score:
@@ -82,14 +81,14 @@ def from_table(table: pd.DataFrame, truth: Truth) -> Score:
     missing = [name for name in ("target", "gene", "score") if name not in table]
     if missing:
         raise ScircuitError(f"the table of scores has no column {missing[0]!r}; it needs target, gene, score.")
-    targets = pd.Index(truth.knockdowns["gene"].unique())
+    targets, row_of_knockdown = _targets(truth)
     row, column = targets.get_indexer(pd.Index(table["target"])), truth.genes.get_indexer(pd.Index(table["gene"]))
     known = (row >= 0) & (column >= 0)
     if not known.any():
         raise ScircuitError("the table of scores shares no (target, gene) with the screen; check the gene names.")
     signed = np.zeros((len(targets), len(truth.genes)))
     signed[row[known], column[known]] = table["score"].to_numpy(np.float64)[known]
-    signed = signed[targets.get_indexer(pd.Index(truth.knockdowns["gene"]))]
+    signed = signed[row_of_knockdown]
     return Score(signed, np.abs(signed))
 
 
@@ -119,10 +118,17 @@ def _control_correlation(screen: Screen, place: np.ndarray) -> np.ndarray:
     return np.divide(covariance, norm, out=np.zeros_like(covariance), where=norm > 1e-12)
 
 
-def _columns(values: np.ndarray, have: pd.Index, want: pd.Index, fill: float) -> np.ndarray:
+def _targets(truth: Truth) -> tuple[pd.Index, np.ndarray]:
+    """The genes that were knocked down, and which of them each knock-down targets."""
+    row, targets = pd.factorize(truth.knockdowns["gene"])
+    return pd.Index(targets), row
+
+
+def _columns(values: np.ndarray, have: pd.Index, want: pd.Index) -> np.ndarray:
+    """The wanted columns of `values`, 0 where there is none."""
     place = have.get_indexer(want)
-    return np.where(place >= 0, values[:, np.maximum(place, 0)], fill)
+    return np.where(place >= 0, values[:, np.maximum(place, 0)], 0.0)
 
 
-def _tiled(magnitude: np.ndarray) -> Score:
+def _falling(magnitude: np.ndarray) -> Score:
     return Score(-magnitude, magnitude)

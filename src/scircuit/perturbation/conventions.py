@@ -94,17 +94,17 @@ def find_symbols(var: pd.DataFrame, column: str | None) -> pd.Index:
             )
         return pd.Index(var[column].astype(str))
     names = pd.Index(var.index.astype(str))
-    if np.mean(names.str.match(r"ENS[A-Z]*G\d")) < 0.5:
-        known = next((name for name in SYMBOL_COLUMNS if name in var), None)
-        numbered = np.mean(names.str.fullmatch(r"\d+")) > 0.5
-        return pd.Index(var[known].astype(str)) if numbered and known else names
-    for name in SYMBOL_COLUMNS:
-        if name in var:
-            return pd.Index(var[name].astype(str))
-    raise ScircuitError(
-        "the genes of the screen are Ensembl ids and no var column of symbols is known "
-        f"(var has {_listed(var.columns)}); name it with genes=..."
-    )
+    known = next((name for name in SYMBOL_COLUMNS if name in var), None)
+    ensembl = np.mean(names.str.match(r"ENS[A-Z]*G\d")) >= 0.5
+    numbered = np.mean(names.str.fullmatch(r"\d+")) > 0.5
+    if known is not None and (ensembl or numbered):
+        return pd.Index(var[known].astype(str))
+    if ensembl:
+        raise ScircuitError(
+            "the genes of the screen are Ensembl ids and no var column of symbols is known "
+            f"(var has {_listed(var.columns)}); name it with genes=..."
+        )
+    return names
 
 
 def find_scale(values: np.ndarray, log1p_recorded: bool, scale: str | None) -> str:

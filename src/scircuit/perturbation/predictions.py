@@ -7,16 +7,16 @@ genes, the predicted change of gene j is (L^T E R)[g, j]: negative where j shoul
 
 import logging
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
 from scipy import sparse
 
+from scircuit.circuits.schema import LATENT, SOURCE, TARGET
 from scircuit.errors import ScircuitError
 
 log = logging.getLogger(__name__)
-
-_SOURCE, _TARGET = ["source_layer", "source_feature"], ["target_layer", "target_feature"]
 
 
 @dataclass(frozen=True)
@@ -71,17 +71,17 @@ def predict_from_loadings(
         log.info("%d edges lead to targets that never vary in clean cells and are left out", dropped)
     edges = edges[varying]
     effect = edges["mean_delta"].to_numpy(np.float64) / edges["clean_sd"].to_numpy(np.float64)
-    shares, latents, genes = _shares(loadings)
-    source, target = _rows(edges, _SOURCE, latents), _rows(edges, _TARGET, latents)
+    shares = _Shares.of(loadings)
+    source, target = shares.rows(edges[SOURCE]), shares.rows(edges[TARGET])
     known = (source >= 0) & (target >= 0)
     if not known.any():
         raise ScircuitError(
             "no edge has gene loadings at both ends; give the features/genes.parquet of the run that made the edges."
         )
-    matrix = sparse.csr_array((effect[known], (source[known], target[known])), shape=(len(latents), len(latents)))
-    readout = matrix @ shares
-    used = np.unique(source[known])
-    return GenePredictions(_rows_of_genes(shares, readout, used, genes, genes, knocked), "loadings")
+    shape = (len(shares.latents), len(shares.latents))
+    matrix = sparse.csr_array((effect[known], (source[known], target[known])), shape=shape)
+    scores = shares.read_out(matrix @ shares.matrix, shares.genes, source[known], knocked)
+    return GenePredictions(scores, "loadings")
 
 
 def predict_from_logits(
@@ -103,13 +103,13 @@ def predict_from_logits(
     ScircuitError
         A column is missing, or no measured source has loadings.
     """
-    missing = [name for name in (*_SOURCE, "gene", "mean_delta") if name not in logits]
+    missing = [name for name in (*SOURCE, "gene", "mean_delta") if name not in logits]
     if missing:
         raise ScircuitError(
-            f"the table of logit changes has no column {missing[0]!r}; it needs {', '.join(_SOURCE)}, gene, mean_delta."
+            f"the table of logit changes has no column {missing[0]!r}; it needs {', '.join(SOURCE)}, gene, mean_delta."
         )
-    shares, latents, genes = _shares(loadings)
-    source = _rows(logits, _SOURCE, latents)
+    shares = _Shares.of(loadings)
+    source = shares.rows(logits[SOURCE])
     known = source >= 0
     if not known.any():
         raise ScircuitError(
@@ -117,47 +117,47 @@ def predict_from_logits(
         )
     code, names = pd.factorize(logits["gene"].to_numpy()[known])
     value = logits["mean_delta"].to_numpy(np.float64)[known]
-    readout = sparse.csr_array((value, (source[known], code)), shape=(len(latents), len(names)))
-    used = np.unique(source[known])
-    return GenePredictions(_rows_of_genes(shares, readout, used, genes, pd.Index(names), knocked), "logits")
+    readout = sparse.csr_array((value, (source[known], code)), shape=(len(shares.latents), len(names)))
+    return GenePredictions(shares.read_out(readout, pd.Index(names), source[known], knocked), "logits")
 
 
-def _shares(loadings: pd.DataFrame) -> tuple[sparse.csr_array, pd.MultiIndex, pd.Index]:
+class _Shares(NamedTuple):
     """Share of each latent's summed activation per gene, CSR `[latent, gene]`, with the names of both axes."""
-    mass = loadings["n_firings"].to_numpy(np.float64) * loadings["mean_activation"].to_numpy(np.float64)
-    if (mass < 0).any():
-        raise ScircuitError("gene loadings are negative; give mean activations of firing latents (> 0).")
-    latent, latents = pd.MultiIndex.from_frame(loadings[["layer", "feature"]]).factorize(sort=True)
-    gene, genes = pd.factorize(loadings["gene"], sort=True)
-    matrix = sparse.csr_array((mass, (latent, gene)), shape=(len(latents), len(genes)))
-    total = np.asarray(matrix.sum(axis=1)).ravel()
-    scaled = sparse.diags_array(1 / np.where(total > 0, total, 1.0)) @ matrix
-    return scaled.tocsr(), pd.MultiIndex.from_tuples(list(latents), names=["layer", "feature"]), pd.Index(genes)
 
+    matrix: sparse.csr_array
+    latents: pd.MultiIndex
+    genes: pd.Index
 
-def _rows(table: pd.DataFrame, columns: list[str], latents: pd.MultiIndex) -> np.ndarray:
-    return latents.get_indexer(pd.MultiIndex.from_frame(table[columns]))
+    @classmethod
+    def of(cls, loadings: pd.DataFrame) -> "_Shares":
+        mass = loadings["n_firings"].to_numpy(np.float64) * loadings["mean_activation"].to_numpy(np.float64)
+        if (mass < 0).any():
+            raise ScircuitError("gene loadings are negative; give mean activations of firing latents (> 0).")
+        latent, latents = pd.MultiIndex.from_frame(loadings[LATENT]).factorize(sort=True)
+        gene, genes = pd.factorize(loadings["gene"], sort=True)
+        matrix = sparse.csr_array((mass, (latent, gene)), shape=(len(latents), len(genes)))
+        total = np.asarray(matrix.sum(axis=1)).ravel()
+        scaled = sparse.diags_array(1 / np.where(total > 0, total, 1.0)) @ matrix
+        return cls(scaled.tocsr(), pd.MultiIndex.from_tuples(list(latents), names=LATENT), pd.Index(genes))
 
+    def rows(self, ends: pd.DataFrame) -> np.ndarray:
+        """Row of each latent (its layer and feature), -1 where it loads on no gene."""
+        return self.latents.get_indexer(pd.MultiIndex.from_frame(ends))
 
-def _rows_of_genes(
-    shares: sparse.csr_array,
-    readout: sparse.csr_array,
-    used: np.ndarray,
-    genes: pd.Index,
-    readout_genes: pd.Index,
-    knocked: pd.Index | None,
-) -> pd.DataFrame:
-    """L^T (E R) for the wanted genes; a gene says nothing about itself."""
-    loads = np.asarray(shares[used].sum(axis=0)).ravel() > 0
-    wanted = genes[loads] if knocked is None else genes[loads & genes.isin(knocked)]
-    if not len(wanted):
-        raise ScircuitError(
-            "none of the genes to knock down loads on a source latent of the circuit; use a screen of genes the "
-            "model reads, or trace sources that carry them."
-        )
-    left = shares[used][:, genes.get_indexer(wanted)].T
-    scores = (left @ readout[used]).toarray().astype(np.float32)
-    frame = pd.DataFrame(scores, index=wanted, columns=readout_genes)
-    own = frame.columns.get_indexer(frame.index)
-    scores[np.flatnonzero(own >= 0), own[own >= 0]] = 0.0
-    return pd.DataFrame(scores, index=wanted, columns=readout_genes)
+    def read_out(
+        self, readout: sparse.csr_array, names: pd.Index, sources: np.ndarray, knocked: pd.Index | None
+    ) -> pd.DataFrame:
+        """L^T (E R) for the wanted genes, E R being `readout` `[latent, name]`; a gene says nothing about itself."""
+        used = np.unique(sources)
+        loads = np.asarray(self.matrix[used].sum(axis=0)).ravel() > 0
+        wanted = self.genes[loads] if knocked is None else self.genes[loads & self.genes.isin(knocked)]
+        if not len(wanted):
+            raise ScircuitError(
+                "none of the genes to knock down loads on a source latent of the circuit; use a screen of genes the "
+                "model reads, or trace sources that carry them."
+            )
+        left = self.matrix[used][:, self.genes.get_indexer(wanted)].T
+        scores = (left @ readout[used]).toarray().astype(np.float32)
+        own = names.get_indexer(wanted)
+        scores[np.flatnonzero(own >= 0), own[own >= 0]] = 0.0
+        return pd.DataFrame(scores, index=wanted, columns=names)

@@ -40,8 +40,8 @@ def deseq2(screen: Screen) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         )
     _require()
     sums, n_cells = _sums(screen)
-    shape = (len(screen.labels), len(screen.genes))
-    result = tuple(np.full(shape, np.nan) for _ in range(3))
+    n_labels = len(screen.labels)
+    result = np.full((3, n_labels, len(screen.genes)), np.nan)
     enough = (n_cells[:-1] >= MIN_CELLS) & (n_cells[-1] >= MIN_CELLS)
     replicated = np.flatnonzero(enough.sum(axis=1) >= 2)
     if not len(replicated):
@@ -49,12 +49,11 @@ def deseq2(screen: Screen) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
             f"no perturbation has {MIN_CELLS} treated and control cells in two strata; pseudobulk needs "
             "replicates: name them with batch=..., or use method='wilcoxon'."
         )
-    if len(replicated) < shape[0]:
-        log.info("%d perturbations lie in one stratum only and get no test", shape[0] - len(replicated))
+    if len(replicated) < n_labels:
+        log.info("%d perturbations lie in one stratum only and get no test", n_labels - len(replicated))
     for row in progress(replicated, desc="DESeq2", unit="target"):
         strata = np.flatnonzero(enough[row])
-        for store, values in zip(result, _fit(sums[row, strata], sums[-1, strata]), strict=True):
-            store[row] = values
+        result[:, row] = _fit(sums[row, strata], sums[-1, strata])
     return result[0], result[1], result[2]
 
 
@@ -80,8 +79,8 @@ def _sums(screen: Screen) -> tuple[np.ndarray, np.ndarray]:
     return total.reshape(n_labels + 1, n_strata, n_genes), cells.reshape(n_labels + 1, n_strata)
 
 
-def _fit(treated: np.ndarray, control: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """(log2 fold change, standard error, p) `[gene]` from counts `[stratum, gene]` of both arms."""
+def _fit(treated: np.ndarray, control: np.ndarray) -> np.ndarray:
+    """(log2 fold change, standard error, p) `[3, gene]` from counts `[stratum, gene]` of both arms."""
     from pydeseq2.dds import DeseqDataSet
     from pydeseq2.default_inference import DefaultInference
     from pydeseq2.ds import DeseqStats
@@ -121,4 +120,4 @@ def _fit(treated: np.ndarray, control: np.ndarray) -> tuple[np.ndarray, np.ndarr
     out[0, expressed] = np.asarray(test.LFC.dot(test.contrast_vector)) / np.log(2)
     out[1, expressed] = np.asarray(test.SE) / np.log(2)
     out[2, expressed] = np.asarray(test.p_values)
-    return out[0], out[1], out[2]
+    return out

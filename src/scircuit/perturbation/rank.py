@@ -107,7 +107,7 @@ def _one_gene(
         last = np.searchsorted(control, treated[member], side="right")
         below[member], equal[member] = first, last - first
         run = np.diff(np.flatnonzero(np.r_[True, control[1:] != control[:-1], True]))
-        control_ties[stratum] = _tie_term(run)
+        control_ties[stratum] = _tie_terms(run).sum()
     u = np.add.reduceat(below + equal / 2, groups.start)
     ties = control_ties[groups.stratum] + _joint_ties(treated, equal, groups)
     return _combine(u, ties, groups, n_labels)
@@ -152,7 +152,3 @@ def _combine(u: np.ndarray, ties: np.ndarray, groups: _Groups, n_labels: int) ->
 def _tie_terms(count: np.ndarray) -> np.ndarray:
     count = np.asarray(count, dtype=np.float64)
     return count**3 - count
-
-
-def _tie_term(count: np.ndarray) -> float:
-    return float(_tie_terms(count).sum())

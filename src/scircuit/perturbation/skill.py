@@ -98,15 +98,11 @@ def conclusion(comparison: pd.DataFrame) -> str:
     if len(better):
         others = len(every) - len(better)
         rest = f"; none is shown by the other {others} of {len(every)} metrics" if others else ""
-        return f"Skill beyond every baseline tried {n}: {_listed(better['metric'])}{rest}."
+        return f"Skill beyond every baseline tried {n}: {', '.join(better['metric'].map(_NAMES))}{rest}."
     covering = every[(every["low"] <= every["chance"]) & (every["chance"] <= every["high"])]
     covered = ", ".join(f"{_NAMES[row['metric']]} ({row['chance']:.2g})" for row in covering.to_dict("records"))
     tail = f" The interval covers the value without skill of {covered}." if covered else ""
     return f"No skill: on none of {len(every)} metrics does the circuit beat the best baseline {n}.{tail}"
-
-
-def _listed(metrics: pd.Series) -> str:
-    return ", ".join(_NAMES[metric] for metric in metrics)
 
 
 def _sentence(row: dict) -> str:

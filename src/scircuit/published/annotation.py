@@ -12,16 +12,22 @@ import numpy as np
 import pandas as pd
 from scipy import sparse
 
+from scircuit.circuits.schema import LATENT
 from scircuit.errors import ScircuitError
 from scircuit.features.hypergeometric import overlap_p_each
 from scircuit.knowledge.gmt import GeneSets
 from scircuit.knowledge.networks import Network
-from scircuit.published.definitions import SOURCE_LIBRARIES, TARGET_LIBRARY, labels
+from scircuit.published.definitions import (
+    SOURCE_LIBRARIES,
+    TARGET_LIBRARY,
+    UNKNOWN_SOURCE,
+    UNKNOWN_TARGET,
+    called,
+    labels,
+)
 from scircuit.stats.multiple import benjamini_hochberg
 
-_KEY = ["layer", "feature"]
 N_TOP, MIN_SIZE, MAX_SIZE, MIN_OVERLAP = 20, 5, 500, 2
-UNKNOWN_SOURCE, UNKNOWN_TARGET = "unknown", "unannotated"
 
 
 class Row(NamedTuple):
@@ -112,15 +118,15 @@ def label_as_published(
     for scGPT as `link_score`.
     """
     found = labels(annotations, source_libraries, target_libraries)
-    groups = annotations.assign(worth=np.where(annotations["n_links"] > 0, link_score, 1)).groupby(_KEY)
+    groups = annotations.assign(worth=np.where(annotations["n_links"] > 0, link_score, 1)).groupby(LATENT)
     best = groups["q_value"].agg(lambda q: q.fillna(1.0).min()).clip(lower=1e-30).astype(float)
     score = 10 * groups["library"].nunique() + groups["worth"].sum() - np.log10(best)
-    out = features[_KEY].copy()
-    index = pd.MultiIndex.from_frame(out)
-    out["source_label"] = found["source_label"].reindex(index).fillna(UNKNOWN_SOURCE).to_numpy()
-    out["target_label"] = found["target_label"].reindex(index).fillna(UNKNOWN_TARGET).to_numpy()
-    out["score"] = score.reindex(index).fillna(0.0).to_numpy()
-    return out
+    latents = features[LATENT]
+    return latents.assign(
+        source_label=called(latents, found["source_label"], UNKNOWN_SOURCE),
+        target_label=called(latents, found["target_label"], UNKNOWN_TARGET),
+        score=score.reindex(pd.MultiIndex.from_frame(latents)).fillna(0.0).to_numpy(),
+    )
 
 
 def _tests(layer: int, queries: Mapping[int, list[str]], libraries: Sequence[GeneSets], alpha: float) -> list[Row]:

@@ -8,8 +8,10 @@ from dataclasses import dataclass, replace
 import numpy as np
 import pandas as pd
 
-from scircuit._io import atomic, read_json
+from scircuit._io import read_json
+from scircuit._tables import write_parquet
 from scircuit.circuits.artefacts import Artefacts
+from scircuit.circuits.schema import LATENT
 from scircuit.errors import ScircuitError
 from scircuit.features.annotation import AnnotationRule, CorrectedRule
 from scircuit.features.control import RandomGeneControl, control_of
@@ -18,26 +20,19 @@ from scircuit.features.labels import UNLABELLED
 from scircuit.knowledge.gmt import GeneSets, readable
 from scircuit.knowledge.networks import Network
 from scircuit.knowledge.registry import load, load_gene_sets
-from scircuit.published.annotation import (
-    N_TOP,
-    UNKNOWN_SOURCE,
-    UNKNOWN_TARGET,
-    annotate_as_published,
-    label_as_published,
-)
-from scircuit.published.definitions import SOURCE_LIBRARIES, TARGET_LIBRARY
+from scircuit.published.annotation import N_TOP, annotate_as_published, label_as_published
+from scircuit.published.definitions import SOURCE_LIBRARIES, TARGET_LIBRARY, UNKNOWN_SOURCE, UNKNOWN_TARGET
 
 log = logging.getLogger(__name__)
 PUBLISHED = "published_annotations"
 """Name of the table of annotations under the published rule."""
-_KEY = ["layer", "feature"]
 _ONTOLOGIES = {"GO_BP": r"go[^a-z]*bp|go[^a-z]*biological[^a-z]*process", "KEGG": r"kegg", "Reactome": r"reactome"}
 """What the published rules call a library, by a pattern of the name it has here."""
 
 
 @dataclass(frozen=True)
 class PublishedRule:
-    """Gene sets and networks as the published rules take them .
+    """Gene sets and networks as the published rules take them.
 
     Attributes
     ----------
@@ -111,10 +106,10 @@ class PublishedRule:
             features, found, source_libraries=source_libraries, target_libraries=target_libraries,
             link_score=self.link_score,
         )  # fmt: skip
-        groups = found.assign(q_value=found["q_value"].fillna(1.0)).groupby(_KEY)
-        index = pd.MultiIndex.from_frame(features[_KEY])
-        term = labels["source_label"].where(labels["source_label"] != UNKNOWN_SOURCE, "")
-        target = labels["target_label"].where(labels["target_label"] != UNKNOWN_TARGET, "")
+        groups = found.assign(q_value=found["q_value"].fillna(1.0)).groupby(LATENT)
+        index = pd.MultiIndex.from_frame(features[LATENT])
+        term = labels["source_label"].replace(UNKNOWN_SOURCE, "")
+        target = labels["target_label"].replace(UNKNOWN_TARGET, "")
         table = features.assign(
             label_term_id=term.to_numpy(),
             runner_up="",
@@ -141,10 +136,10 @@ class PublishedRule:
 
     def _terms(self, features: pd.DataFrame, found: pd.DataFrame) -> pd.DataFrame:
         top = features["top_genes"].map(lambda genes: set(list(genes)[:N_TOP]))
-        size = pd.Series(top.map(len).to_numpy(), index=pd.MultiIndex.from_frame(features[_KEY]))
+        size = pd.Series(top.map(len).to_numpy(), index=pd.MultiIndex.from_frame(features[LATENT]))
         background = top.groupby(features["layer"]).agg(lambda sets: len(set().union(*sets)))
         n = found["layer"].map(background).to_numpy(dtype=float)
-        query = size.reindex(pd.MultiIndex.from_frame(found[_KEY])).to_numpy(dtype=np.int64)
+        query = size.reindex(pd.MultiIndex.from_frame(found[LATENT])).to_numpy(dtype=np.int64)
         set_size = found["set_size"].to_numpy(dtype=float)
         tested = set_size > 0
         # The published sets are not cut to the background, so one may be larger than it.
@@ -203,7 +198,7 @@ def label_ends(features: pd.DataFrame, sources: pd.DataFrame) -> pd.DataFrame:
     """
     if "target_label" not in features:
         return features
-    is_source = pd.MultiIndex.from_frame(features[_KEY]).isin(pd.MultiIndex.from_frame(sources[_KEY]))
+    is_source = pd.MultiIndex.from_frame(features[LATENT]).isin(pd.MultiIndex.from_frame(sources[LATENT]))
     return features.assign(label=features["label"].where(is_source, features["target_label"]))
 
 
@@ -223,10 +218,9 @@ def annotate_run_as_published(run: Artefacts) -> pd.DataFrame | None:
     missing = sorted(set(_ONTOLOGIES) - {library.name for library in libraries})
     if missing:
         log.info("published labels come from GO_BP, KEGG and Reactome; this run has no %s", ", ".join(missing))
-    features = run.table("features", ["layer", "feature", "top_genes"])
+    features = run.table("features", [*LATENT, "top_genes"])
     table = annotate_as_published(features, libraries, trrust=_network("trrust"), string=_network("string"))
-    with atomic(run.path(PUBLISHED)) as path:
-        table.to_parquet(path, index=False)
+    write_parquet(run.path(PUBLISHED), table)
     return table
 
 

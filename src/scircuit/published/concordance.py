@@ -13,10 +13,8 @@ from scipy.stats import spearmanr
 
 from scircuit.errors import ScircuitError
 from scircuit.perturbation.differential import Effects
+from scircuit.perturbation.truth import LEAST_CHANGE
 from scircuit.stats.resampling import Interval, cluster_bootstrap
-
-LEAST_CHANGE = 0.01
-"""|log2 fold change| below which the published study left a pair out."""
 
 
 @dataclass(frozen=True)
@@ -48,16 +46,9 @@ class Concordance:
     def table(self) -> pd.DataFrame:
         """`method, estimate, low, high, n_pairs, n_knockdowns`, the circuit first."""
         rows = {"circuit": self.accuracy, "always down": self.always_down, "sign bias": self.sign_bias}
-        return pd.DataFrame(
-            {
-                "method": list(rows),
-                "estimate": [interval.estimate for interval in rows.values()],
-                "low": [interval.low for interval in rows.values()],
-                "high": [interval.high for interval in rows.values()],
-                "n_pairs": len(self.pairs),
-                "n_knockdowns": self.accuracy.n_clusters,
-            }
-        )
+        table = pd.DataFrame([(method, *interval[:3]) for method, interval in rows.items()])
+        table = table.set_axis(["method", "estimate", "low", "high"], axis=1)
+        return table.assign(n_pairs=len(self.pairs), n_knockdowns=self.accuracy.n_clusters)
 
     def sentence(self) -> str:
         """What may be said, from the excess over the higher null."""

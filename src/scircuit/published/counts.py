@@ -3,21 +3,21 @@
 Each number has an identifier; `data/published.toml` says what the published study found for it and what it means.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
 
-from scircuit._io import atomic, read_json
-from scircuit._tables import records
+from scircuit._io import read_json
+from scircuit._tables import records, write_parquet
 from scircuit.analysis.conditions import LabelledEdges, label_vocabulary
 from scircuit.analysis.nodes import sizes
 from scircuit.analysis.result import Measure, Result
 from scircuit.circuits.artefacts import Artefacts
 from scircuit.circuits.circuit import Circuit
-from scircuit.circuits.schema import SOURCE, TARGET
+from scircuit.circuits.schema import ENDS, LATENT, LAYER_PAIR, SOURCE, TARGET
 from scircuit.circuits.specificity import is_decoy
 from scircuit.errors import ScircuitError
 from scircuit.published import definitions as paper
@@ -46,9 +46,7 @@ class Number(NamedTuple):
 
 def write_numbers(run: Artefacts) -> None:
     """Write `analysis/published_numbers.parquet` of a traced run."""
-    table = condition_numbers(run)
-    with atomic(run.root / FILE) as path:
-        table.to_parquet(path, index=False)
+    write_parquet(run.root / FILE, condition_numbers(run))
 
 
 def condition_numbers(run: Artefacts) -> pd.DataFrame:
@@ -68,11 +66,11 @@ def _work(circuit: Circuit, tests: pd.DataFrame, trace: dict) -> Iterator[Number
     """Forward passes: one clean pass per cell and source layer, one per source in each cell where it fires."""
     own = tests[tests["kind"] == "latent"].drop_duplicates(SOURCE)
     clean = int(circuit.provenance["n_cells"]) * own["source_layer"].nunique()
-    yield Number("passes", "paper", clean + int(own["n_cells"].sum()), n=len(own), unit_of_n="sources")
     made = trace["n_clean_forwards"] + trace["n_ablated_forwards"]
-    yield Number("passes", "default", made, n=len(own), unit_of_n="sources")
-    yield Number("sources", "paper", len(own), n=len(own), unit_of_n="sources")
-    yield Number("sources", "default", len(own), n=len(own), unit_of_n="sources")
+    passes = {"paper": clean + int(own["n_cells"].sum()), "default": made}
+    for name, counted in (("passes", passes), ("sources", dict.fromkeys(passes, len(own)))):
+        for profile, count in counted.items():
+            yield Number(name, profile, count, n=len(own), unit_of_n="sources")
 
 
 def _of_edges(capped: Circuit, uncapped: Circuit, profile: str) -> Iterator[Number]:
@@ -90,20 +88,20 @@ def _of_edges(capped: Circuit, uncapped: Circuit, profile: str) -> Iterator[Numb
     yield Number(
         "coverage", profile, len(targets) / max(len(capped.nodes), 1), n=len(capped.nodes), unit_of_n="latents"
     )
+
+    def beside_null(name: str, of: Callable[[pd.Series], float], own: pd.Series, other: pd.Series) -> Number:
+        return Number(name, profile, float(of(own)), float(of(other)) if has_null else np.nan, n)
+
     # |d| is not a number where the responses do not vary at all.
-    size, other = (pd.Series(sizes(table), dtype=float).dropna() for table in (edges, controls))
-    for name, take in (("mean_abs_d", "mean"), ("median_abs_d", "median"), ("max_abs_d", "max")):
-        chance = float(getattr(other, take)()) if has_null and len(other) else np.nan
-        yield Number(name, profile, float(getattr(size, take)()) if n else np.nan, chance, n)
+    size, chance = (pd.Series(sizes(table), dtype=float).dropna() for table in (edges, controls))
+    yield beside_null("mean_abs_d", pd.Series.mean, size, chance)
+    yield beside_null("median_abs_d", pd.Series.median, size, chance)
+    yield beside_null("max_abs_d", pd.Series.max, size, chance)
     for limit in (1, 2, 3, 5):
-        chance = float((other > limit).mean()) if has_null and len(other) else np.nan
-        yield Number(f"abs_d_above_{limit}", profile, float((size > limit).mean()) if n else np.nan, chance, n)
-    chance = float((controls["cohens_d"] < 0).mean()) if has_null and len(controls) else np.nan
-    yield Number("supporting_share", profile, paper.inhibitory_share(edges) if n else np.nan, chance, n)
-    labelled = set(
-        capped.nodes.loc[capped.nodes["n_terms"] > 0, ["layer", "feature"]].itertuples(index=False, name=None)
-    )
-    share = np.mean([end in labelled for end in targets.itertuples(index=False, name=None)]) if len(targets) else np.nan
+        yield beside_null(f"abs_d_above_{limit}", pd.Series.mean, size > limit, chance > limit)
+    yield beside_null("supporting_share", pd.Series.mean, edges["cohens_d"] < 0, controls["cohens_d"] < 0)
+    labelled = pd.MultiIndex.from_frame(with_genes(capped)[LATENT])
+    share = pd.MultiIndex.from_frame(targets).isin(labelled).mean() if len(targets) else np.nan
     yield Number("labelled_targets", profile, float(share), n=len(targets), unit_of_n="targets")
     yield from _degrees(capped, uncapped, profile)
     yield from _by_layer(uncapped, profile)
@@ -134,13 +132,7 @@ def _by_layer(circuit: Circuit, profile: str) -> Iterator[Number]:
 def _coherent(run: Artefacts, capped: Circuit) -> Iterator[Number]:
     """Edges with an annotation at both ends, and those that share one; annotated as published where that was done."""
     annotations = run.table(PUBLISHED) if run.has(PUBLISHED) else capped.terms
-    terms = {key: set(group) for key, group in annotations.groupby(["layer", "feature"])["term"]}
-    both = shared = 0
-    for a, b, c, d in capped.edges[SOURCE + TARGET].itertuples(index=False):
-        first, second = terms.get((a, b)), terms.get((c, d))
-        if first and second:
-            both += 1
-            shared += bool(first & second)
+    both, shared = paper.annotated_edges(capped.edges, annotations)
     yield Number("both_annotated", "paper", both, n=len(capped.edges))
     yield Number("sharing_a_set", "paper", shared, n=both)
 
@@ -149,9 +141,8 @@ def _coactive(run: Artefacts, capped: Circuit) -> Iterator[Number]:
     """Edges against the co-activation pairs that the published study saved, for each pair of layers that has both."""
     if not run.has("coactivation"):
         return
-    by = ["source_layer", "target_layer"]
-    saved = dict(list(paper.saved_pmi_edges(run.table("coactivation")).groupby(by)))
-    for pair, edges in capped.edges.groupby(by):
+    saved = dict(list(paper.saved_pmi_edges(run.table("coactivation")).groupby(LAYER_PAIR)))
+    for pair, edges in capped.edges.groupby(LAYER_PAIR):
         if pair in saved:
             found, where = paper.pmi_overlap(edges, saved[pair]), f"L{pair[0]}_L{pair[1]}"
             n_targets = len(edges[TARGET].drop_duplicates())
@@ -194,14 +185,13 @@ def label_numbers(conditions: Sequence[Artefacts]) -> Result:
             **{name: pairs[name] for name in ("model", "n_edges", "mean_abs_d")},
         }
     )
-    frame = pd.DataFrame([Measure(name, count, n=n) for name, count in counts.items()], columns=list(Measure._fields))
-    return Result("labels", "label-numbers/1", frame, table, "none: counts", "label pair: labels of the two ends.")
+    measures = [Measure(name, count, n=n) for name, count in counts.items()]
+    about = "label pair: labels of the two ends."
+    return Result.of("labels", "label-numbers/1", measures, table, "none: counts", glossary=about)
 
 
 def gene_pair_numbers(conditions: Sequence[Artefacts]) -> Result:
     """Edges whose two ends have genes, and gene pairs kept, over the edges of all conditions together.
-
-    As in arXiv 2603.01752, predictions.
 
     Measures `edges_with_genes` and `kept` (pairs of two edges or more, or of one with |d| above 2). Table: the kept
     pairs.
@@ -209,15 +199,12 @@ def gene_pair_numbers(conditions: Sequence[Artefacts]) -> Result:
     edges, nodes = [], []
     for number, condition in enumerate(conditions):
         apart = _APART * number
-        own, named = condition.circuit().edges, with_genes(condition.circuit())
-        moved = {end[0]: own[end[0]].astype(int) + apart for end in (SOURCE, TARGET)}
-        edges.append(own.assign(**moved)[[*SOURCE, *TARGET, "cohens_d"]])
-        nodes.append(named.assign(layer=named["layer"].astype(int) + apart)[["layer", "feature", "top_genes"]])
+        own, named = condition.circuit().edges[[*ENDS, "cohens_d"]], with_genes(condition.circuit())
+        edges.append(own.assign(**{layer: own[layer].astype(int) + apart for layer in LAYER_PAIR}))
+        nodes.append(named.assign(layer=named["layer"].astype(int) + apart)[[*LATENT, "top_genes"]])
     edge, node = pd.concat(edges, ignore_index=True), pd.concat(nodes, ignore_index=True)
-    known = pd.MultiIndex.from_frame(node[["layer", "feature"]])
-    both = pd.Series(True, index=edge.index)
-    for end in (SOURCE, TARGET):
-        both &= pd.MultiIndex.from_frame(edge[end]).isin(known)
+    known = pd.MultiIndex.from_frame(node[LATENT])
+    both = np.logical_and(*(pd.MultiIndex.from_frame(edge[end]).isin(known) for end in (SOURCE, TARGET)))
     if not both.any():
         raise ScircuitError("no edge has a latent that a gene set names at both ends, so no genes are paired.")
     pairs, n = paper_gene_pairs(edge[both], node), int(both.sum())

@@ -11,7 +11,7 @@ import numpy as np
 import pandas as pd
 
 from scircuit.circuits.rule import EdgeRule
-from scircuit.circuits.schema import SOURCE
+from scircuit.circuits.schema import ENDS, LATENT, LAYER_PAIR, SOURCE, TARGET
 
 PAPER = EdgeRule(
     max_q=None, min_nonzero=0, consistency="zero_as_negative", top_k=50, min_effect_sd=None, max_q_specific=None
@@ -21,6 +21,8 @@ specificity."""
 SOURCE_LIBRARIES = ("GO_BP", "KEGG", "Reactome")
 TARGET_LIBRARY = "GO_BP"
 """Libraries that label sources, and the one that labels targets."""
+UNKNOWN_SOURCE, UNKNOWN_TARGET = "unknown", "unannotated"
+"""What a latent without a label is called as a source and as a target."""
 
 
 def inhibitory_share(edges: pd.DataFrame) -> float:
@@ -38,27 +40,36 @@ def labels(
     A source is called by its first annotation in file order, a target by the one with the smallest q, the first in
     file order among equals. `annotations` has `layer, feature, library, term, q_value` of all latents, in file order.
     """
-    key = ["layer", "feature"]
-    source = annotations[annotations["library"].isin(source_libraries)].groupby(key, sort=False)["term"].first()
+    source = annotations[annotations["library"].isin(source_libraries)].groupby(LATENT, sort=False)["term"].first()
     go = annotations[annotations["library"].isin(target_libraries)].sort_values("q_value", kind="stable")
-    target = go.groupby(key, sort=False)["term"].first()
+    target = go.groupby(LATENT, sort=False)["term"].first()
     return pd.DataFrame({"source_label": source, "target_label": target})
 
 
-def coherence(edges: pd.DataFrame, annotations: pd.DataFrame) -> float:
-    """Edges whose ends share any term over edges with at least one term at both ends; NaN without any.
+def called(latents: pd.DataFrame, labels: pd.Series, unknown: str) -> np.ndarray:
+    """The label of each latent (its layer and feature), object `[latent]`; `unknown` where there is none."""
+    return labels.reindex(pd.MultiIndex.from_frame(latents)).fillna(unknown).to_numpy(dtype=object)
+
+
+def annotated_edges(edges: pd.DataFrame, annotations: pd.DataFrame) -> tuple[int, int]:
+    """Edges with at least one term at both ends, and those of them whose ends share one.
 
     `annotations` has `layer, feature, term` and holds every ontology, pseudo-terms (`pairwise_enrichment`,
     `transcription_factors`) included, as the published rule does.
     """
-    terms = {key: set(group) for key, group in annotations.groupby(["layer", "feature"])["term"]}
-    ends = edges[["source_layer", "source_feature", "target_layer", "target_feature"]]
+    terms = {key: set(group) for key, group in annotations.groupby(LATENT)["term"]}
     both = shared = 0
-    for source_layer, source, target_layer, target in ends.itertuples(index=False):
+    for source_layer, source, target_layer, target in edges[ENDS].itertuples(index=False):
         first, second = terms.get((source_layer, source)), terms.get((target_layer, target))
         if first and second:
             both += 1
             shared += bool(first & second)
+    return both, shared
+
+
+def coherence(edges: pd.DataFrame, annotations: pd.DataFrame) -> float:
+    """Share of the edges annotated at both ends whose ends share a term; NaN without any. See `annotated_edges`."""
+    both, shared = annotated_edges(edges, annotations)
     return shared / both if both else np.nan
 
 
@@ -78,10 +89,9 @@ def attenuation(edges: pd.DataFrame) -> pd.DataFrame:
 
 def density(edges: pd.DataFrame, tests: pd.DataFrame) -> pd.DataFrame:
     """Mean number of untruncated edges per traced source, for each layer pair: `..., edges_per_source`."""
-    keys = ["source_layer", "target_layer"]
     own = tests.loc[tests["kind"] == "latent"]
-    n_sources = own.drop_duplicates([*SOURCE, "target_layer"]).groupby(keys).size()
-    n_edges = edges.groupby(keys).size().reindex(n_sources.index, fill_value=0)
+    n_sources = own.drop_duplicates([*SOURCE, "target_layer"]).groupby(LAYER_PAIR).size()
+    n_edges = edges.groupby(LAYER_PAIR).size().reindex(n_sources.index, fill_value=0)
     return (n_edges / n_sources).rename("edges_per_source").reset_index()
 
 
@@ -94,14 +104,13 @@ class Overlap(NamedTuple):
 
 def pmi_overlap(edges: pd.DataFrame, pmi_edges: pd.DataFrame) -> Overlap:
     """Number of shared (source, target) pairs, and |causal targets in PMI targets| / |causal targets|."""
-    source, target = ["source_layer", "source_feature"], ["target_layer", "target_feature"]
 
     def keys(table: pd.DataFrame, columns: list[str]) -> set[tuple[int, ...]]:
         return set(table[columns].itertuples(index=False, name=None))
 
-    causal = keys(edges, target)
-    known = causal & keys(pmi_edges, target)
-    both = keys(edges, source + target) & keys(pmi_edges, source + target)
+    causal = keys(edges, TARGET)
+    known = causal & keys(pmi_edges, TARGET)
+    both = keys(edges, ENDS) & keys(pmi_edges, ENDS)
     return Overlap(len(both), len(known) / len(causal) if causal else np.nan)
 
 
@@ -113,13 +122,13 @@ def saved_pmi_edges(
     Pairs that fire together at least `min_count` times; of every source the `per_source` of largest PMI; of these the
     `n_sources` sources with the largest PMI. `pairs` has the ends, `n_both` and `pmi`.
     """
-    by = ["source_layer", "target_layer"]
+    by_source = [*LAYER_PAIR, "source_feature"]
     often = pairs[pairs["n_both"] >= min_count].sort_values("pmi", ascending=False, kind="stable")
-    kept = often[often.groupby([*by, "source_feature"]).cumcount() < per_source]
+    kept = often[often.groupby(by_source).cumcount() < per_source]
     # Sorted by PMI, so a source's first row holds its largest.
-    best = kept.drop_duplicates([*by, "source_feature"])
-    chosen = best.loc[best.groupby(by).cumcount() < n_sources, [*by, "source_feature"]]
-    return kept.merge(chosen, on=[*by, "source_feature"])
+    best = kept.drop_duplicates(by_source)
+    chosen = best.loc[best.groupby(LAYER_PAIR).cumcount() < n_sources, by_source]
+    return kept.merge(chosen, on=by_source)
 
 
 def d_ratios(effects: pd.DataFrame, sets: pd.DataFrame) -> pd.DataFrame:

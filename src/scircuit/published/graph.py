@@ -6,10 +6,10 @@ import pandas as pd
 
 from scircuit._io import read_json
 from scircuit.circuits.export.parts import Graph, require_ends
-from scircuit.circuits.schema import ENDS, SOURCE
+from scircuit.circuits.schema import ENDS, LATENT, SOURCE, TARGET
 from scircuit.errors import ScircuitError
 
-COLUMNS = [*ENDS, "cohens_d", "consistency", "mean_delta"]
+COLUMNS = [*ENDS, "cohens_d", "consistency", "mean_delta", "source_label"]
 
 
 def read_published(path: str | Path) -> Graph:
@@ -32,16 +32,16 @@ def read_published(path: str | Path) -> Graph:
     content = read_json(path)
     if not isinstance(content, dict) or not isinstance(content.get("edges"), list):
         raise ScircuitError(f"{path} has no list 'edges'; it is not a published circuit_graph.json.")
-    table = pd.DataFrame(content["edges"], columns=None if content["edges"] else [*COLUMNS, "source_label"])
-    missing = [column for column in [*COLUMNS, "source_label"] if column not in table]
+    table = pd.DataFrame(content["edges"], columns=None if content["edges"] else COLUMNS)
+    missing = [column for column in COLUMNS if column not in table]
     if missing:
         raise ScircuitError(f"the edges of {path} lack {', '.join(missing)}; it is not a published circuit_graph.json.")
     stated = content.get("n_edges", len(table))
     if stated != len(table):
         raise ScircuitError(f"{path} states {stated} edges and holds {len(table)}; the file is cut off or edited.")
-    labels = table[[*SOURCE, "source_label"]].set_axis(["layer", "feature", "label"], axis=1)
-    targets = table[ENDS[2:]].set_axis(["layer", "feature"], axis=1).assign(label=None)
+    labels = table[[*SOURCE, "source_label"]].set_axis([*LATENT, "label"], axis=1)
+    targets = table[TARGET].set_axis(LATENT, axis=1).assign(label=None)
     nodes = pd.concat([labels.astype({"label": object}), targets.astype({"label": object})])
-    nodes = nodes.drop_duplicates(["layer", "feature"]).sort_values(["layer", "feature"], ignore_index=True)
+    nodes = nodes.drop_duplicates(LATENT).sort_values(LATENT, ignore_index=True)
     metadata = {key: value for key, value in content.items() if key != "edges"}
     return Graph(require_ends(table.drop(columns="source_label")), nodes, metadata)

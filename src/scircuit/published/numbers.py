@@ -14,10 +14,6 @@ from scircuit.published.counts import FILE
 
 WHOLE = "study"
 """The scope of a number that belongs to no single condition."""
-COLUMNS = (
-    "number", "title", "scope", "published_as", "published", "paper", "paper_null", "paper_p", "default", "low", "high",
-    "null", "p_value", "n", "unit_of_n", "unit", "definition", "corrected", "source",
-)  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -85,7 +81,7 @@ def compare_numbers(root: Path, conditions: Mapping[str, str | None]) -> pd.Data
         rows += [_row(number, c, known or "", reader, f"conditions/{c}") for c, known in conditions.items()]
         if "all" in number.published:
             rows.append(_total(number, rows, len(conditions)))
-    table = pd.DataFrame(rows, columns=list(COLUMNS))
+    table = pd.DataFrame(rows)
     known = table[["published", "paper", "default"]].notna().any(axis=1)
     return table[known].reset_index(drop=True)
 
@@ -116,11 +112,10 @@ class _Reader:
         rows = self._answers(folder)
         if rows is None:
             return {}
-        rows = rows[(rows["question"] == question) & (rows["measure"] == measure)]
-        if rows.empty:
-            return {}
-        found = {str(key): value for key, value in rows.iloc[0].items()}
-        return found if not column else {"estimate": found[column], "n": found["n"], "unit_of_n": found["unit_of_n"]}
+        found = _first(rows[(rows["question"] == question) & (rows["measure"] == measure)])
+        if not found or not column:
+            return found
+        return {"estimate": found[column], "n": found["n"], "unit_of_n": found["unit_of_n"]}
 
     def _answers(self, folder: str) -> pd.DataFrame | None:
         """Answers of a folder: of its own table, or the rows that the table above it keeps for it."""
@@ -135,8 +130,11 @@ class _Reader:
         table = self.table(self.root / run / FILE)
         if table is None:
             return {}
-        rows = table[(table["id"] == name) & (table["profile"] == profile)]
-        return {} if rows.empty else {str(key): value for key, value in rows.iloc[0].items()}
+        return _first(table[(table["id"] == name) & (table["profile"] == profile)])
+
+
+def _first(rows: pd.DataFrame) -> Mapping[str, object]:
+    return {} if rows.empty else {str(key): value for key, value in rows.iloc[0].items()}
 
 
 def _row(number: PublishedNumber, scope: str, known_as: str, reader: _Reader, run: str) -> dict[str, object]:

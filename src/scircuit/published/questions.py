@@ -15,11 +15,11 @@ from scircuit.analysis.registry import question
 from scircuit.analysis.result import Measure, Result
 from scircuit.circuits.artefacts import Artefacts
 from scircuit.circuits.circuit import Circuit
-from scircuit.circuits.schema import ENDS, SOURCE, TARGET
+from scircuit.circuits.schema import ENDS, LATENT, LAYER_PAIR, SOURCE, TARGET
 from scircuit.errors import ScircuitError
 from scircuit.published import definitions as paper
 from scircuit.published.annotation_rule import annotate_run_as_published
-from scircuit.published.definitions import PAPER
+from scircuit.published.definitions import PAPER, UNKNOWN_SOURCE, UNKNOWN_TARGET
 
 DEFINITION = "paper/arXiv:2603.01752"
 NO_NULL = "none was published"
@@ -41,12 +41,11 @@ class Traced(NamedTuple):
 def sign_balance(traced: Traced) -> Result:
     """Measures `inhibitory_share` (d < 0), `n_edges` (after the cut), `n_edges_untruncated`; table per layer pair."""
     edges = traced.truncated.edges
-    by = ["source_layer", "target_layer"]
-    table = edges[by].assign(inhibitory=edges["cohens_d"] < 0).groupby(by)["inhibitory"].agg(["size", "mean"])
+    table = edges[LAYER_PAIR].assign(inhibitory=edges["cohens_d"] < 0)
+    table = table.groupby(LAYER_PAIR)["inhibitory"].agg(["size", "mean"])
     table = table.rename(columns={"size": "n_edges", "mean": "inhibitory_share"}).reset_index()
-    share = paper.inhibitory_share(edges) if len(edges) else np.nan
     values = {
-        "inhibitory_share": share,
+        "inhibitory_share": paper.inhibitory_share(edges),
         "n_edges": len(edges),
         "n_edges_untruncated": len(traced.untruncated.edges),
     }
@@ -57,8 +56,8 @@ def effect_sizes(traced: Traced) -> Result:
     """Measures `mean_abs_d, median_abs_d, share_abs_d_above_1` of the edges after the cut; table per layer pair."""
     edges = traced.truncated.edges
     size = pd.Series(sizes(edges))
-    groups = size.groupby([edges["source_layer"].to_numpy(), edges["target_layer"].to_numpy()])
-    table = groups.agg(["size", "mean", "median"]).rename_axis(["source_layer", "target_layer"]).reset_index()
+    groups = size.groupby([edges[layer].to_numpy() for layer in LAYER_PAIR])
+    table = groups.agg(["size", "mean", "median"]).rename_axis(LAYER_PAIR).reset_index()
     values = {
         "mean_abs_d": size.mean(),
         "median_abs_d": size.dropna().median(),
@@ -89,9 +88,9 @@ def coherence(traced: Traced, annotations: pd.DataFrame | None = None) -> Result
     table = edges[[*ENDS, "cohens_d"]].assign(n_shared=_n_shared(edges, terms))
     if annotations is not None:
         labels = paper.labels(annotations)
-        source = _lookup(labels["source_label"], edges[SOURCE], "unknown")
-        target = _lookup(labels["target_label"], edges[TARGET], "unannotated")
-        both = (source != "unknown") & (target != "unannotated")
+        source = paper.called(edges[SOURCE], labels["source_label"], UNKNOWN_SOURCE)
+        target = paper.called(edges[TARGET], labels["target_label"], UNKNOWN_TARGET)
+        both = (source != UNKNOWN_SOURCE) & (target != UNKNOWN_TARGET)
         values["annotation_rate"] = float(both.mean()) if len(edges) else np.nan
         table = table.assign(source_label=source, target_label=target)
     table = table.assign(size=sizes(edges)).sort_values(["n_shared", "size"], ascending=False, kind="stable")
@@ -108,7 +107,7 @@ def attenuation(traced: Traced) -> Result:
     per_source = edges.groupby(SOURCE).size()
     curve = paper.attenuation(edges)
     curve = curve.assign(target_layer=curve["source_layer"].astype(int) + curve["distance"])
-    table = paper.density(edges, traced.untruncated.tests).merge(curve, on=["source_layer", "target_layer"], how="left")
+    table = paper.density(edges, traced.untruncated.tests).merge(curve, on=LAYER_PAIR, how="left")
     values = {"mean_edges_per_source": per_source.mean() if len(per_source) else np.nan}
     return _result("attenuation", values, len(edges), table, ["depth", "degree"])
 
@@ -124,7 +123,7 @@ def hubs(traced: Traced) -> Result:
     tables = []
     for role, degree in (("source", out), ("target", into)):
         top = degree.sort_values(ascending=False, kind="stable").head(TOP_HUBS).rename("degree").reset_index()
-        tables.append(top.set_axis(["layer", "feature", "degree"], axis=1).assign(role=role))
+        tables.append(top.set_axis([*LATENT, "degree"], axis=1).assign(role=role))
     values = {
         "largest_out_degree": int(out.max()) if len(out) else 0,
         "largest_in_degree": int(into.max()) if len(into) else 0,
@@ -143,7 +142,7 @@ def coactivation(traced: Traced, pairs: pd.DataFrame) -> Result:
     """
     saved = paper.saved_pmi_edges(pairs)
     overlap = paper.pmi_overlap(traced.truncated.edges, saved)
-    table = saved.groupby(["source_layer", "target_layer"]).size().rename("n_pmi_edges").reset_index()
+    table = saved.groupby(LAYER_PAIR).size().rename("n_pmi_edges").reset_index()
     values = {"exact_pairs": overlap.exact_pairs, "target_overlap": overlap.target_overlap}
     return _result("coactivation", values, len(traced.truncated.edges), table, ["pmi"])
 
@@ -198,9 +197,7 @@ def analyze(name: str, run: Artefacts) -> Result:
         raise ScircuitError(f"{name} has no published definition; the paper profile answers {known}.")
     asked = DEFINITIONS[name]
     tables = [_annotations(run) if need == "annotations" else run.table(need) for need in asked.needs]
-    if not asked.of_trace:
-        return asked.function(*tables)
-    return asked.function(Traced.of(run), *tables)
+    return asked.function(*([Traced.of(run)] if asked.of_trace else []), *tables)
 
 
 def answerable(run: Artefacts) -> list[str]:
@@ -227,14 +224,9 @@ def _result(
 
 def _n_shared(edges: pd.DataFrame, terms: pd.DataFrame) -> np.ndarray:
     """Terms that both ends of each edge carry, int64 `[edge]`."""
-    known = terms[["layer", "feature", "term"]].drop_duplicates()
+    known = terms[[*LATENT, "term"]].drop_duplicates()
     first = known.set_axis([*SOURCE, "term"], axis=1)
     second = known.set_axis([*TARGET, "term"], axis=1)
     numbered = edges[ENDS].reset_index(drop=True).rename_axis("edge").reset_index()
     shared = numbered.merge(first, on=SOURCE).merge(second, on=[*TARGET, "term"])
     return np.bincount(shared["edge"], minlength=len(edges))
-
-
-def _lookup(labels: pd.Series, ends: pd.DataFrame, missing: str) -> np.ndarray:
-    found = labels.reindex(pd.MultiIndex.from_frame(ends)).fillna(missing)
-    return found.to_numpy(dtype=object)

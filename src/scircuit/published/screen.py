@@ -11,7 +11,7 @@ from scipy import sparse
 
 from scircuit.analysis.result import Measure, Result
 from scircuit.circuits.circuit import Circuit
-from scircuit.circuits.schema import SOURCE, TARGET
+from scircuit.circuits.schema import LATENT, SOURCE, TARGET
 from scircuit.errors import ScircuitError
 from scircuit.perturbation import GenePredictions, Screen, differential_expression, open_screen
 from scircuit.published.concordance import Concordance, pooled_concordance
@@ -83,12 +83,23 @@ def predict_paper(edges: pd.DataFrame, nodes: pd.DataFrame, knocked: pd.Index | 
     of source and target; kept where two edges agree on the pair or one has |d| > 2. Identical genes are skipped.
     """
     pairs = paper_gene_pairs(edges, nodes)
-    return _scores(pairs if knocked is None else pairs[pairs["source_gene"].isin(knocked)])
+    if knocked is not None:
+        pairs = pairs[pairs["source_gene"].isin(knocked)]
+    if pairs.empty:
+        raise ScircuitError(
+            "the published weighting predicts no pair of genes for these knock-downs; two edges must agree on a pair, "
+            "or one have |d| > 2."
+        )
+    row, rows = pd.factorize(pairs["source_gene"], sort=True)
+    column, columns = pd.factorize(pairs["target_gene"], sort=True)
+    scores = np.zeros((len(rows), len(columns)), dtype=np.float32)
+    scores[row, column] = pairs["mean_d"]
+    return GenePredictions(pd.DataFrame(scores, index=rows, columns=columns), "paper")
 
 
 def paper_gene_pairs(edges: pd.DataFrame, nodes: pd.DataFrame) -> pd.DataFrame:
     """The gene pairs behind `predict_paper`: `source_gene, target_gene, n_edges, mean_d, mean_abs_d`."""
-    latents = pd.MultiIndex.from_frame(nodes[["layer", "feature"]])
+    latents = pd.MultiIndex.from_frame(nodes[LATENT])
     top = [list(genes)[:N_GENES] for genes in nodes["top_genes"]]
     row = np.repeat(np.arange(len(top)), [len(genes) for genes in top])
     rank = np.concatenate([np.arange(len(genes)) for genes in top]) if len(row) else np.empty(0)
@@ -117,16 +128,3 @@ def paper_gene_pairs(edges: pd.DataFrame, nodes: pd.DataFrame) -> pd.DataFrame:
     keep = (table["n_edges"] >= 2) | (table["only_abs_d"] > 2)
     keep &= table["source_gene"] != table["target_gene"]
     return table[keep].drop(columns="only_abs_d").reset_index(drop=True)
-
-
-def _scores(table: pd.DataFrame) -> GenePredictions:
-    if table.empty:
-        raise ScircuitError(
-            "the published weighting predicts no pair of genes for these knock-downs; two edges must agree on a pair, "
-            "or one have |d| > 2."
-        )
-    row, rows = pd.factorize(table["source_gene"], sort=True)
-    column, columns = pd.factorize(table["target_gene"], sort=True)
-    scores = np.zeros((len(rows), len(columns)), dtype=np.float32)
-    scores[row, column] = table["mean_d"]
-    return GenePredictions(pd.DataFrame(scores, index=rows, columns=columns), "paper")
