@@ -9,7 +9,7 @@ import typer
 
 from scircuit.cli.asking import analyze, compare, validate
 from scircuit.cli.libraries import knowledge, models
-from scircuit.cli.options import ClusterOption, ConfigPath, OutOption, read_config
+from scircuit.cli.options import ClusterOption, ConfigPath, OutOption, RunPath, read_config
 from scircuit.cli.probing import combine, mediate, paths, probe
 from scircuit.cli.study import app as study_app
 from scircuit.errors import ScircuitError
@@ -204,9 +204,6 @@ def report(config: ConfigPath, out: OutOption = None) -> None:
     Opens from disk, without network. Writes report/index.html.
     """
     _stage(config, out, "report", "report")
-
-
-RunPath = Annotated[Path, typer.Argument(metavar="RUN", help="Folder of a finished run.")]
 
 
 app.command()(analyze)

@@ -6,15 +6,13 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from scircuit.cli.options import with_options
+from scircuit.cli.options import RUN, RunPath, with_options
 from scircuit.errors import ScircuitError
 from scircuit.runs.screen_options import ScreenOptions
 
 if TYPE_CHECKING:
     from scircuit.analysis.given import Sources
 
-RunPaths = Annotated[list[Path], typer.Argument(metavar="RUN...", help="Folders of two or more finished runs.")]
-RunPath = Annotated[Path, typer.Argument(metavar="RUN", help="Folder of a finished run.")]
 Profile = Annotated[str, typer.Option(help="default, or paper to put the published definitions beside them.")]
 Seed = Annotated[int, typer.Option(help="Seeds every draw.")]
 
@@ -23,7 +21,7 @@ def analyze(
     question: Annotated[
         str, typer.Argument(metavar="QUESTION", help="A question's name, `all`, or `list` to see the questions.")
     ],
-    run: Annotated[Path | None, typer.Argument(metavar="RUN", help="Folder of a finished run.")] = None,
+    run: Annotated[Path | None, RUN] = None,
     profile: Annotated[str, typer.Option(help="default, or paper for the published definitions.")] = "default",
     second: Annotated[
         Path | None, typer.Option("--with", metavar="RUN", help="Another run, for the questions that compare two.")
@@ -58,11 +56,8 @@ def analyze(
 
     if question == "list":
         known = questions()
-        typer.echo(
-            "\n".join(
-                f"{name:20} {known[name].asks}" for name in (known if run is None else answerable(Artefacts(run)))
-            )
-        )
+        names = list(known) if run is None else answerable(Artefacts(run))
+        typer.echo("\n".join(f"{name:20} {known[name].asks}" for name in names))
         return
     if run is None:
         raise ScircuitError("RUN is missing; give the folder of a finished run after the question.")
@@ -107,7 +102,7 @@ def _settings(given: list[str]) -> dict[str, object]:
 
 
 def compare(
-    runs: RunPaths,
+    runs: Annotated[list[Path], typer.Argument(metavar="RUN...", help="Folders of two or more finished runs.")],
     out: Annotated[Path, typer.Option("--out", metavar="DIR", help="Folder of tables and report.")] = Path(
         "comparison"
     ),
@@ -139,15 +134,12 @@ def compare(
     """
     from scircuit._tables import records
     from scircuit.analysis.answers import read_answers, sentence
-    from scircuit.published.profiles import PROFILES
+    from scircuit.published.profiles import profile as named_profile
     from scircuit.runs.compare import compare as compare_runs
 
-    rules = {name: chosen.rule for name, chosen in PROFILES.items()}
-    if rule is not None and rule not in rules:
-        raise ScircuitError(f"there is no rule {rule!r}; choose one of {', '.join(rules)}.")
     folder = compare_runs(
         runs, out, names=None if names is None else names.split(","), profile=profile,
-        rule=None if rule is None else rules[rule], n_cells=cells, disease=disease or (),
+        rule=None if rule is None else named_profile(rule).rule, n_cells=cells, disease=disease or (),
         gene_sets=gene_sets or (), draws=draws, report=report, seed=seed,
     )  # fmt: skip
     found = map(sentence, records(read_answers(folder)))

@@ -12,6 +12,8 @@ if TYPE_CHECKING:
     from scircuit.config import RunConfig
 
 ConfigPath = Annotated[Path, typer.Argument(metavar="CONFIG", help="TOML file of the run (see `scircuit init`).")]
+RUN = typer.Argument(metavar="RUN", help="Folder of a finished run.")
+RunPath = Annotated[Path, RUN]
 OutOption = Annotated[
     Path | None, typer.Option("--out", metavar="DIR", help="Folder of the run, instead of the config's.")
 ]

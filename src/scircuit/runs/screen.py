@@ -8,8 +8,8 @@ from typing import Any
 
 import pandas as pd
 
-from scircuit._io import atomic, read_json, sha256_file, sha256_of, write_json
-from scircuit._tables import records
+from scircuit._io import read_json, sha256_file, sha256_of, write_json
+from scircuit._tables import records, write_parquet
 from scircuit.circuits.artefacts import Artefacts
 from scircuit.circuits.circuit import Circuit
 from scircuit.errors import ScircuitError
@@ -139,7 +139,8 @@ def validate(
     measured = _effects(opened, options, out) if listed is None else listed
     extra = _deletion(run, circuit, measured, out, model_cells, seed) if deletion else {}
     links = pd.concat([n.edges for n in network_read]) if network_read else None
-    found, refused = {}, {}
+    found: dict[str, Validation] = {}
+    refused: dict[str, str] = {}
     for name, predicted in predictions.items():
         try:
             found[name] = judge(predicted, measured, opened, extra, links, draws=draws, seed=seed)
@@ -149,7 +150,7 @@ def validate(
             refused[name] = str(error)  # few genes under one definition do not keep the others from being judged
             log.warning("through %s: not judged: %s", name, error)
     pooled = None if published is None or opened is None else published.concordance(opened, out, draws, seed)
-    _write(out, {name: predictions[name] for name in found}, found, opened, pooled)
+    _write(out, predictions, found, opened, pooled)
     facts = _facts(opened, screen, truth, measured, options)
     write_json(out / RECORD, {"format_version": _FORMAT, "key": key, **facts, "profile": profile,
                               "network": [n.name for n in network_read],
@@ -242,9 +243,7 @@ def _deletion(
     key = sha256_of(circuit.run_id, genes, n_cells, seed)
     path = out / f"deletion-{key[:16]}.parquet"
     if not path.is_file():
-        table = run_deletion(run.root, genes, n_cells, seed)
-        with atomic(path) as temporary:
-            table.to_parquet(temporary, index=False)
+        write_parquet(path, run_deletion(run.root, genes, n_cells, seed))
     table = pd.read_parquet(path)
     shared = table["target"].isin(truth.knockdowns["gene"]) & table["gene"].isin(truth.genes)
     if not shared.any():
@@ -270,24 +269,18 @@ def _write(
     screen: Screen | None,
     pooled: Concordance | None,
 ) -> None:
-    tables = {
-        "predictions": {name: predicted.table() for name, predicted in predictions.items()},
-        "knockdowns": {name: result.knockdowns for name, result in found.items()},
-        "summary": {name: result.summary for name, result in found.items()},
-        "comparison": {name: result.comparison for name, result in found.items()},
-    }
-    for name, parts in tables.items():
-        table = pd.concat([part.assign(definition=key) for key, part in parts.items()], ignore_index=True)
-        with atomic(out / f"{name}.parquet") as path:
-            table.to_parquet(path, index=False)
+    tables = {"predictions": {name: predictions[name].table() for name in found}}
+    for kind in ("knockdowns", "summary", "comparison"):
+        tables[kind] = {name: getattr(result, kind) for name, result in found.items()}
+    for kind, parts in tables.items():
+        table = pd.concat([part.assign(definition=name) for name, part in parts.items()], ignore_index=True)
+        write_parquet(out / f"{kind}.parquet", table)
     if screen is not None:
-        with atomic(out / "on_target.parquet") as path:
-            on_target(screen).to_parquet(path, index=False)
+        write_parquet(out / "on_target.parquet", on_target(screen))
     if pooled is None:
         (out / _POOLED_TABLE).unlink(missing_ok=True)  # of an earlier validation under the other profile
     else:
-        with atomic(out / _POOLED_TABLE) as path:
-            pooled.table().to_parquet(path, index=False)
+        write_parquet(out / _POOLED_TABLE, pooled.table())
 
 
 def _facts(
