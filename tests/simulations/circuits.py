@@ -4,6 +4,7 @@ import numpy as np
 import pandas as pd
 
 from scircuit.circuits.circuit import Circuit
+from scircuit.circuits.schema import ENDS
 
 
 def random_circuit(
@@ -45,7 +46,7 @@ def random_circuit(
                 for kind, into in (("latent", edges), ("random", controls)):
                     responds = rng.random(n_latents) < tested
                     hit = np.flatnonzero(responds & (rng.random(n_latents) < np.minimum(p, 0.95)))
-                    into.append(pd.DataFrame({**ends, "target_feature": hit}))
+                    into += [(layer, source, target, feature) for feature in hit]
                     tests.append({**ends, "kind": kind, "n_cells": 60, "n_tests": responds.sum()})
     layer, feature = np.divmod(np.arange(n_layers * n_latents), n_latents)
     frequency = np.exp(rng.normal(-4, 1, len(layer)))
@@ -54,8 +55,8 @@ def random_circuit(
         "n_firings": 100, "n_terms": 0 if terms is None else terms.ravel(),
     })  # fmt: skip
 
-    def sized(parts: list[pd.DataFrame]) -> pd.DataFrame:
-        table = pd.concat(parts, ignore_index=True)
+    def sized(rows: list[tuple[int, int, int, int]]) -> pd.DataFrame:
+        table = pd.DataFrame(np.array(rows), columns=ENDS)
         delta = rng.choice([-1.0, 1.0], len(table)) * rng.gamma(2, 1, len(table))
         return table.assign(mean_delta=delta, cohens_d=delta)
 

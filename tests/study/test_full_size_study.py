@@ -42,6 +42,7 @@ rule = "random"
 n = 12
 [defaults.trace]
 n_cells = 4
+n_random = 1
 [defaults.edges]
 min_effect_sd = "null"
 max_q_specific = "null"

@@ -1,4 +1,4 @@
-"""A study that is killed at ten random moments ends in the tables of one that was left alone."""
+"""A study that is killed at six random moments ends in the tables of one that was left alone."""
 
 import random
 import signal
@@ -33,7 +33,7 @@ def n_done(out: Path) -> int:
     return sum('"done": true' in p.read_text() for p in out.glob("stages/*.json"))
 
 
-def test_killed_at_ten_moments_and_resumed(study_folder):
+def test_killed_at_six_moments_and_resumed(study_folder):
     folder = study_folder()
     started = time.monotonic()
     whole = start(folder)
@@ -41,8 +41,8 @@ def test_killed_at_ten_moments_and_resumed(study_folder):
     took = time.monotonic() - started
     alone, killed = folder / "alone", folder / "out"
     killed.rename(alone)  # and again in the same place, which is part of a run's identity
-    rng = random.Random("ten moments")
-    moments = sorted(rng.random() for _ in range(10))
+    rng = random.Random("six moments")
+    moments = sorted(rng.random() for _ in range(6))
     done = []
     for before, moment in zip([0.0, *moments], moments, strict=False):
         process = start(folder)

@@ -29,8 +29,8 @@ for layer in range(4):
     config = SaeConfig("topk", 32, 64, k=6, layer=layer)
     saes[layer] = TopKSAE(config, decoder.T.clone(), torch.zeros(64), decoder, torch.zeros(32))
 settings = TraceSettings(
-    engine=sys.argv[4], cells_per_block=2, sources_per_block=8, tokens=400, retention=1.0, confirm="all",
-    accept_approximation=True, check_cells=40, check_sources=16,
+    engine=sys.argv[4], cells_per_block=2, sources_per_block=6, tokens=400, retention=1.0, confirm="all",
+    accept_approximation=True, check_cells=20, check_sources=8, n_random=1,
 )
 trace(model, saes, store, {0: range(16), 1: range(16), 2: range(8)}, sys.argv[3], settings=settings)
 """

@@ -167,7 +167,8 @@ def test_a_local_trace_is_marked_and_reports_its_fidelity(setup, tmp_path):
     mine = mixed[mixed["engine"] == "exact"].set_index(ends)
     assert len(mine) > 0
     both = mine.join(truth.set_index(ends), rsuffix="_truth", how="left")
-    np.testing.assert_allclose(both["cohens_d"], both["cohens_d_truth"], rtol=1e-5)
+    # d is in units of an SD, and so is what rounding in other batches does to it.
+    np.testing.assert_allclose(both["cohens_d"], both["cohens_d_truth"], rtol=0, atol=5e-5)
     assert (
         json.loads((confirmed / "trace.json").read_text())["n_sources_confirmed"]
         == mine.reset_index()["source_feature"].nunique()
