@@ -16,9 +16,9 @@ from scircuit.circuits.schema import ENDS
 from scircuit.config_file import load_config
 from scircuit.errors import ScircuitError
 from scircuit.models.load import load_model
-from scircuit.runs.confirmation import some_sources
 from scircuit.runs.stages import run
 from scircuit.runs.tokens import split_cells
+from scircuit.runs.trace import some_sources
 from scircuit.sae.checkpoint import load_saes
 from scircuit.stats.multiple import benjamini_hochberg
 from scircuit.tracing import tracer

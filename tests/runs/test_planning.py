@@ -13,7 +13,7 @@ from scircuit._io import read_json
 from scircuit.cli.app import app
 from scircuit.config_file import load_config
 from scircuit.errors import ScircuitError
-from scircuit.runs.planning import plan
+from scircuit.runs.trace import plan
 
 
 def command(*words: str) -> str:

@@ -9,7 +9,7 @@ from sklearn.metrics.pairwise import cosine_similarity
 from scircuit.errors import ScircuitError
 from scircuit.sae.adapter import ForeignSAE, as_sae, as_saes, sae_fingerprint
 from scircuit.sae.latents import Latents
-from scircuit.sae.stability import one_gene_share, stability, top_gene_share
+from scircuit.sae.stability import stability
 
 from .test_encode import D, F, SaeConfig, TopKSAE, weights
 
@@ -96,7 +96,6 @@ def test_stability_equals_a_matrix_of_cosines():
     np.testing.assert_allclose(found.best, cosines.max(axis=1), atol=1e-6)
     np.testing.assert_array_equal(found.match, cosines.argmax(axis=1))
     assert found.mean == pytest.approx(cosines.max(axis=1).mean(), abs=1e-6)
-    assert found.share_above(0.6) == pytest.approx((cosines.max(axis=1) >= 0.6).mean())
     with pytest.raises(ScircuitError, match="cannot be matched"):
         stability(first, second[:, :5])
 
@@ -109,16 +108,3 @@ def test_a_permuted_dictionary_is_found_again():
     assert found.mean == pytest.approx(1, abs=1e-6)
     rows, columns = linear_sum_assignment(-cosine_similarity(first.numpy(), first[order].numpy()))
     np.testing.assert_array_equal(found.match[rows], columns)
-
-
-def test_one_gene_detectors():
-    sums = np.array([[9.0, 1.0, 0.0], [4.0, 3.0, 3.0], [0.0, 0.0, 0.0], [0.0, 0.0, 2.0]])
-    np.testing.assert_allclose(top_gene_share(sums), [0.9, 0.4, np.nan, 1.0])
-    assert one_gene_share(sums) == pytest.approx(2 / 3)
-    assert one_gene_share(sums, threshold=0.95) == pytest.approx(1 / 3)
-    with pytest.raises(ScircuitError, match="between 0 and 1"):
-        one_gene_share(sums, threshold=1.0)
-    with pytest.raises(ScircuitError, match="no latent fires"):
-        one_gene_share(np.zeros((2, 3)))
-    with pytest.raises(ScircuitError, match="finite numbers"):
-        top_gene_share(np.array([[1.0, np.nan]]))

@@ -5,9 +5,8 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from scircuit.sae.selection import batch_top_k, jump_relu, step_function, top_k
 from scircuit.sae.settings import SaeTraining
-from scircuit.sae.stack import Stack
+from scircuit.sae.stack import Stack, batch_top_k, jump_relu, step_function, top_k
 
 
 def stack_of(seed: int, n_layers: int, d: int, k: int, **options) -> tuple[Stack, torch.Tensor]:

@@ -16,23 +16,16 @@ _BLOCK_BYTES = 1 << 26
 
 @dataclass(frozen=True)
 class CountSource:
-    """Where the counts of an AnnData lie.
-
-    Attributes
-    ----------
-    adata : AnnData
-        In memory, backed, or a `files.CellFile`; only read, and from a file only by blocks of rows.
-    counts : str
-        `X`, `raw`, or `layer:NAME`.
-    scale : str
-        `counts` for raw counts (checked: finite, non-negative, whole numbers), or `log1p` for values that
-        were normalised per cell and log1p-transformed: `expm1` and division by the cell's smallest value
-        recover the relative counts, which are all that ranks and per-cell bins read.
-    """
+    """Where the counts of an AnnData lie."""
 
     adata: Any
+    """In memory, backed, or a `files.CellFile`; only read, and from a file only by blocks of rows."""
     counts: str = "X"
+    """`X`, `raw`, or `layer:NAME`."""
     scale: str = "counts"
+    """`counts` for raw counts (checked: finite, non-negative, whole numbers), or `log1p` for values that were
+    normalised per cell and log1p-transformed: `expm1` and division by the cell's smallest value recover the relative
+    counts, which are all that ranks and per-cell bins read."""
 
     def __post_init__(self) -> None:
         if self.scale not in ("counts", "log1p"):

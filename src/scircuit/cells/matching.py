@@ -23,27 +23,18 @@ _VERSION = re.compile(r"^(ENS[A-Z]*G\d+)\.\d+$")
 
 @dataclass(frozen=True)
 class GeneMatch:
-    """The result of matching.
-
-    Attributes
-    ----------
-    row : int64 `[var]`
-        Row of the vocabulary's gene table for each column of the data, -1 where there is none.
-    source : str
-        Where the names were found: `index` or a column of `var`.
-    kind : str
-        `ensembl` or `symbol`.
-    n_genes : int
-        Distinct vocabulary genes found.
-    rate : float
-        `n_genes` over the most that could be found, min(columns, vocabulary).
-    """
+    """The result of matching."""
 
     row: np.ndarray
+    """int64 `[var]`: row of the vocabulary's gene table for each column of the data, -1 where there is none."""
     source: str
+    """Where the names were found: `index` or a column of `var`."""
     kind: str
+    """`ensembl` or `symbol`."""
     n_genes: int
+    """Distinct vocabulary genes found."""
     rate: float
+    """`n_genes` over the most that could be found, min(columns, vocabulary)."""
 
     def projection(self, n_vocabulary: int) -> sparse.csr_matrix:
         """Indicator `[var, vocabulary gene]`; counts times it sums columns that are one gene."""

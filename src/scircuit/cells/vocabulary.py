@@ -14,24 +14,16 @@ from scircuit.errors import ScircuitError
 
 @dataclass(frozen=True)
 class Vocabulary:
-    """Genes with their tokens, and the special tokens.
-
-    Attributes
-    ----------
-    genes : DataFrame
-        One row per gene, columns `ensembl_id` (empty where unknown), `symbol` (likewise), `token`.
-    special : mapping
-        Name of each special token (`<pad>`, `<mask>`, `<cls>`, `<eos>`, ...) to its id.
-    medians : float64 `[gene]` or None
-        Non-zero median expression of each gene over the model's pre-training corpus (Geneformer).
-    aliases : mapping
-        Further ids or symbols, upper case, to Ensembl ids of the vocabulary (retired ids, synonyms).
-    """
+    """Genes with their tokens, and the special tokens."""
 
     genes: pd.DataFrame
+    """One row per gene, columns `ensembl_id` (empty where unknown), `symbol` (likewise), `token`."""
     special: Mapping[str, int]
+    """Name of each special token (`<pad>`, `<mask>`, `<cls>`, `<eos>`, ...) to its id."""
     medians: np.ndarray | None = None
+    """float64 `[gene]`: non-zero median expression of each gene over the model's pre-training corpus (Geneformer)."""
     aliases: Mapping[str, str] = field(default_factory=dict)
+    """Further ids or symbols, upper case, to Ensembl ids of the vocabulary (retired ids, synonyms)."""
 
     @property
     def size(self) -> int:
@@ -61,6 +53,11 @@ class Vocabulary:
                 rows[alias] = by_ensembl[target]
         rows.update({name: row for row, name in enumerate(self.genes["symbol"]) if name})
         return rows
+
+
+def gene_names(genes: pd.DataFrame) -> np.ndarray:
+    """Names of the rows of a gene table, `[gene]`: the symbol, or the Ensembl id where a gene has none."""
+    return genes["symbol"].where(genes["symbol"] != "", genes["ensembl_id"]).to_numpy()
 
 
 def from_geneformer(folder: str | Path, series: str) -> Vocabulary:

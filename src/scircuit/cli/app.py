@@ -173,7 +173,7 @@ def plan(config: ConfigPath, out: OutOption = None, memory: MemoryOption = None)
 
     Forward passes, FLOP, memory, disk and time. Needs features/ and writes nothing.
     """
-    from scircuit.runs.planning import plan as plan_run
+    from scircuit.runs.trace import plan as plan_run
 
     typer.echo("\n".join(plan_run(read_config(config, out, memory)).lines()))
 

@@ -16,11 +16,14 @@ class Pairs(NamedTuple):
     total: np.ndarray
 
 
+NO_PAIRS = Pairs(np.empty(0, np.int64), np.empty(0, np.int64), np.empty(0))
+
+
 def reduce_pairs(parts: list[Pairs]) -> Pairs:
     """One entry per distinct key, counts and totals added."""
-    key = np.concatenate([p.key for p in parts])
+    key = np.concatenate([NO_PAIRS.key, *(p.key for p in parts)])
     if len(key) == 0:
-        return Pairs(key, np.empty(0, np.int64), np.empty(0))
+        return NO_PAIRS
     order = np.argsort(key)
     key = key[order]
     first = np.flatnonzero(np.r_[True, key[1:] != key[:-1]])
@@ -58,9 +61,7 @@ class PairSums:
 
     def result(self) -> Pairs:
         """Everything added so far."""
-        parts = [self._load(path) for path in self._files] + self._waiting
-        empty = Pairs(np.empty(0, np.int64), np.empty(0, np.int64), np.empty(0, np.float64))
-        return reduce_pairs(parts) if parts else empty
+        return reduce_pairs([*map(self._load, self._files), *self._waiting])
 
     def _fold(self) -> None:
         run = reduce_pairs(self._waiting)

@@ -19,19 +19,13 @@ from scircuit.sae.base import SparseAutoencoder
 
 @dataclass(frozen=True)
 class Across:
-    """What one pass over cells saw.
-
-    Attributes
-    ----------
-    pmi : DataFrame
-        `source_layer, source_feature, target_layer, target_feature, n_both, pmi`: every source with every latent of a
-        later layer that fired with it at least once; PMI = log2(p_ab / (p_a p_b)) over gene positions.
-    activations : dict
-        Layer to float32 `[cell, latent]`: mean activation over the cell's gene positions.
-    """
+    """What one pass over cells saw."""
 
     pmi: pd.DataFrame
+    """`source_layer, source_feature, target_layer, target_feature, n_both, pmi`: every source with every latent of a
+    later layer that fired with it at least once; PMI = log2(p_ab / (p_a p_b)) over gene positions."""
     activations: dict[int, np.ndarray]
+    """Layer to float32 `[cell, latent]`: mean activation over the cell's gene positions."""
 
 
 @torch.inference_mode()
@@ -56,8 +50,8 @@ def watch_across(
         The values of `TokenBatch.cell`, in the order of the rows of `activations`.
     """
     saes = as_saes(saes)
-    layers = sorted(saes)
-    size = {layer: saes[layer].W_dec.shape[0] for layer in layers}
+    layers = list(saes)
+    size = {layer: sae.n_latents for layer, sae in saes.items()}
     chosen = {layer: np.asarray(sorted(sources.get(layer, ())), dtype=np.int64) for layer in layers}
     pairs = [(a, b) for a in layers for b in layers if a < b and len(chosen[a])]
     both = {(a, b): np.zeros((len(chosen[a]), size[b]), dtype=np.int64) for a, b in pairs}
@@ -71,7 +65,7 @@ def watch_across(
         of_cell = sparse.csr_matrix((np.ones(len(at)), (at, np.arange(len(at)))), shape=(len(cells), len(at)))
         fires = {}
         for layer in layers:
-            active = _active(saes[layer], rows[layer], size[layer])
+            active = _active(saes[layer], rows[layer])
             total[layer] += (of_cell @ active).toarray().astype(np.float32)
             fires[layer] = (active > 0).astype(np.int32)
             fired[layer] += np.asarray(fires[layer].sum(axis=0)).ravel()
@@ -83,13 +77,10 @@ def watch_across(
     return Across(pd.concat(tables, ignore_index=True) if tables else pd.DataFrame(), mean)
 
 
-def _active(sae: SparseAutoencoder, h: torch.Tensor, n_latents: int) -> sparse.csr_matrix:
+def _active(sae: SparseAutoencoder, h: torch.Tensor) -> sparse.csr_matrix:
     """Activations `[position, latent]`."""
-    latents = sae.encode(h.to(sae.W_dec.dtype))
-    fires = latents.values > 0
-    row = fires.nonzero()[:, 0].cpu().numpy()
-    values = latents.values[fires].float().cpu().numpy()
-    return sparse.csr_matrix((values, (row, latents.indices[fires].cpu().numpy())), shape=(len(h), n_latents))
+    row, latent, value = sae.encode(h.to(sae.W_dec.dtype)).firings()
+    return sparse.csr_matrix((value, (row, latent)), shape=(len(h), sae.n_latents))
 
 
 def _pmi_table(

@@ -15,9 +15,10 @@ import numpy as np
 import pandas as pd
 import torch
 
-from scircuit._io import atomic, read_json, write_json
+from scircuit._io import read_json, write_json, write_table
 from scircuit._progress import progress
 from scircuit.cells.batch import TokenBatch
+from scircuit.cells.vocabulary import gene_names
 from scircuit.errors import ScircuitError
 from scircuit.features.cells import CellProfile, enrich_obs
 from scircuit.features.coactivation import Limits
@@ -29,44 +30,33 @@ from scircuit.sae.base import SparseAutoencoder
 
 FORMAT_VERSION = 1
 
+_TABLES = ("features", "genes", "background", "cells")
 _OPTIONAL = ("obs", "coactivation")
 
 
 @dataclass(frozen=True)
 class Catalogue:
-    """What was seen of each latent.
-
-    Attributes
-    ----------
-    features : DataFrame
-        One row per latent, live or dead: `layer, feature, frequency` (firings / gene positions),
-        `mean_activation` (over firings; 0 where dead), `n_firings, n_cells` (cells in which it fires),
-        `top_genes` (symbols, by mean activation over at least `min_firings` firings), `q25, q50, q75, q95,
-        max_activation` (over firings; quantiles from logarithmic bins, within 2.2 %), and once annotated
-        `label, label_term_id, runner_up, n_terms, n_libraries, best_q`.
-    genes : DataFrame
-        The sparse loading profile, one row per (latent, gene) with a firing: `layer, feature, gene, ensembl_id,
-        n_firings, mean_activation`.
-    background : DataFrame
-        `symbol, ensembl_id, n_positions` of the genes that were tokenised in the run.
-    cells : DataFrame
-        `layer, feature, rank, cell, activation`: the cells in which a latent is most active (mean activation over
-        the cell's gene positions).
-    obs : DataFrame or None
-        Categories of cells among which a latent's top cells are over-represented (`features.cells.enrich_obs`).
-    coactivation : DataFrame or None
-        Latents of a layer that fire together (`features.coactivation.coactivation_table`), when asked for.
-    meta : mapping
-        `n_cells, n_positions`, the options, and the model's fingerprint.
-    """
+    """What was seen of each latent."""
 
     features: pd.DataFrame
+    """One row per latent, live or dead: `layer, feature, frequency` (firings / gene positions), `mean_activation` (over
+    firings; 0 where dead), `n_firings, n_cells` (cells in which it fires), `top_genes` (symbols, by mean activation
+    over at least `min_firings` firings), `q25, q50, q75, q95, max_activation` (over firings; quantiles from logarithmic
+    bins, within 2.2 %), and once annotated `label, label_term_id, runner_up, n_terms, n_libraries, best_q`."""
     genes: pd.DataFrame
+    """The sparse loading profile, one row per (latent, gene) with a firing: `layer, feature, gene, ensembl_id,
+    n_firings, mean_activation`."""
     background: pd.DataFrame
+    """`symbol, ensembl_id, n_positions` of the genes that were tokenised in the run."""
     cells: pd.DataFrame
+    """`layer, feature, rank, cell, activation`: the cells in which a latent is most active (mean activation over the
+    cell's gene positions)."""
     obs: pd.DataFrame | None
+    """Categories of cells among which a latent's top cells are over-represented (`features.cells.enrich_obs`)."""
     coactivation: pd.DataFrame | None
+    """Latents of a layer that fire together (`features.coactivation.coactivation_table`), when asked for."""
     meta: Mapping[str, Any]
+    """`n_cells, n_positions`, the options, and the model's fingerprint."""
 
     def with_features(self, features: pd.DataFrame) -> "Catalogue":
         """The same catalogue with an annotated feature table."""
@@ -75,11 +65,9 @@ class Catalogue:
     def write(self, folder: str | Path) -> None:
         """Write every table as Parquet and `features.json` last; each file whole or not at all."""
         folder = Path(folder)
-        tables = {"features": self.features, "genes": self.genes, "background": self.background, "cells": self.cells}
-        tables |= {name: table for name in _OPTIONAL if (table := getattr(self, name)) is not None}
-        for name, table in tables.items():
-            with atomic(folder / f"{name}.parquet") as path:
-                table.to_parquet(path, index=False)
+        for name in (*_TABLES, *_OPTIONAL):
+            if (table := getattr(self, name)) is not None:
+                write_table(folder / f"{name}.parquet", table)
         write_json(folder / "features.json", {"format_version": FORMAT_VERSION, **self.meta})
 
     @classmethod
@@ -92,19 +80,13 @@ class Catalogue:
                 f"{folder / 'features.json'} has format version {meta.get('format_version')}, this scircuit reads "
                 f"{FORMAT_VERSION}; describe the features again or install the version that wrote it."
             )
-        tables: dict[str, pd.DataFrame] = {}
-        for name in ("features", "genes", "background", "cells"):
-            if not (folder / f"{name}.parquet").is_file():
+        tables: dict[str, Any] = dict.fromkeys(_OPTIONAL)
+        for name in (*_TABLES, *_OPTIONAL):
+            if (file := folder / f"{name}.parquet").is_file():
+                tables[name] = pd.read_parquet(file)
+            elif name in _TABLES:
                 raise ScircuitError(f"{folder} lacks {name}.parquet; describe the features again.")
-            tables[name] = pd.read_parquet(folder / f"{name}.parquet")
-        files = {name: folder / f"{name}.parquet" for name in _OPTIONAL}
-        optional = {name: pd.read_parquet(file) if file.is_file() else None for name, file in files.items()}
-        return cls(
-            **tables,
-            obs=optional["obs"],
-            coactivation=optional["coactivation"],
-            meta={k: v for k, v in meta.items() if k != "format_version"},
-        )
+        return cls(**tables, meta={k: v for k, v in meta.items() if k != "format_version"})
 
 
 def build_catalogue(
@@ -123,16 +105,12 @@ def build_catalogue(
 
     Parameters
     ----------
-    model : FoundationModel
-        The model the SAEs were trained on.
     batches : iterable of TokenBatch
         Each cell once. An iterator over a backed AnnData is fine: nothing is kept per cell.
     saes : mapping
         Layer to SAE, ours or another library's (`as_sae`).
     min_firings : int
         A gene counts among a latent's top genes only when the latent fired on it at least so often.
-    n_top_genes, n_top_cells : int
-        Length of the lists.
     obs : DataFrame, optional
         Categorical columns describing the cells, in the rows that `TokenBatch.cell` counts; latents are tested
         for over-represented categories.
@@ -148,14 +126,14 @@ def build_catalogue(
         Without layers or cells, on an SAE whose width is not the model's, or on a numeric `obs` column.
     """
     saes = as_saes(saes)
-    _check(model, saes, obs)
+    _check(model, saes)
+    profile = CellProfile(obs)
     n_genes = len(model.genes)
     positions_per_gene = np.zeros(n_genes, dtype=np.int64)
-    profile = CellProfile(obs)
     with tempfile.TemporaryDirectory(prefix="scircuit_catalogue_") as scratch:
         sums = {
-            layer: LayerSums(layer, sae.W_dec.shape[0], n_genes, n_top_cells, Path(scratch), coactivation)
-            for layer, sae in sorted(saes.items())
+            layer: LayerSums(layer, sae.n_latents, n_genes, n_top_cells, Path(scratch), coactivation)
+            for layer, sae in saes.items()
         }
         for batch in progress(batches, desc="features", unit="batch"):
             at = batch.is_gene
@@ -169,14 +147,14 @@ def build_catalogue(
                 sums[layer].add(sae, states.pop(layer)[index], gene, row, batch.cell, length, rows_per_block)
         if profile.n_cells == 0:
             raise ScircuitError("There is no cell to describe features on; pass at least one batch of tokens.")
-        names = _gene_names(model.genes)
+        names = pd.DataFrame({"symbol": gene_names(model.genes), "ensembl_id": model.genes["ensembl_id"].to_numpy()})
         n_positions = int(positions_per_gene.sum())
         parts = [s.tables(names, n_positions, min_firings, n_top_genes) for s in sums.values()]
     features, genes, cells, together = (pd.concat(tables, ignore_index=True) for tables in zip(*parts, strict=True))
     meta = {
         "n_cells": profile.n_cells,
         "n_positions": n_positions,
-        "layers": sorted(saes),
+        "layers": list(saes),
         "min_firings": min_firings,
         "n_top_genes": n_top_genes,
         "n_top_cells": n_top_cells,
@@ -188,22 +166,14 @@ def build_catalogue(
     return Catalogue(features, genes, background, cells, tested, together if coactivation else None, meta)
 
 
-def _check(model: FoundationModel, saes: Mapping[int, SparseAutoencoder], obs: pd.DataFrame | None) -> None:
+def _check(model: FoundationModel, saes: Mapping[int, SparseAutoencoder]) -> None:
     if not saes:
         raise ScircuitError("No SAE was given; pass a mapping from layer to SAE with at least one layer.")
     for layer, sae in saes.items():
         if not 0 <= layer < model.n_layers:
             raise ScircuitError(f"{model.name} has no layer {layer}; layers are 0 to {model.n_layers - 1}.")
-        if sae.W_dec.shape[1] != model.d_model:
+        if sae.d_in != model.d_model:
             raise ScircuitError(
-                f"The SAE of layer {layer} reads {sae.W_dec.shape[1]} dimensions but {model.name} has "
+                f"The SAE of layer {layer} reads {sae.d_in} dimensions but {model.name} has "
                 f"{model.d_model}; take the SAEs trained on this model."
             )
-    if obs is not None:
-        CellProfile(obs)  # refuses numeric columns before any work is done
-
-
-def _gene_names(genes: pd.DataFrame) -> pd.DataFrame:
-    """`symbol` (the Ensembl id where a gene has none) and `ensembl_id` of the model's gene table."""
-    symbol = genes["symbol"].where(genes["symbol"] != "", genes["ensembl_id"])
-    return pd.DataFrame({"symbol": symbol.to_numpy(), "ensembl_id": genes["ensembl_id"].to_numpy()})

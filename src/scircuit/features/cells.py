@@ -57,7 +57,8 @@ class TopCells:
 
     def __init__(self, n_latents: int, n: int) -> None:
         self._n = n
-        self._waiting: list[tuple[np.ndarray, np.ndarray, np.ndarray]] = []
+        nothing = (np.empty(0, np.int32), np.empty(0, np.int64), np.empty(0, np.float32))
+        self._waiting: list[tuple[np.ndarray, np.ndarray, np.ndarray]] = [nothing]
         self._n_waiting, self._limit = 0, max(4 * n_latents * n, 1 << 16)
 
     def add(self, latent: np.ndarray, cell: np.ndarray, activation: np.ndarray) -> None:
@@ -77,8 +78,7 @@ class TopCells:
 
     def table(self, layer: int) -> pd.DataFrame:
         """`layer, feature, rank` (0 = most active), `cell, activation`."""
-        empty = (np.empty(0, np.int32), np.empty(0, np.int64), np.empty(0, np.float32))
-        latent, cell, activation = self._keep_best() if self._waiting else empty
+        latent, cell, activation = self._keep_best()
         rank = np.arange(len(latent)) - np.searchsorted(latent, latent)
         return pd.DataFrame(
             {

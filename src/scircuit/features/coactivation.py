@@ -12,7 +12,7 @@ from scipy import sparse
 
 from scircuit._progress import progress
 from scircuit.errors import ScircuitError
-from scircuit.features.accumulate import Pairs
+from scircuit.features.accumulate import NO_PAIRS, Pairs
 
 METHODS = ("louvain", "leiden")
 
@@ -27,22 +27,12 @@ class Limits(NamedTuple):
 
 
 def count_together(row: np.ndarray, latent: np.ndarray, n_latents: int) -> Pairs:
-    """Positions at which two latents both fire.
+    """Number of positions at which two latents both fire, by the key `a * n_latents + b` with a < b.
 
-    Parameters
-    ----------
-    row, latent : int64 `[firing]`
-        Position and latent of each firing.
-    n_latents : int
-        Latents of the layer.
-
-    Returns
-    -------
-    Pairs
-        Key `a * n_latents + b` with a < b, and the number of positions.
+    `row` and `latent`, int64 `[firing]`, are position and latent of each firing.
     """
     if len(row) == 0:
-        return Pairs(np.empty(0, np.int64), np.empty(0, np.int64), np.empty(0))
+        return NO_PAIRS
     fires = sparse.csr_matrix((np.ones(len(row), np.int32), (row, latent)), shape=(int(row.max()) + 1, n_latents))
     together = sparse.triu(fires.T @ fires, k=1).tocoo()
     key = together.row.astype(np.int64) * n_latents + together.col
@@ -62,13 +52,6 @@ def coactivation_table(
     together : Pairs
         Summed results of `count_together`.
     n_firings : int64 `[latent]`
-        Firings of each latent.
-    n_positions : int
-        Gene positions of the run.
-    layer : int
-        Written into the table.
-    limits : Limits
-        Which pairs are kept.
 
     Returns
     -------
@@ -109,8 +92,6 @@ def find_modules(
     method : str
         `louvain` (Blondel et al. 2008, NetworkX), or `leiden` (Traag et al. 2019, RB configuration model), which
         needs the extra `scircuit[leiden]` (leidenalg and igraph are GPL-licensed and therefore no requirement).
-    resolution, seed : float, int
-        Of the method.
     min_size : int
         Smaller groups are no modules.
 
@@ -153,8 +134,6 @@ def match_layers(decoders: Mapping[int, torch.Tensor], *, min_cosine: float = 0.
     ----------
     decoders : mapping
         Layer to `W_dec [latent, d_model]`.
-    min_cosine : float
-        Least |cosine|.
     block : int
         Latents compared at a time; bounds the memory.
 
@@ -167,8 +146,7 @@ def match_layers(decoders: Mapping[int, torch.Tensor], *, min_cosine: float = 0.
     rows: list[pd.DataFrame] = []
     for a, b in progress(list(combinations(unit, 2)), desc="layer matches", unit="pair"):
         forward, backward = _best_cosine(unit[a], unit[b], block), _best_cosine(unit[b], unit[a], block)
-        best = forward[1].cpu().numpy()
-        cosine = forward[0].cpu().numpy()
+        cosine, best = (part.cpu().numpy() for part in forward)
         mutual = backward[1].cpu().numpy()[best] == np.arange(len(best))
         table = pd.DataFrame(
             {

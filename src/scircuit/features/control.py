@@ -16,34 +16,22 @@ from scircuit.knowledge.gmt import GeneSets
 
 @dataclass(frozen=True)
 class RandomGeneControl:
-    """Annotated latents beside the same latents with random genes.
-
-    Attributes
-    ----------
-    n_latents : int
-        Latents with a non-empty query.
-    n_annotated : int
-        Those with at least one significant term.
-    annotated, control : float
-        Share annotated, and the mean share over the draws of random genes.
-    control_low, control_high : float
-        Smallest and largest share among the draws.
-    beyond : float
-        annotated - control: the share of latents that annotate beyond what random genes do.
-    p_value : float
-        (b + 1) / (draws + 1), b draws with at least as many annotated latents.
-    draws : int
-        Number of draws.
-    """
+    """Annotated latents beside the same latents with random genes."""
 
     n_latents: int
+    """Latents with a non-empty query."""
     n_annotated: int
+    """Those with at least one significant term."""
     annotated: float
+    """Share annotated."""
     control: float
+    """Mean share over the draws of random genes; `control_low` and `control_high` are its range."""
     control_low: float
     control_high: float
     beyond: float
+    """annotated - control: the share of latents that annotate beyond what random genes do."""
     p_value: float
+    """(b + 1) / (draws + 1), b draws with at least as many annotated latents."""
     draws: int
 
     def as_dict(self) -> dict[str, float]:

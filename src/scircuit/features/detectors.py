@@ -22,8 +22,8 @@ def one_gene_shares(
 ) -> dict[int, float]:
     """Per layer, the share of live latents with more than `threshold` of their activation on one gene.
 
-    The definition of `scircuit.sae.one_gene_share` on sparse sums, so that vocabularies of any size fit. NaN where no
-    latent of a layer fires. `saes` are dictionaries of any library (`as_sae`).
+    Activation is summed over all positions that hold a gene. NaN where no latent of a layer fires. `saes` are
+    dictionaries of any library (`as_sae`).
     """
     saes = as_saes(saes)
     n_genes = len(model.genes)
@@ -32,11 +32,7 @@ def one_gene_shares(
         seen = progress(batches, desc="one-gene latents", unit="batch")
         for rows, gene, _ in gene_rows(model, seen, list(saes)):
             for layer, sae in saes.items():
-                latents = sae.encode(rows[layer].to(sae.W_dec.dtype))
-                fires = latents.values > 0
-                at = fires.nonzero()[:, 0].cpu().numpy()
-                latent = latents.indices[fires].cpu().numpy().astype(np.int64)
-                value = latents.values[fires].double().cpu().numpy()
+                at, latent, value = sae.encode(rows[layer].to(sae.W_dec.dtype)).firings()
                 sums[layer].add(latent * n_genes + gene[at], value)
         return {layer: _share(s, n_genes, saes[layer].W_dec.shape[0], threshold) for layer, s in sums.items()}
 

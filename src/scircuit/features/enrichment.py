@@ -27,46 +27,30 @@ COLUMNS = (
 
 @dataclass(frozen=True)
 class Enrichment:
-    """Significant (latent, set) pairs and the family of tests they were called in.
-
-    Attributes
-    ----------
-    terms : DataFrame
-        `layer, feature, library, term, n_overlap, set_size, query_size, fold, p_value, q_value,
-        information_content`, rows with q <= alpha, by latent and then as the label rule ranks them.
-    meta : mapping
-        `n_tests` (the BH family), `n_queries, n_sets, n_background, alpha, min_overlap`, and per library its
-        name, version, sha256, number of sets, genes found and ambiguous genes.
-    """
+    """Significant (latent, set) pairs and the family of tests they were called in."""
 
     terms: pd.DataFrame
+    """`layer, feature, library, term, n_overlap, set_size, query_size, fold, p_value, q_value, information_content`,
+    rows with q <= alpha, by latent and then as the label rule ranks them."""
     meta: Mapping[str, Any]
+    """`n_tests` (the BH family), `n_queries, n_sets, n_background, alpha, min_overlap`, and per library its name,
+    version, sha256, number of sets, genes found and ambiguous genes."""
 
 
 @dataclass(frozen=True)
 class SetMatrix:
-    """Gene sets cut to a background.
-
-    Attributes
-    ----------
-    member : sparse int32 `[gene, set]`
-        1 where the gene belongs to the set.
-    library, term : object `[set]`
-        Names.
-    size : int64 `[set]`
-        Genes of each set that are in the background, all > 0.
-    names : GeneNames
-        The background's genes, by any name.
-    report : list of dict
-        Per library: what was matched.
-    """
+    """Gene sets cut to a background; `library` and `term` are the names of the sets."""
 
     member: sparse.csr_matrix
+    """int32 `[gene, set]`: 1 where the gene belongs to the set."""
     library: np.ndarray
     term: np.ndarray
     size: np.ndarray
+    """int64 `[set]`: genes of each set that are in the background, all > 0."""
     names: GeneNames
+    """The background's genes, by any name."""
     report: list[dict[str, Any]]
+    """Per library: what was matched."""
 
     @property
     def n_background(self) -> int:
@@ -151,7 +135,7 @@ def enrich(
     features : DataFrame
         Columns `layer, feature, top_genes`.
     libraries : GeneSets or sequence of them
-        Gene sets; several libraries share one family.
+        Several libraries share one family.
     background : DataFrame
         `symbol, ensembl_id` of the genes tokenised in the run (`Catalogue.background`).
     alpha : float

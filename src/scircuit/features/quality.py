@@ -71,18 +71,10 @@ def measure_quality(
             spliced = _loss(model, states[layer], keep, sae.decode(sae.encode(rows)), layer, masked)
             ablated = _loss(model, states[layer], keep, rows.mean(dim=0).expand_as(rows), layer, masked)
             losses[layer] = losses[layer] + weight * torch.tensor([clean, spliced, ablated], dtype=torch.float64)
-    metrics: dict[int, dict[str, float]] = {}
-    for layer in saes:
-        if not offers_loss:
-            metrics[layer] = quality[layer].result().as_dict()
-            continue
+    metrics = {layer: q.result().as_dict() for layer, q in quality.items()}
+    for layer in saes if offers_loss else ():
         clean, spliced, ablated = (losses[layer] / max(n, 1)).tolist()
-        metrics[layer] = {
-            **quality[layer].result().as_dict(),
-            "loss_clean": clean,
-            "loss_spliced": spliced,
-            "loss_ablated": ablated,
-        }
+        metrics[layer] |= {"loss_clean": clean, "loss_spliced": spliced, "loss_ablated": ablated}
         if ablated > clean:
             metrics[layer]["loss_recovered"] = loss_recovered(clean, spliced, ablated)
         else:

@@ -76,8 +76,6 @@ def rank_enrich(
     ----------
     features, genes, background : DataFrame
         Tables of one catalogue.
-    libraries : GeneSets or sequence of them
-        Gene sets.
     alpha, min_size, latents_per_block : float, int, int
         False-discovery rate, smallest set, latents made dense at a time.
 

@@ -15,18 +15,12 @@ N_STRATA = 10
 
 @dataclass(frozen=True)
 class Sources:
-    """Chosen latents and how they were chosen.
-
-    Attributes
-    ----------
-    table : DataFrame
-        `layer, feature`, by layer and then feature.
-    rule : dict
-        Everything needed to choose them again; goes into the artefact.
-    """
+    """Chosen latents and how they were chosen."""
 
     table: pd.DataFrame
+    """`layer, feature`, by layer and then feature."""
     rule: dict[str, Any]
+    """Everything needed to choose them again; goes into the artefact."""
 
 
 def select_sources(
@@ -54,10 +48,6 @@ def select_sources(
         Latents per layer; fewer where a layer has fewer.
     layers : sequence of int, optional
         Layers to choose from; all by default.
-    seed : int
-        Of the random rules.
-    min_frequency, min_top_genes : float, int
-        The pool of the annotated rules.
 
     Raises
     ------
@@ -76,9 +66,9 @@ def select_sources(
     record: dict[str, Any] = {"rule": rule, "layers": layers}
     live = features[(features["n_firings"] > 0) & features["layer"].isin(layers)]
     if rule != "all":
-        record |= {"n": n}
+        record["n"] = n
     if rule.startswith("random"):
-        record |= {"seed": seed}
+        record["seed"] = seed
     if rule.endswith("annotated"):
         record |= {"min_frequency": min_frequency, "min_top_genes": min_top_genes}
         live = live[
@@ -87,14 +77,10 @@ def select_sources(
     chosen = [_choose(live[live["layer"] == layer], rule, n, np.random.default_rng([seed, layer])) for layer in layers]
     table = pd.concat(chosen)[["layer", "feature"]].sort_values(["layer", "feature"], ignore_index=True)
     if table.empty:
+        pool = f" (annotated, firing rate >= {min_frequency}, >= {min_top_genes} top genes)"
         raise ScircuitError(
             f"No latent of layers {', '.join(map(str, layers))} meets the source rule {rule!r}"
-            + (
-                f" (annotated, firing rate >= {min_frequency}, >= {min_top_genes} top genes)"
-                if rule.endswith("annotated")
-                else ""
-            )
-            + "; loosen it or use the rule 'random'."
+            f"{pool if rule.endswith('annotated') else ''}; loosen it or use the rule 'random'."
         )
     return Sources(table, record)
 
@@ -150,6 +136,5 @@ def _listed(features: pd.DataFrame, latents: Sequence[tuple[int, int]]) -> Sourc
             )
     if not wanted:
         raise ScircuitError("The list of source latents is empty; name at least one (layer, feature).")
-    return Sources(
-        pd.DataFrame(wanted, columns=["layer", "feature"]), {"rule": "list", "latents": [list(w) for w in wanted]}
-    )
+    record = {"rule": "list", "latents": [list(latent) for latent in wanted]}
+    return Sources(pd.DataFrame(wanted, columns=["layer", "feature"]), record)

@@ -50,11 +50,7 @@ class LayerSums:
         for start in range(0, len(gene), block):
             part = slice(start, start + block)
             with torch.inference_mode():
-                latents = sae.encode(h[part].to(sae.W_dec.dtype))
-            fires = latents.values > 0
-            where = fires.nonzero()[:, 0].cpu().numpy()
-            latent = latents.indices[fires].cpu().numpy().astype(np.int64)
-            value = latents.values[fires].float().cpu().numpy().astype(np.float64)
+                where, latent, value = sae.encode(h[part].to(sae.W_dec.dtype)).firings()
             self._count(latent, value)
             self.pairs.add(latent * self.n_genes + gene[part][where], value)
             if self.limits is not None:

@@ -49,8 +49,6 @@ def network_support(
         Links are counted without direction.
     background : DataFrame
         `symbol, ensembl_id` of the genes tokenised in the run.
-    draws, max_draws, seed : int
-        Of the null.
 
     Returns
     -------

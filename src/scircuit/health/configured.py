@@ -275,8 +275,8 @@ def _perturbation(table: Table, folder: Path, models: Models) -> Iterator[Findin
 
 def _whole_run(run: RunConfig, models: Models) -> Iterator[Finding]:
     """What only the whole config tells: settings against the model, and the folder of the run."""
-    from scircuit.runs.checks import check_inputs
     from scircuit.runs.identity import refuse_another
+    from scircuit.runs.inputs import check_inputs
 
     if (model := models.of(Table("", "", {}))) is not None:
         check_inputs(run, model)

@@ -15,21 +15,14 @@ CLINGEN_LEVELS = ("Definitive", "Strong", "Moderate")
 
 @dataclass(frozen=True)
 class DiseaseGenes:
-    """Genes associated with diseases.
-
-    Attributes
-    ----------
-    name : str
-        Name of the database.
-    table : DataFrame
-        `gene` (symbol), `disease`, `evidence` (the database's own word or score), distinct pairs.
-    sha256 : str
-        Hash of the file.
-    """
+    """Genes associated with diseases."""
 
     name: str
+    """Name of the database."""
     table: pd.DataFrame
+    """`gene` (symbol), `disease`, `evidence` (the database's own word or score), distinct pairs."""
     sha256: str
+    """Hash of the file."""
 
     def __len__(self) -> int:
         return len(self.table)

@@ -23,24 +23,16 @@ _VERSIONED = re.compile(r"^(ENS[A-Z]*G\d+)(\.\d+)?(_PAR_Y)?$")
 
 @dataclass(frozen=True)
 class Resolution:
-    """Where each name stands in a gene table.
-
-    Attributes
-    ----------
-    row : int64 `[name]`
-        Row of the gene table, -1 where the name is unknown or ambiguous.
-    unknown : tuple of str
-        Distinct names that are in no column of the table and no alias of it.
-    ambiguous : mapping
-        Distinct names that stand for several genes of the table, with those genes' rows; they are not matched.
-    by_alias : mapping
-        Names found through a former or other symbol, with the row.
-    """
+    """Where each name stands in a gene table."""
 
     row: np.ndarray
+    """int64 `[name]`: row of the gene table, -1 where the name is unknown or ambiguous."""
     unknown: tuple[str, ...]
+    """Distinct names that are in no column of the table and no alias of it."""
     ambiguous: Mapping[str, tuple[int, ...]]
+    """Distinct names that stand for several genes of the table, with those genes' rows; they are not matched."""
     by_alias: Mapping[str, int]
+    """Names found through a former or other symbol, with the row."""
 
     def describe(self) -> str:
         """One line for logs and artefacts."""
@@ -82,17 +74,12 @@ class GeneNames:
     The order of trust: the table's own symbol (case-sensitive, but `C1ORF43` is `C1orf43`), the Ensembl id (any
     version suffix), then the alias table, which leads from a former symbol to today's and back. A symbol that
     several rows of the table carry, or an alias that leads to several rows, is ambiguous.
-
-    Attributes
-    ----------
-    genes : DataFrame
-        Columns `symbol` and `ensembl_id`, empty strings where unknown.
-    aliases : DataFrame
-        Columns `alias`, `symbol`, `ensembl_id`; the packaged table by default.
     """
 
     genes: pd.DataFrame
+    """Columns `symbol` and `ensembl_id`, empty strings where unknown."""
     aliases: pd.DataFrame = field(default_factory=packaged_aliases)
+    """Columns `alias`, `symbol`, `ensembl_id`; the packaged table by default."""
     _rows: Mapping[str, tuple[int, ...]] = field(init=False, repr=False)
     _alias_rows: Mapping[str, tuple[int, ...]] = field(init=False, repr=False)
 

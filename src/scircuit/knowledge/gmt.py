@@ -19,27 +19,18 @@ _WEIGHT = re.compile(r"^(.+),\s*[-+]?(\d+\.?\d*|\.\d+)([eE][-+]?\d+)?$")
 
 @dataclass(frozen=True)
 class GeneSets:
-    """A library of gene sets.
-
-    Attributes
-    ----------
-    name : str
-        Name of the library, kept beside every result made with it.
-    genes : mapping
-        Term to its genes: distinct, in the order of the file.
-    descriptions : mapping
-        Term to what the file says about it (a citation, an identifier, an address), empty where nothing.
-    sha256 : str
-        Hash of the file's bytes, or of the content where there was no file.
-    version : str
-        Release of the library, empty where unknown.
-    """
+    """A library of gene sets."""
 
     name: str
+    """Name of the library, kept beside every result made with it."""
     genes: Mapping[str, tuple[str, ...]]
+    """Term to its genes: distinct, in the order of the file."""
     descriptions: Mapping[str, str]
+    """Term to what the file says about it (a citation, an identifier, an address), empty where nothing."""
     sha256: str
+    """Hash of the file's bytes, or of the content where there was no file."""
     version: str = ""
+    """Release of the library, empty where unknown."""
 
     def __len__(self) -> int:
         return len(self.genes)

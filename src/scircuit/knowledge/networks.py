@@ -19,25 +19,17 @@ _TRRUST_SIGN = {"Activation": 1, "Repression": -1, "Unknown": 0}
 
 @dataclass(frozen=True)
 class Network:
-    """Links between genes.
-
-    Attributes
-    ----------
-    name : str
-        Name of the database, kept beside every result made with it.
-    edges : DataFrame
-        `source, target` (gene names), `sign` (int8: +1 activates, -1 represses, 0 unknown or meaningless) and
-        `score` (float, the database's own). Distinct pairs, no self-links.
-    directed : bool
-        Whether source and target are told apart; in an undirected network source < target.
-    sha256 : str
-        Hash of the file.
-    """
+    """Links between genes."""
 
     name: str
+    """Name of the database, kept beside every result made with it."""
     edges: pd.DataFrame
+    """`source, target` (gene names), `sign` (int8: +1 activates, -1 represses, 0 unknown or meaningless) and `score`
+    (float, the database's own). Distinct pairs, no self-links."""
     directed: bool
+    """Whether source and target are told apart; in an undirected network source < target."""
     sha256: str
+    """Hash of the file."""
 
     def __len__(self) -> int:
         return len(self.edges)

@@ -27,52 +27,32 @@ READERS: dict[str, Callable[..., Any]] = {
 
 @dataclass(frozen=True)
 class Remote:
-    """One file of a source.
-
-    Attributes
-    ----------
-    url : str
-        Address.
-    file : str
-        Name in the cache.
-    sha256 : str or None
-        Pinned checksum. None where the publisher may renew the file under the same address: then the checksum of the
-        first download is recorded, and the cached file is held to it.
-    member : str or None
-        File to take out of a zip archive.
-    """
+    """One file of a source."""
 
     url: str
     file: str
+    """Name in the cache."""
     sha256: str | None = None
+    """Pinned checksum. None where the publisher may renew the file under the same address: then the checksum of the
+    first download is recorded, and the cached file is held to it."""
     member: str | None = None
+    """File to take out of a zip archive."""
 
 
 @dataclass(frozen=True)
 class Source:
-    """A database.
-
-    Attributes
-    ----------
-    name : str
-        What to ask for.
-    title, version, licence : str
-        As the publisher states them.
-    reader : str
-        Key of `READERS`.
-    files : tuple of Remote
-        The first is what the reader reads; empty where the user must bring the file.
-    note : str
-        What to know or do.
-    """
+    """A database; title, version and licence as the publisher states them."""
 
     name: str
     title: str
     version: str
     licence: str
     reader: str
+    """Key of `READERS`."""
     files: tuple[Remote, ...] = ()
+    """The first is what the reader reads; empty where the user must bring the file."""
     note: str = ""
+    """What to know or do."""
 
     def read(self, folder: Path, **options: Any) -> Any:
         """Read the files that lie in `folder`."""

@@ -12,18 +12,12 @@ from scircuit.models.registry import Checkpoint, recognise
 
 @dataclass(frozen=True)
 class Origin:
-    """Where a model came from.
-
-    Attributes
-    ----------
-    files : tuple of (name, sha256)
-        Every file that was read, in the order of reading; names without folders, so that a copy elsewhere is equal.
-    checkpoint : Checkpoint or None
-        The published checkpoint whose weights these are; None for weights nobody registered.
-    """
+    """Where a model came from."""
 
     files: tuple[tuple[str, str], ...] = ()
+    """Every file that was read, in the order of reading; names without folders, so that a copy elsewhere is equal."""
     checkpoint: Checkpoint | None = None
+    """The published checkpoint whose weights these are; None for weights nobody registered."""
 
     def to_dict(self) -> dict[str, Any]:
         """What a run records: the files, and of a known checkpoint its name, repository, revision and licence."""

@@ -16,21 +16,14 @@ from scircuit.errors import ScircuitError
 
 @dataclass(frozen=True)
 class RemoteFile:
-    """One published file.
-
-    Attributes
-    ----------
-    path : str
-        Path in the repository, or the file's name where there is no repository.
-    bytes : int or None
-        Its size; None where it is not known.
-    sha256 : str or None
-        Its hash; None where it is not known: then what was read is recorded and nothing can be compared.
-    """
+    """One published file."""
 
     path: str
+    """Path in the repository, or the file's name where there is no repository."""
     bytes: int | None = None
+    """Its size; None where it is not known."""
     sha256: str | None = None
+    """Its hash; None where it is not known: then what was read is recorded and nothing can be compared."""
 
     @property
     def name(self) -> str:
@@ -65,36 +58,25 @@ class Shape:
 
 @dataclass(frozen=True)
 class Checkpoint(Shape):
-    """A published model and its shape, for estimates before it is there.
-
-    Attributes
-    ----------
-    name, title, paper, licence : str
-        What to ask for, and as the authors state them.
-    repo, revision, subfolder : str
-        On the Hugging Face hub, pinned to a commit; `repo` is empty where the authors keep none.
-    address : str
-        Where a person downloads it when there is no `repo`.
-    files : tuple of RemoteFile
-        Configuration and weights (paths within `subfolder`).
-    dictionaries : Dictionaries or None
-        What turns genes into tokens, where it is kept apart from the weights.
-    aliases : tuple of str
-        Other names that are understood, lower case.
-    """
+    """A published model and its shape, for estimates before it is there."""
 
     name: str
     title: str
     paper: str
     licence: str
     files: tuple[RemoteFile, ...]
+    """Configuration and weights (paths within `subfolder`)."""
     n_parameters: int
     repo: str = ""
+    """On the Hugging Face hub, pinned to `revision`; empty where the authors keep none."""
     revision: str = ""
     subfolder: str = ""
     address: str = ""
+    """Where a person downloads it when there is no `repo`."""
     dictionaries: Dictionaries | None = None
+    """What turns genes into tokens, where it is kept apart from the weights."""
     aliases: tuple[str, ...] = ()
+    """Other names that are understood, lower case."""
 
     @property
     def needed(self) -> tuple[RemoteFile, ...]:

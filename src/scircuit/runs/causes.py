@@ -11,7 +11,6 @@ import pandas as pd
 
 from scircuit._io import write_json
 from scircuit.analysis.mediation import candidate_mediators
-from scircuit.cells.tokens import TokenStore
 from scircuit.circuits.circuit import Circuit
 from scircuit.circuits.schema import ENDS
 from scircuit.config import RunConfig
@@ -54,7 +53,8 @@ def mediate(
     ScircuitError
         An edge that the circuit has not, or none with a latent between its ends that lies on two edges.
     """
-    run, circuit = _finished(config)
+    run = Run.open(config)
+    circuit = run.circuit()
     far = _named_edges(edges, circuit) if edges else _far_edges(circuit, SPARE * n_edges, config.seed)
     candidates = candidate_mediators(circuit, far, top, config.seed)
     if candidates.empty:
@@ -90,7 +90,8 @@ def combine(config: RunConfig, sets: Sequence[str] = (), *, n_sets: int = 10, si
     ScircuitError
         A set that cannot be read, or no target with so many sources.
     """
-    run, circuit = _finished(config)
+    run = Run.open(config)
+    circuit = run.circuit()
     members = [[_latent(text) for text in entry.split("+")] for entry in sets]
     if not sets:
         members = sets_with_a_common_target(circuit, n_sets, size, config.seed)
@@ -126,25 +127,15 @@ def sets_with_a_common_target(circuit: Circuit, n_sets: int, size: int, seed: in
     return found
 
 
-def _finished(config: RunConfig) -> tuple[Run, Circuit]:
-    run = Run.open(config)
-    return run, run.circuit()
-
-
 def _in_fresh_cells(run: Run, n: int) -> tuple[Setup, int]:
     """Of `n` discovery or confirmation cells, those that the trace left out first; and how many of those there are."""
     setup, config = run.setup(), run.config
     store = setup.cells
     mine = np.concatenate([split_cells(store, split) for split in ("discovery", "confirmation")])
-    traced = np.isin(mine, _rows(store, traced_cells(store, config)))
+    traced = store.cells["_row"].isin(traced_cells(store, config).cells["_row"]).to_numpy()[mine]
     rng = np.random.default_rng([config.seed, 7])
     order = np.concatenate([rng.permutation(mine[~traced]), rng.permutation(mine[traced])])[:n]
     return replace(setup, cells=store.subset(np.sort(order))), int(min(n, (~traced).sum()))
-
-
-def _rows(store: TokenStore, part: TokenStore) -> np.ndarray:
-    """Rows of the store that a subset of it was taken from."""
-    return np.flatnonzero(np.isin(store.cells["_row"], part.cells["_row"]))
 
 
 def _latent(text: str) -> Source:

@@ -5,7 +5,6 @@ from collections.abc import Mapping, Sequence
 from functools import partial
 from itertools import combinations
 from pathlib import Path
-from typing import Any
 
 from scircuit._io import read_json, sha256_of, write_json
 from scircuit.analysis.answers import Answers
@@ -14,6 +13,7 @@ from scircuit.analysis.consensus import consensus
 from scircuit.analysis.disease import associate, disease_conservation
 from scircuit.analysis.effect_comparison import compare_effect_sizes
 from scircuit.analysis.feature_matching import feature_consensus
+from scircuit.analysis.result import Result
 from scircuit.analysis.subsample import in_fewer_cells
 from scircuit.circuits.artefacts import Artefacts
 from scircuit.circuits.rule import EdgeRule
@@ -72,9 +72,6 @@ def compare(
         runs were annotated with.
     draws : int
         Draws of every null, at least 1,000 for a publishable p.
-    report : bool
-        Write the page.
-    seed : int
     models : list of str, optional
         One per run: runs of one name are conditions of one model; by default the model that a run was traced in.
     min_models : int
@@ -110,11 +107,17 @@ def compare(
     if _done(out, key):
         return out
     tally = Answers(out)
-    _ask_all(tally, conditions, sets, draws, seed, min_models)
+    tally.ask("consensus", lambda: consensus(conditions, draws, draws, min_models, seed))
+    for a, b in combinations(conditions, 2):
+        answer = partial(feature_consensus, a, b, draws=draws, seed=seed)
+        tally.ask("feature_consensus", answer, _folder(a, b), (a.name, b.name))
+        ask_effect_sizes(tally, a, b, draws, seed)
+    if sets:
+        tally.ask("disease_conservation", lambda: _conserved_diseases(conditions, sets, min_models))
     if chosen.between:
         rebuilt = open_conditions(runs, names, chosen.rule, n_cells, seed, models)
-        for question, answer in chosen.between.items():
-            tally.ask(question, partial(answer, rebuilt, Asked(draws, seed, min_models, gene_sets)), chosen.folder)
+        for question, between in chosen.between.items():
+            tally.ask(question, partial(between, rebuilt, Asked(draws, seed, min_models, gene_sets)), chosen.folder)
     tally.write()
     if report:
         reported = [Artefacts.of(run).called(c.name) for run, c in zip(runs, conditions, strict=True)]
@@ -165,30 +168,6 @@ def open_conditions(
     return [run.holding(circuit=run.circuit(rule)) for run in opened]
 
 
-def _ask_all(
-    tally: Answers,
-    conditions: list[Artefacts],
-    sets: Mapping[str, Sequence[str]],
-    draws: int,
-    seed: int,
-    min_models: int,
-) -> None:
-    tally.ask("consensus", lambda: consensus(conditions, draws, draws, min_models, seed))
-    for a, b in combinations(conditions, 2):
-        _ask_pair(tally, a, b, draws, seed)
-    if sets:
-        tally.ask(
-            "disease_conservation",
-            lambda: disease_conservation(conditions, _associations(conditions, sets), min_models),
-        )
-
-
-def _ask_pair(tally: Answers, a: Artefacts, b: Artefacts, draws: int, seed: int) -> None:
-    answer = partial(feature_consensus, a, b, draws=draws, seed=seed)
-    tally.ask("feature_consensus", answer, _folder(a, b), (a.name, b.name))
-    ask_effect_sizes(tally, a, b, draws, seed)
-
-
 def ask_effect_sizes(tally: Answers, a: Artefacts, b: Artefacts, draws: int = 1000, seed: int = 0) -> None:
     """Compare the effect sizes of two runs and write the answer into their folder of the notebook."""
     answer = partial(compare_effect_sizes, a.circuit(), b.circuit(), draws=draws, seed=seed)
@@ -199,11 +178,9 @@ def _folder(a: Artefacts, b: Artefacts) -> str:
     return f"pairs/{_slug(a.name)}--{_slug(b.name)}"
 
 
-def _associations(conditions: list[Artefacts], sets: Mapping[str, Sequence[str]]) -> dict[str, Any]:
-    found = {}
-    for condition in conditions:
-        found[condition.name] = associate(condition.table("genes"), sets)
-    return found
+def _conserved_diseases(conditions: list[Artefacts], sets: Mapping[str, Sequence[str]], min_models: int) -> Result:
+    associations = {condition.name: associate(condition.table("genes"), sets) for condition in conditions}
+    return disease_conservation(conditions, associations, min_models)
 
 
 def _done(out: Path, key: str) -> bool:

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 
 import pandas as pd
 
-from scircuit._io import atomic, write_json
+from scircuit._io import write_json, write_table
 from scircuit.config import RunConfig
 from scircuit.features.catalogue import Catalogue, build_catalogue
 from scircuit.features.coactivation import Limits, find_modules, match_layers
@@ -51,8 +51,7 @@ def run_features(run: Run, setup: Setup) -> tuple[Catalogue, pd.DataFrame]:
     if f.min_cosine is not None and len(saes) > 1:
         tables["layer_matches"] = match_layers({i: sae.W_dec for i, sae in saes.items()}, min_cosine=f.min_cosine)
     for name, table in tables.items():
-        with atomic(folder / f"{name}.parquet") as path:
-            table.to_parquet(path, index=False)
+        write_table(folder / f"{name}.parquet", table)
     write_json(folder / "labels.json", {"format_version": 1, **found.meta, "random_genes": control})
     return catalogue, found.terms
 

@@ -7,10 +7,11 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from scircuit._io import atomic
+from scircuit._io import write_table
 from scircuit._progress import progress
 from scircuit.cells.batch import TokenBatch
 from scircuit.cells.tokens import TokenStore
+from scircuit.cells.vocabulary import gene_names
 from scircuit.errors import ScircuitError
 from scircuit.models.base import FoundationModel
 from scircuit.runs.run import Run
@@ -41,15 +42,12 @@ def run_logits(run: str | Path, n_cells: int = 50, seed: int = 0) -> Path:
     tests = opened.circuit().tests
     sources = tests.loc[tests["kind"] == "latent", ["source_layer", "source_feature"]].drop_duplicates()
     parts = []
-    for layer, own in progress(list(sources.groupby("source_layer")), desc="outputs", unit="layer"):
-        features = [int(feature) for feature in own["source_feature"]]
-        found = ablation_outputs(
-            model, saes[int(str(layer))], int(str(layer)), features, store.batches(batch_size(store))
-        )
-        parts.append(_table(found, features, model).assign(source_layer=int(str(layer))))
+    for name, own in progress(list(sources.groupby("source_layer")), desc="outputs", unit="layer"):
+        layer, features = int(str(name)), [int(feature) for feature in own["source_feature"]]
+        found = ablation_outputs(model, saes[layer], layer, features, store.batches(batch_size(store)))
+        parts.append(_table(found, features, model).assign(source_layer=layer))
     table = pd.concat(parts, ignore_index=True).rename(columns={"row": "source_feature", "score": "mean_delta"})
-    with atomic(path) as temporary:
-        table[["source_layer", "source_feature", "gene", "mean_delta", "n_cells"]].to_parquet(temporary, index=False)
+    write_table(path, table[["source_layer", "source_feature", "gene", "mean_delta", "n_cells"]])
     return path
 
 
@@ -58,13 +56,10 @@ def run_deletion(run: str | Path, genes: Sequence[str], n_cells: int = 50, seed:
 
     Parameters
     ----------
-    run : folder
     genes : list of str
         Symbols; those that the model does not read, or that no cell holds, are left out.
     n_cells : int
         Most cells per gene.
-    seed : int
-        Of the draw of cells.
 
     Returns
     -------
@@ -73,7 +68,7 @@ def run_deletion(run: str | Path, genes: Sequence[str], n_cells: int = 50, seed:
         `scircuit.perturbation.validate` takes as an extra baseline.
     """
     _, model, store = _open(Run(run), None, seed)
-    symbols = pd.Index(_symbols(model))
+    symbols = pd.Index(gene_names(model.genes))
     wanted = {gene: int(row) for gene in genes for row in np.flatnonzero(symbols == gene)[:1]}
     cell_of = np.repeat(np.arange(len(store)), store.lengths)
     rng = np.random.default_rng([seed, 6])
@@ -115,17 +110,12 @@ def _open(run: Run, n_cells: int | None, seed: int) -> tuple[Run, FoundationMode
     return run, model, cells
 
 
-def _symbols(model: FoundationModel) -> np.ndarray:
-    genes = model.genes
-    return genes["symbol"].where(genes["symbol"] != "", genes["ensembl_id"]).to_numpy()
-
-
 def _table(found: OutputChange, names: Sequence[object], model: FoundationModel) -> pd.DataFrame:
     row, gene = np.nonzero(found.n_cells)
     return pd.DataFrame(
         {
             "row": np.array(names)[row],
-            "gene": _symbols(model)[gene],
+            "gene": gene_names(model.genes)[gene],
             "score": found.mean()[row, gene],
             "n_cells": found.n_cells[row, gene],
         }

@@ -5,11 +5,12 @@ import logging
 import numpy as np
 from scipy import sparse
 
-from scircuit._io import atomic
+from scircuit._io import write_table
 from scircuit.analysis.coexpression import pair_correlations
 from scircuit.cells.counts import CountSource
 from scircuit.cells.matching import match_genes
 from scircuit.cells.tokens import TokenStore
+from scircuit.cells.vocabulary import gene_names
 from scircuit.circuits.circuit import Circuit
 from scircuit.features.across import watch_across
 from scircuit.models.base import FoundationModel
@@ -43,11 +44,9 @@ def run_pairs(run: Run, setup: Setup, circuit: Circuit) -> None:
     cells = drawn_cells(store, run.config, "catalogue", n, 4)
     seen = watch_across(model, store.batches(batch_size(store), cells=cells), saes, sources, cells)
     expression = log_expression(run, model, store, cells)
-    symbols = model.genes["symbol"].where(model.genes["symbol"] != "", model.genes["ensembl_id"]).tolist()
-    correlations = pair_correlations(circuit, expression, symbols, seen.activations)
+    correlations = pair_correlations(circuit, expression, gene_names(model.genes).tolist(), seen.activations)
     for name, table in (("coactivation_across", seen.pmi), ("correlations", correlations)):
-        with atomic(run.stage("features") / f"{name}.parquet") as path:
-            table.to_parquet(path, index=False)
+        write_table(run.stage("features") / f"{name}.parquet", table)
 
 
 def log_expression(run: Run, model: FoundationModel, store: TokenStore, cells: np.ndarray) -> sparse.csr_matrix:

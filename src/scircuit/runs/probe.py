@@ -9,7 +9,8 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from scircuit._io import atomic
+from scircuit._io import write_table
+from scircuit.cells.vocabulary import gene_names
 from scircuit.circuits.circuit import Circuit
 from scircuit.config import RunConfig
 from scircuit.errors import ScircuitError
@@ -94,10 +95,10 @@ def probe_run(
         parts.append(probe(setup, layer, todo, targets=targets, where=where, what=what))
     table = pd.concat(parts, ignore_index=True)
     if what == "logits":
-        table["gene"] = table["target"].map(_gene_of_token(setup.model.genes)).fillna("")
+        genes = setup.model.genes
+        table["gene"] = table["target"].map(dict(zip(genes["token"], gene_names(genes), strict=True))).fillna("")
     path = folder.root / "probes" / f"{what}_{where}.parquet" if out is None else Path(out)
-    with atomic(path) as temporary:
-        table.to_parquet(temporary, index=False)
+    write_table(path, table)
     return path
 
 
@@ -140,8 +141,3 @@ def _check(setup: Setup, layer: int, groups: Sequence[tuple[int, ...]]) -> None:
     wrong = [f for group in groups for f in group if f >= saes[layer].n_latents]
     if wrong:
         raise ScircuitError(f"Layer {layer} has no latent {wrong[0]}; it has {saes[layer].n_latents}, counted from 0.")
-
-
-def _gene_of_token(genes: pd.DataFrame) -> dict[int, str]:
-    symbol = genes["symbol"].where(genes["symbol"] != "", genes["ensembl_id"])
-    return dict(zip(genes["token"].astype(int), symbol, strict=True))

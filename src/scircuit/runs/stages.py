@@ -10,17 +10,15 @@ from scircuit.config import RunConfig
 from scircuit.config_file import parse_config
 from scircuit.errors import ScircuitError
 from scircuit.runs.ask import ask_run
-from scircuit.runs.checks import check_inputs
-from scircuit.runs.confirmation import run_confirmation
 from scircuit.runs.features import run_features
-from scircuit.runs.inputs import open_model
+from scircuit.runs.inputs import check_inputs, open_model
 from scircuit.runs.pairs import run_pairs
 from scircuit.runs.probe import run_paths
 from scircuit.runs.report import report
 from scircuit.runs.run import Run
 from scircuit.runs.saes import run_saes
 from scircuit.runs.tokens import check_cells, run_tokenize
-from scircuit.runs.trace import run_circuit, run_trace
+from scircuit.runs.trace import run_circuit, run_confirmation, run_trace
 from scircuit.tracing.distributed import open_client
 from scircuit.tracing.setup import Setup
 

@@ -1,4 +1,4 @@
-"""Stages `trace` and `circuit`: which latents are ablated in which cells, and what becomes of the effects."""
+"""Stages `trace`, `circuit`, `confirmation`: what is ablated where, what becomes of the effects, in other cells too."""
 
 import logging
 from collections.abc import Mapping
@@ -6,9 +6,10 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pandas as pd
 
-from scircuit._io import atomic, read_json, sha256_of
+from scircuit._io import read_json, sha256_of, write_table
 from scircuit.circuits.build import build_circuit
 from scircuit.circuits.circuit import Circuit
 from scircuit.circuits.grades import sentences
@@ -23,10 +24,13 @@ from scircuit.models.origin import Origin
 from scircuit.published.annotation_rule import label_ends
 from scircuit.runs.facts import hardware, versions
 from scircuit.runs.identity import settings
+from scircuit.runs.inputs import check_inputs
 from scircuit.runs.run import Run
-from scircuit.runs.tokens import traced_cells
+from scircuit.runs.tokens import check_cells, drawn_cells, traced_cells
 from scircuit.tracing.engines.interventions import Intervention
 from scircuit.tracing.menu import build, parse_words
+from scircuit.tracing.plan import Plan, plan_trace
+from scircuit.tracing.replicate import replicate
 from scircuit.tracing.setup import Setup
 from scircuit.tracing.tracer import trace_setup
 
@@ -119,8 +123,7 @@ def run_circuit(run: Run, model: FoundationModel, catalogue: Catalogue, terms: p
         run.table("effects"), tests, label_ends(catalogue.features, sources), terms, c.edges, provenance,
         run.table("scales"),
     )  # fmt: skip
-    with atomic(folder / "sources.parquet") as path:
-        source_counts(circuit.at(circuit.provenance["grade"])).to_parquet(path, index=False)
+    write_table(folder / "sources.parquet", source_counts(circuit.at(circuit.provenance["grade"])))
     circuit.write(folder)
     for sentence in sentences(circuit.provenance):
         log.info(sentence)
@@ -137,3 +140,49 @@ def _annotation(run: Run) -> dict[str, Any]:
     """Share of latents that gene sets annotate, beside the share that random genes would."""
     control = read_json(run.stage("features") / "labels.json").get("random_genes") or {}
     return {key: control[key] for key in ("n_annotated", "annotated", "control", "beyond", "p_value") if key in control}
+
+
+def run_confirmation(run: Run, setup: Setup, circuit: Circuit, client: Any = None) -> None:
+    """Write `confirmation/`: the edges of at most `max_sources` sources per layer, in the `confirmation` cells.
+
+    Nothing is written with `confirmation.n_cells = 0`. `client` as in `run_trace`.
+    """
+    c = run.config.confirmation
+    if c.n_cells == 0 or run.done("confirmation"):
+        return
+    cells = setup.cells.subset(drawn_cells(setup.cells, run.config, "confirmation", c.n_cells, 6))
+    edges = some_sources(circuit.edges, c.max_sources, run.config.seed)
+    if len(edges) < len(circuit.edges):
+        log.info("%d of %d edges are measured again (confirmation.max_sources)", len(edges), len(circuit.edges))
+    replicate(
+        replace(setup, cells=cells), edges, run.stage("confirmation"),
+        provenance={"n_circuit_edges": len(circuit.edges), "circuit": circuit.run_id}, client=client,
+    )  # fmt: skip
+
+
+def some_sources(edges: pd.DataFrame, n: int | None, seed: int) -> pd.DataFrame:
+    """The edges of at most `n` sources per layer, drawn at random among those that have one."""
+    if n is None:
+        return edges
+    rng = np.random.default_rng([seed, 7])
+    sources = edges[SOURCE].drop_duplicates().sort_values(SOURCE)
+    kept = [part.iloc[np.sort(rng.permutation(len(part))[:n])] for _, part in sources.groupby("source_layer")]
+    return edges.merge(pd.concat(kept), on=SOURCE) if kept else edges
+
+
+def plan(config: RunConfig) -> Plan:
+    """Forwards, multiply-adds, memory, disk and time of the run's trace; nothing is written.
+
+    Raises
+    ------
+    ScircuitError
+        When tokens, dictionaries or features are not there yet (the sources are chosen from them), or as the trace.
+    """
+    folder = Run.open(config)
+    for name in ("tokens", "saes", "features"):
+        folder.need(name)
+    setup = folder.setup()
+    check_cells(config)
+    check_inputs(config, setup.model)
+    features = Catalogue.read(folder.stage("features")).features
+    return plan_trace(traced(config, setup, features))

@@ -24,43 +24,31 @@ _LAYER_NORM_EPS = 1e-5
 class SaeConfig:
     """What a dictionary is and what it was trained on; saved with it and checked on loading.
 
-    Attributes
-    ----------
-    architecture : one of `ARCHITECTURES`
-        `topk` (k largest pre-activations, then ReLU), `signed_topk` (without ReLU: negative ones reconstruct, but
-        do not fire), `jumprelu` (those above a threshold) or `standard` (ReLU).
-    d_in : int
-        Width of the residual stream.
-    n_latents : int
-        Size of the dictionary.
-    k : int or None
-        Most latents active per row; None where the architecture sets no limit.
-    layer : int or None
-        0-based layer whose residual stream (after the block) it reads; None if not known.
-    model, model_fingerprint, protocol : str
-        Name, fingerprint and tokenisation protocol of the model; empty if not known.
-    input_norm : `none` or `layer_norm`
-        Whether each row is brought to mean 0 and standard deviation 1 before it is encoded. Activations and
-        `decode` are then in units of the normalised row, so a latent is no fixed direction of the residual.
-    reads, writes : str
-        Names of the places it was trained to read and to reconstruct, where the file tells; a transcoder writes
-        elsewhere than it reads.
-    metadata : mapping
-        Anything else worth keeping, JSON-able.
+    Of the model, what is not known is empty.
     """
 
     architecture: str
+    """`topk` (k largest pre-activations, then ReLU), `signed_topk` (without ReLU: negative ones reconstruct, but do not
+    fire), `jumprelu` (those above a threshold) or `standard` (ReLU)."""
     d_in: int
+    """Width of the residual stream."""
     n_latents: int
     k: int | None = None
+    """Most latents active per row; None where the architecture sets no limit."""
     layer: int | None = None
+    """0-based layer whose residual stream (after the block) it reads; None if not known."""
     model: str = ""
     model_fingerprint: str = ""
     protocol: str = ""
     input_norm: str = "none"
+    """`layer_norm`: each row is brought to mean 0 and standard deviation 1 before it is encoded. Activations and
+    `decode` are then in units of the normalised row, so a latent is no fixed direction of the residual."""
     reads: str = ""
+    """Name of the place it was trained to read, where the file tells."""
     writes: str = ""
+    """Name of the place it reconstructs; a transcoder writes elsewhere than it reads."""
     metadata: Mapping[str, Any] = field(default_factory=dict)
+    """Anything else worth keeping, JSON-able."""
 
     def __post_init__(self) -> None:
         if self.architecture not in ARCHITECTURES:

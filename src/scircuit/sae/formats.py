@@ -17,9 +17,7 @@ from torch import Tensor
 from scircuit._io import read_json
 from scircuit.errors import ScircuitError
 from scircuit.sae.base import LinearSAE, SaeConfig
-from scircuit.sae.jumprelu import JumpReLUSAE
-from scircuit.sae.saelens import CONFIG, read_tensors, require_tensors, scale_to_unit_decoder
-from scircuit.sae.topk import TopKSAE
+from scircuit.sae.saelens import CONFIG, build_sae, read_tensors, require_tensors, scale_to_unit_decoder
 
 
 def read_sparsify(folder: Path) -> LinearSAE:
@@ -30,9 +28,7 @@ def read_sparsify(folder: Path) -> LinearSAE:
     cfg = _mapping(read_json(folder / CONFIG), folder / CONFIG, ["k", "d_in"])
     if cfg.get("activation", "topk") != "topk":
         raise ScircuitError(f"{folder / CONFIG} has activation {cfg['activation']!r}; only topk can be read.")
-    tensors = read_tensors(folder / "sae.safetensors")
-    if "W_skip" in tensors:
-        raise ScircuitError(f"{folder} holds a skip transcoder (W_skip); only dictionaries without one can be read.")
+    tensors = _read_without_skip(folder / "sae.safetensors", folder)
     require_tensors(tensors, {"encoder.weight", "encoder.bias", "W_dec", "b_dec"}, str(folder))
     transcoder = bool(cfg.get("transcode", False))
     named = re.search(r"(?:^|\.)(?:layers|layer|h|blocks)\.(\d+)$", folder.name)
@@ -46,7 +42,7 @@ def read_sparsify(folder: Path) -> LinearSAE:
         writes=f"output of {folder.name}" if transcoder else folder.name,
     )
     b_dec, mean = (tensors["b_dec"], None) if transcoder else (None, tensors["b_dec"])
-    return _build(config, tensors["encoder.weight"].T, tensors["encoder.bias"], tensors["W_dec"], b_dec, mean)
+    return build_sae(config, tensors["encoder.weight"].T, tensors["encoder.bias"], tensors["W_dec"], b_dec, mean)
 
 
 def read_dictionary_learning(folder: Path) -> LinearSAE:
@@ -93,7 +89,7 @@ def read_dictionary_learning(folder: Path) -> LinearSAE:
         model=trainer.get("lm_name") or "",
         metadata={"dict_class": kind},
     )
-    return _build(config, parts["W_enc"], parts["b_enc"], parts["W_dec"], b_dec, mean, parts.get("threshold"))
+    return build_sae(config, parts["W_enc"], parts["b_enc"], parts["W_dec"], b_dec, mean, parts.get("threshold"))
 
 
 _LINEAR = {"encoder.weight", "encoder.bias", "decoder.weight"}
@@ -145,7 +141,7 @@ def read_openai(path: Path) -> LinearSAE:
     input_norm = "layer_norm" if activation == "TopK" else "none"
     config = SaeConfig(architecture, d_in, n_latents, k=k, input_norm=input_norm)
     W_enc, W_dec = state["encoder.weight"].T, state["decoder.weight"].T
-    return _build(config, W_enc, state["latent_bias"], W_dec, None, state["pre_bias"])
+    return build_sae(config, W_enc, state["latent_bias"], W_dec, None, state["pre_bias"])
 
 
 def read_circuit_tracer(folder: str | Path, *, layers: Iterable[int] | None = None) -> dict[int, LinearSAE]:
@@ -175,9 +171,7 @@ def read_circuit_tracer(folder: str | Path, *, layers: Iterable[int] | None = No
 
 
 def _read_transcoder(path: Path, layer: int, yaml: Mapping[str, Any]) -> LinearSAE:
-    tensors = read_tensors(path)
-    if "W_skip" in tensors:
-        raise ScircuitError(f"{path} holds a skip transcoder (W_skip); only dictionaries without one can be read.")
+    tensors = _read_without_skip(path, path)
     stored_k = tensors.pop("k", None)
     threshold = tensors.pop("activation_function.threshold", None)
     require_tensors(tensors, {"W_enc", "W_dec", "b_enc", "b_dec"}, str(path))
@@ -201,7 +195,7 @@ def _read_transcoder(path: Path, layer: int, yaml: Mapping[str, Any]) -> LinearS
         writes=yaml["feature_output_hook"],
     )
     W_enc = tensors["W_enc"].T
-    return _build(config, W_enc, tensors["b_enc"], tensors["W_dec"], tensors["b_dec"], None, threshold)
+    return build_sae(config, W_enc, tensors["b_enc"], tensors["W_dec"], tensors["b_dec"], None, threshold)
 
 
 def read_study(folder: Path) -> LinearSAE:
@@ -228,25 +222,14 @@ def read_study(folder: Path) -> LinearSAE:
         raise ScircuitError(
             f"{path} has {len(mean)} numbers, the SAE beside it reads {d_in}; they do not belong together."
         )
-    return _build(config, W_enc, tensors["W_enc.bias"], W_dec, tensors["W_dec.bias"], mean)
+    return build_sae(config, W_enc, tensors["W_enc.bias"], W_dec, tensors["W_dec.bias"], mean)
 
 
-def _build(
-    config: SaeConfig,
-    W_enc: Tensor,
-    b_enc: Tensor,
-    W_dec: Tensor,
-    b_dec: Tensor | None,
-    mean: Tensor | None,
-    threshold: Tensor | None = None,
-) -> LinearSAE:
-    """In float32; `mean` is subtracted before encoding and, like `b_dec`, added after decoding (None: 0)."""
-    zeros = torch.zeros(config.d_in)
-    biases = (zeros if b_dec is None else b_dec.float(), zeros if mean is None else mean.float())
-    arguments = (config, W_enc.float(), b_enc.float(), W_dec.float(), *biases)
-    if config.architecture in ("topk", "signed_topk"):
-        return TopKSAE(*arguments)
-    return JumpReLUSAE(*arguments, threshold=threshold)
+def _read_without_skip(path: Path, source: Path) -> dict[str, Tensor]:
+    tensors = read_tensors(path)
+    if "W_skip" in tensors:
+        raise ScircuitError(f"{source} holds a skip transcoder (W_skip); only dictionaries without one can be read.")
+    return tensors
 
 
 def _mapping(value: Any, source: Path, keys: list[str]) -> Mapping[str, Any]:

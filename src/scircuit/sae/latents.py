@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from typing import NamedTuple
 
+import numpy as np
 import torch
 from torch import Tensor
 from torch.nn import functional
@@ -30,6 +31,13 @@ class Latents(NamedTuple):
     def rows(self, index: Tensor) -> "Latents":
         """The same latents at fewer rows."""
         return Latents(self.values[index], self.indices[index])
+
+    def firings(self) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """Row (int64), latent (int64) and activation (float64) of every firing, rows ascending."""
+        fires = self.values > 0
+        found = (fires.nonzero()[:, 0], self.indices[fires], self.values[fires].float())
+        row, latent, value = (tensor.cpu().numpy() for tensor in found)
+        return row, latent, value.astype(np.float64)
 
     def column(self, latent: int) -> Tensor:
         """Activation of one latent at every row, `[row]`."""

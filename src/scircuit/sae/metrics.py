@@ -12,37 +12,25 @@ from scircuit.sae.base import SparseAutoencoder
 
 @dataclass(frozen=True)
 class SaeQuality:
-    """Quality of one dictionary on held-out rows.
-
-    Attributes
-    ----------
-    fvu
-        Fraction of variance unexplained: sum |h - r|^2 / sum |h - mean h|^2.
-    explained_variance
-        1 - fvu.
-    mse
-        Mean over rows of |h - r|^2 (units of the residual stream, squared).
-    cossim
-        Mean over rows of the cosine between residual and reconstruction (mean not removed, as in SAEBench).
-    relative_reconstruction_bias
-        E|r|^2 / E[h . r]; below 1 the reconstruction is too small (Rajamanoharan et al. 2024, "Improving
-        dictionary learning with gated sparse autoencoders", section 2.3).
-    l0
-        Mean number of latents that fire per row.
-    frac_alive
-        Share of the dictionary that fires at least once.
-    n_rows
-        Held-out rows seen.
-    """
+    """Quality of one dictionary on held-out rows."""
 
     fvu: float
+    """Fraction of variance unexplained: sum |h - r|^2 / sum |h - mean h|^2."""
     explained_variance: float
+    """1 - fvu."""
     mse: float
+    """Mean over rows of |h - r|^2 (units of the residual stream, squared)."""
     cossim: float
+    """Mean over rows of the cosine between residual and reconstruction (mean not removed, as in SAEBench)."""
     relative_reconstruction_bias: float
+    """E|r|^2 / E[h . r]; below 1 the reconstruction is too small (Rajamanoharan et al. 2024, "Improving dictionary
+    learning with gated sparse autoencoders", section 2.3)."""
     l0: float
+    """Mean number of latents that fire per row."""
     frac_alive: float
+    """Share of the dictionary that fires at least once."""
     n_rows: int
+    """Held-out rows seen."""
 
     def as_dict(self) -> dict[str, float]:
         """Plain values for JSON and tables."""

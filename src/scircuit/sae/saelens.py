@@ -21,12 +21,8 @@ from scircuit.sae.base import LinearSAE, SaeConfig
 from scircuit.sae.jumprelu import JumpReLUSAE
 from scircuit.sae.topk import TopKSAE
 
-CONFIG, WEIGHTS, SPARSITY, CENTRING = (
-    "cfg.json",
-    "sae_weights.safetensors",
-    "sparsity.safetensors",
-    "centring.safetensors",
-)
+CONFIG, WEIGHTS = "cfg.json", "sae_weights.safetensors"
+SPARSITY, CENTRING = "sparsity.safetensors", "centring.safetensors"
 _SAELENS_VERSION = "6.54.12"
 _ARCHITECTURES = ("topk", "jumprelu", "standard")
 _REQUIRED = ("architecture", "d_in", "d_sae", "dtype", "apply_b_dec_to_input")
@@ -143,16 +139,29 @@ def from_saelens(cfg: Any, weights: Mapping[str, Tensor], source: str) -> Linear
     names = {"W_enc", "b_enc", "W_dec", "b_dec"} | ({"threshold"} if config.architecture == "jumprelu" else set())
     require_tensors(weights, names, f"{source} (a {config.architecture} SAE)")
     parts = {name: weights[name].float() for name in names}
-    mean = torch.zeros_like(parts["b_dec"])
-    if cfg["apply_b_dec_to_input"]:
-        mean, parts["b_dec"] = parts["b_dec"], mean
+    b_dec, mean = (None, parts["b_dec"]) if cfg["apply_b_dec_to_input"] else (parts["b_dec"], None)
     if cfg.get("rescale_acts_by_decoder_norm", False):
         parts = scale_to_unit_decoder(parts)
-    arguments = (config, parts["W_enc"], parts["b_enc"], parts["W_dec"], parts["b_dec"], mean)
-    if config.architecture == "topk":
-        return TopKSAE(*arguments)
     # SAELens applies ReLU before the jump, so a threshold below 0 acts as 0.
     threshold = parts["threshold"].clamp_min(0) if "threshold" in parts else None
+    return build_sae(config, parts["W_enc"], parts["b_enc"], parts["W_dec"], b_dec, mean, threshold)
+
+
+def build_sae(
+    config: SaeConfig,
+    W_enc: Tensor,
+    b_enc: Tensor,
+    W_dec: Tensor,
+    b_dec: Tensor | None,
+    mean: Tensor | None,
+    threshold: Tensor | None = None,
+) -> LinearSAE:
+    """In float32; `mean` is subtracted before encoding and, like `b_dec`, added after decoding (None: 0)."""
+    zeros = torch.zeros(config.d_in, device=W_enc.device)
+    biases = (zeros if b_dec is None else b_dec.float(), zeros if mean is None else mean.float())
+    arguments = (config, W_enc.float(), b_enc.float(), W_dec.float(), *biases)
+    if config.architecture in ("topk", "signed_topk"):
+        return TopKSAE(*arguments)
     return JumpReLUSAE(*arguments, threshold=threshold)
 
 

@@ -6,17 +6,16 @@ the reconstruction (of every nested prefix for Matryoshka), (4) AuxK: the dead l
 """
 
 from collections.abc import Mapping, Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
+from torch.nn import functional
 
 from scircuit.errors import ScircuitError
 from scircuit.sae.base import LinearSAE, SaeConfig
 from scircuit.sae.jumprelu import JumpReLUSAE
-from scircuit.sae.selection import batch_top_k, jump_relu, step_function, top_k
 from scircuit.sae.settings import SaeTraining
-from scircuit.sae.sparse import backpropagate
 from scircuit.sae.topk import TopKSAE
 
 _THRESHOLD_RATE = 0.05
@@ -216,3 +215,93 @@ def _unit_rows(n_latents: int, d_in: int, seed: int, layer: int) -> Tensor:
     generator = torch.Generator().manual_seed(1_000_003 * seed + layer)
     rows = torch.randn(n_latents, d_in, generator=generator)
     return rows / rows.norm(dim=-1, keepdim=True)
+
+
+def top_k(pre: Tensor, k: int) -> Tensor:
+    """The k largest pre-activations of each row, then ReLU; 0 elsewhere."""
+    values, indices = pre.topk(k, dim=-1, sorted=False)
+    return torch.zeros_like(pre).scatter(-1, indices, values.relu())
+
+
+def batch_top_k(pre: Tensor, k: int) -> Tensor:
+    """The k x rows largest positive pre-activations of each layer's batch (Bussmann et al. 2024, eq. 4)."""
+    flat = pre.relu().flatten(1)
+    values, indices = flat.topk(k * pre.shape[1], dim=1, sorted=False)
+    return torch.zeros_like(flat).scatter(1, indices, values).view_as(pre)
+
+
+class _Step(torch.autograd.Function):
+    """H(pre - threshold), with a rectangle-kernel gradient for the threshold alone."""
+
+    @staticmethod
+    def forward(ctx: Any, pre: Tensor, threshold: Tensor, bandwidth: float) -> Tensor:
+        ctx.save_for_backward(pre, threshold)
+        ctx.bandwidth = bandwidth
+        return (pre > threshold).to(pre.dtype)
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[None, Tensor, None]:
+        pre, threshold = ctx.saved_tensors
+        window = ((pre - threshold).abs() < ctx.bandwidth / 2).to(pre.dtype) / ctx.bandwidth
+        return None, -(gradients[0] * window).sum(dim=1, keepdim=True), None
+
+
+def step_function(pre: Tensor, threshold: Tensor, bandwidth: float) -> Tensor:
+    """1 where pre > threshold (Rajamanoharan et al. 2024, eq. 9-11); its mean is a trainable L0.
+
+    `threshold` is `[layer, 1, latent]`. d/d threshold = -1/bandwidth inside a window of that width, 0 outside.
+    """
+    return _Step.apply(pre, threshold, bandwidth)
+
+
+def jump_relu(pre: Tensor, threshold: Tensor, bandwidth: float) -> Tensor:
+    """Pre where it exceeds the threshold, else 0; the jump's gradient reaches the threshold (same paper, eq. 11)."""
+    return pre.relu() * step_function(pre, threshold, bandwidth)
+
+
+class SparsePass(NamedTuple):
+    """`error` = x - reconstruction, `[layer, row, d_in]`; `values` and `indices` of the latents, `[layer, row, k]`."""
+
+    error: Tensor
+    values: Tensor
+    indices: Tensor
+
+
+def backpropagate(x: Tensor, parameters: dict[str, Tensor], k: int) -> SparsePass:
+    """TopK's loss and gradients through its active latents alone, written into `.grad`: the fast path on CPUs.
+
+    `Stack` states the same loss (mean squared error, summed over layers) densely, for autograd, and that is the
+    reference. Here the decoder and all the weight gradients touch only the k of n_latents entries per row that are not
+    zero, a sixth of the arithmetic. `x` is `[layer, row, d_in]`; parameters as in `Stack`. Gradients are exact and
+    deterministic: rows are summed in order within each latent.
+    """
+    encoder, W_dec = parameters["encoder"].detach(), parameters["W_dec"].detach()
+    n_layers, n_latents, d_in = W_dec.shape
+    n_rows = x.shape[1]
+    pre = torch.baddbmm(parameters["b_enc"].detach(), x, encoder.transpose(1, 2))
+    values, indices = pre.topk(k, dim=-1, sorted=False)
+    values = values.relu().view(-1, k).requires_grad_()
+    flat = (indices + n_latents * torch.arange(n_layers, device=x.device).view(-1, 1, 1)).view(-1, k)
+    decoded = functional.embedding_bag(flat, W_dec.view(-1, d_in), per_sample_weights=values, mode="sum")
+    error = x - decoded.detach().view_as(x) - parameters["b_dec"].detach()
+    descent = error.mul(-2 / (n_rows * d_in))
+    (value_gradient,) = torch.autograd.grad(decoded, values, descent.view(-1, d_in))
+    values = values.detach()
+    value_gradient = value_gradient * (values > 0)
+
+    # The same entries sorted by latent: then a weight's gradient is a weighted sum over a run of rows.
+    order = flat.flatten().argsort(stable=True)
+    rows = order // k
+    starts = torch.bincount(flat.flatten(), minlength=n_layers * n_latents).cumsum(0).roll(1)
+    starts[0] = 0
+
+    def per_latent(table: Tensor, weights: Tensor) -> Tensor:
+        weights = weights.flatten()[order]
+        return functional.embedding_bag(rows, table, starts, per_sample_weights=weights, mode="sum")
+
+    parameters["W_dec"].grad = per_latent(descent.view(-1, d_in), values).view_as(W_dec)
+    parameters["encoder"].grad = per_latent(x.reshape(-1, d_in), value_gradient).view_as(encoder)
+    ones = x.new_ones(n_layers * n_rows, 1)
+    parameters["b_enc"].grad = per_latent(ones, value_gradient).view_as(parameters["b_enc"])
+    parameters["b_dec"].grad = descent.sum(dim=1, keepdim=True)
+    return SparsePass(error, values.view(n_layers, n_rows, k), indices)
