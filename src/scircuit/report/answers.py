@@ -11,7 +11,7 @@ from scircuit.analysis.result import Result
 from scircuit.circuits.artefacts import Artefacts
 from scircuit.circuits.circuit import Circuit
 from scircuit.report import figures, numbers
-from scircuit.report.blocks import Block, Column, Section, Table, slug
+from scircuit.report.blocks import FEATURE, Block, Column, Columns, Section, Table, slug, table_of
 from scircuit.report.canvas import canvas, inline_svg
 from scircuit.report.picture import described
 from scircuit.report.reading import notebook
@@ -22,105 +22,76 @@ if TYPE_CHECKING:
 TOP_HUBS = 10
 TOP_PAIRS = 25
 
-MEASURE_COLUMNS = [
-    Column("measure", numeric=False),
-    Column("estimate"),
-    Column("95% interval", "by bootstrap; a dash where there is none"),
-    Column("null", "what the estimate would be under the null"),
-    Column("p", "against the null"),
-    Column("n"),
-]
+BY_CHANCE = Column("by chance", "share of the draws of the null in which the pair is conserved")
+OVER_PAIRS = Column("q", "Benjamini-Hochberg over all pairs that could be conserved")
+PAIR_COLUMNS: Columns = {
+    Column("source label", numeric=False): lambda row: row["source_label"],
+    Column("target label", numeric=False): lambda row: row["target_label"],
+    Column("models", "models in which an edge connects the two labels"): lambda row: numbers.count(row["n_models"]),
+    Column("edges", "in all models together"): lambda row: numbers.count(row["n_edges"]),
+    Column("mean |d|"): lambda row: numbers.decimal(row["mean_abs_d"]),
+    BY_CHANCE: lambda row: numbers.percent(row["expected"]),
+    OVER_PAIRS: lambda row: numbers.probability(row["q_value"]),
+}
+INTERVAL = Column("95% interval", "by bootstrap; a dash where there is none")
+UNDER_NULL = Column("null", "what the estimate would be under the null")
 
 
 def hub_tables(result: Result, circuit: Circuit) -> list[Table]:
     """The latents with most edges out of them and into them."""
-    nodes = {(row["layer"], row["feature"]): row for row in records(circuit.nodes)}
-    tables = []
-    for end, role in (("out", "sources"), ("in", "targets")):
-        part = result.table[result.table[f"{end}_degree"] > 0]
-        top = part.sort_values([f"{end}_degree", f"{end}_strength"], ascending=False, kind="stable").head(TOP_HUBS)
-        rows = [
-            [
-                described(nodes[row["layer"], row["feature"]]),
-                numbers.count(row[f"{end}_degree"]),
-                numbers.decimal(row[f"{end}_strength"], 1),
-                numbers.decimal(row[f"{end}_residual"]),
-                numbers.percent(row["frequency"]),
-            ]
-            for row in records(top)
-        ]
-        columns = [
-            Column("feature", "layer · latent, label, top genes", numeric=False),
-            Column("degree", "edges, uncapped"),
-            Column("strength", "sum of |d|"),
-            Column("residual", "log(1 + degree) beyond what firing rate and mean activation explain"),
-            Column("firing rate", "firings / gene positions"),
-        ]
-        caption = f"{role.capitalize()} with most edges: {len(rows):,} of {len(part):,}"
-        tables.append(Table(columns, rows, len(part), caption, folded=True))
-    return tables
+    return [_hub_table(result, described(circuit.nodes), *end) for end in (("out", "Sources"), ("in", "Targets"))]
+
+
+def _hub_table(result: Result, names: Mapping[tuple[int, int], str], end: str, role: str) -> Table:
+    residual = "log(1 + degree) beyond what firing rate and mean activation explain"
+    columns: Columns = {
+        FEATURE: lambda row: names[row["layer"], row["feature"]],
+        Column("degree", "edges, uncapped"): lambda row: numbers.count(row[f"{end}_degree"]),
+        Column("strength", "sum of |d|"): lambda row: numbers.decimal(row[f"{end}_strength"], 1),
+        Column("residual", residual): lambda row: numbers.decimal(row[f"{end}_residual"]),
+        Column("firing rate", "firings / gene positions"): lambda row: numbers.percent(row["frequency"]),
+    }
+    part = result.table[result.table[f"{end}_degree"] > 0]
+    top = part.sort_values([f"{end}_degree", f"{end}_strength"], ascending=False, kind="stable").head(TOP_HUBS)
+    return table_of(columns, records(top), len(part), f"{role} with most edges: {len(top):,} of {len(part):,}")
 
 
 def conserved_pairs(result: Result) -> list[Table]:
     """Pairs of two different labels that models share."""
     part = result.table[~result.table["is_self"]] if len(result.table) else result.table
-    rows = [
-        [
-            row["source_label"],
-            row["target_label"],
-            numbers.count(row["n_models"]),
-            numbers.count(row["n_edges"]),
-            numbers.decimal(row["mean_abs_d"]),
-            numbers.percent(row["expected"]),
-            numbers.probability(row["q_value"]),
-        ]
-        for row in records(part.head(TOP_PAIRS))
-    ]
-    columns = [
-        Column("source label", numeric=False),
-        Column("target label", numeric=False),
-        Column("models", "models in which an edge connects the two labels"),
-        Column("edges", "in all models together"),
-        Column("mean |d|"),
-        Column("by chance", "share of the draws of the null in which the pair is conserved"),
-        Column("q", "Benjamini-Hochberg over all pairs that could be conserved"),
-    ]
-    caption = f"Conserved pairs of two different labels: {len(rows):,} of {len(part):,}, least likely by chance first"
-    return [Table(columns, rows, len(part), caption, folded=True)] if rows else []
+    top = part.head(TOP_PAIRS)
+    caption = f"Conserved pairs of two different labels: {len(top):,} of {len(part):,}, least likely by chance first"
+    return [table_of(PAIR_COLUMNS, records(top), len(part), caption)] if len(top) else []
 
 
 def answers(runs: Sequence[Artefacts]) -> list[Section]:
     """One section per question that was put to at least one run, answered or refused."""
     asked = [notebook(run) for run in runs]
+    pairs = list(zip(runs, asked, strict=True))
     if not any(asked):
         lead = "Numbers of a circuit, each with its null and interval."
         note = "Nothing was asked of this run yet: `scircuit analyze all RUN` does."
         return [Section("answers", "Answers", lead, [Block(run.name, note=note) for run in runs])]
     return [
-        _section(question, runs, [known.get(name) for known in asked])
+        question_section(question, [(run.name, slug(run.name), known.get(name), run.circuit()) for run, known in pairs])
         for name, question in questions().items()
         if any(name in known for known in asked)
     ]
 
 
-def _section(question: Question, runs: Sequence[Artefacts], found: Sequence[Answer | None]) -> Section:
-    blocks, glossary = [], ""
-    for run, answer in zip(runs, found, strict=True):
-        if answer is not None and answer.result is not None:
-            glossary = answer.result.glossary
-            blocks.append(answered(question, answer.result, run.name, slug(run.name), run.circuit()))
-        else:
-            why = "this run was not asked." if answer is None else answer.refused
-            blocks.append(Block(run.name, note=f"No answer: {why}"))
+def question_section(question: Question, found: Sequence[tuple[str, str, Answer | None, Circuit | None]]) -> Section:
+    """A question with its answers: of each, whom it is about, an id of theirs, and the circuit where it is of one."""
+    blocks = [_answered(question, *one) for one in found]
+    results = (answer.result for _, _, answer, _ in found if answer is not None and answer.result is not None)
+    glossary = next((result.glossary for result in results), "")
     return Section(question.name.replace("_", "-"), question.title, question.asks, blocks, glossary)
 
 
-def answered(question: Question, result: Result, name: str, place: str, circuit: Circuit | None = None) -> Block:
-    """One answer: figure, caption with n, null and definition, every number, and more tables where there are any.
-
-    `name` says of whom it is, `place` is unique to them; `circuit` is that of the answer where it is of one run.
-    """
-    headline = result.headline
+def _answered(question: Question, name: str, place: str, answer: Answer | None, circuit: Circuit | None) -> Block:
+    """One answer: figure, caption with n, null and definition, every number, and more tables where there are any."""
+    if answer is None or answer.result is None:
+        return Block(name, note=f"No answer: {'this run was not asked.' if answer is None else answer.refused}")
+    result, headline = answer.result, answer.result.headline
     caption = (
         f"{question.marks} n = {headline.n:,} {headline.unit_of_n}. Null: {result.null_model}. "
         f"Definition {result.definition}."
@@ -133,7 +104,7 @@ def answered(question: Question, result: Result, name: str, place: str, circuit:
 def draw(question: Question, result: Result, circuit: Circuit | None = None) -> "Axes":
     """The figure of an answer."""
     if not isinstance(question.figure, str):
-        with canvas(None, 0.7, None, None) as ax:
+        with canvas(0.7) as ax:
             question.figure(result, ax)
         return ax
     if question.figure in _OF_CIRCUIT and circuit is not None:
@@ -157,18 +128,15 @@ _MORE_TABLES: Mapping[str, Callable[[Result, Any], list[Table]]] = {
 
 def measure_table(result: Result, words: Mapping[str, str]) -> Table:
     """Every number of a result with its interval, null, p and n; `words` say what a measure is."""
-    rows = [
-        [
-            _in_words(row.measure, words),
-            numbers.significant(row.estimate),
-            numbers.interval(row.low, row.high),
-            numbers.significant(row.null),
-            numbers.probability(row.p_value),
-            f"{row.n:,} {row.unit_of_n}",
-        ]
-        for row in iterate(result.measures)
-    ]
-    return Table(MEASURE_COLUMNS, rows, len(rows))
+    columns: Columns = {
+        Column("measure", numeric=False): lambda row: _in_words(row.measure, words),
+        Column("estimate"): lambda row: numbers.significant(row.estimate),
+        INTERVAL: lambda row: numbers.interval(row.low, row.high),
+        UNDER_NULL: lambda row: numbers.significant(row.null),
+        Column("p", "against the null"): lambda row: numbers.probability(row.p_value),
+        Column("n"): lambda row: f"{row.n:,} {row.unit_of_n}",
+    }
+    return table_of(columns, iterate(result.measures), folded=False)
 
 
 def _in_words(measure: str, words: Mapping[str, str]) -> str:

@@ -1,8 +1,9 @@
 """The parts a page is made of: sections, one block per run, tables whose cells are already text."""
 
 import hashlib
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 
 def slug(name: str) -> str:
@@ -18,6 +19,11 @@ class Column(NamedTuple):
     numeric: bool = True
 
 
+Columns = Mapping[Column, Callable[[Any], str]]
+"""Each column of a table with what it writes of a row."""
+FEATURE = Column("feature", "layer · latent, label, top genes", numeric=False)
+
+
 @dataclass(frozen=True)
 class Table:
     """A printed table. `rows` hold text; `total` is the number of rows there would be without a limit."""
@@ -28,6 +34,15 @@ class Table:
     caption: str = ""
     folded: bool = False
     """Closed until the reader opens it."""
+
+
+def table_of(
+    columns: Columns, rows: Iterable[Any], total: int | None = None, caption: str = "",
+    *, folded: bool = True,
+) -> Table:  # fmt: skip
+    """A table of what each column writes of each row; `total` is the number of rows by default."""
+    written = [[write(row) for write in columns.values()] for row in rows]
+    return Table(list(columns), written, len(written) if total is None else total, caption, folded)
 
 
 @dataclass(frozen=True)

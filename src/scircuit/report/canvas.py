@@ -1,12 +1,13 @@
 """What every figure shares: size, type, colours that survive colour blindness, and inline SVG for the page."""
 
 import io
+import math
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from html import escape
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypedDict, Unpack
 
 from scircuit._io import atomic
 
@@ -52,26 +53,29 @@ STYLE: Any = {
     "svg.hashsalt": "scircuit",
 }
 
-Save = str | Path | None
+REFERENCE: Any = {"color": INK, "linewidth": 0.6, "linestyle": (0, (2, 2))}
+"""How a line of reference looks: no difference, no effect, chance."""
+ABOVE: Any = {"loc": "lower left", "bbox_to_anchor": (0, 1), "borderaxespad": 0}
+"""Where the legend of a full figure stands."""
+
+
+class Where(TypedDict, total=False):
+    """Where a figure goes; every figure takes these."""
+
+    ax: "Axes | None"
+    """Axes to draw on; without, a figure one column (85 mm) wide is made, outside pyplot unless it is shown."""
+    show: bool | None
+    """Call `matplotlib.pyplot.show` at the end."""
+    save: str | Path | None
+    """Path to write the figure to; its suffix names the format."""
 
 
 @contextmanager
-def canvas(ax: "Axes | None", height: float, show: bool | None, save: Save) -> "Iterator[Axes]":
-    """Axes to draw on, in the report's style; shown or saved when the block ends.
-
-    Parameters
-    ----------
-    ax
-        Axes to draw on; None makes a figure one column (85 mm) wide, outside pyplot unless `show` is true.
-    height
-        Height of a figure made here, as a share of its width.
-    show
-        Call `matplotlib.pyplot.show` at the end.
-    save
-        Path to write the figure to; its suffix names the format.
-    """
+def canvas(height: float, **where: Unpack[Where]) -> "Iterator[Axes]":
+    """Axes in the report's style; `height` of a figure made here is a share of its width."""
     import matplotlib
 
+    ax, show, save = where.get("ax"), where.get("show"), where.get("save")
     with matplotlib.rc_context(STYLE):
         drawn = _new_axes((COLUMN_INCHES, COLUMN_INCHES * height), bool(show)) if ax is None else ax
         yield drawn
@@ -140,6 +144,17 @@ def inline_svg(ax: "Axes", name: str, title: str) -> str:
         f'style="stroke-linejoin:round;stroke-linecap:butt" xmlns="http://www.w3.org/2000/svg" '
         f'xmlns:xlink="http://www.w3.org/1999/xlink">{body}'
     )
+
+
+def estimates(ax: "Axes", names: Sequence[str], rows: Iterable[Any], colour: str | Sequence[str] = SUPPORTING) -> None:
+    """A row per estimate from top to bottom, with its interval where it has one; `rows` have `estimate, low, high`."""
+    colours = [colour] * len(names) if isinstance(colour, str) else colour
+    for y, (row, shade) in enumerate(zip(rows, colours, strict=True)):
+        if math.isfinite(row.low):
+            ax.hlines(y, row.low, row.high, color=shade, linewidth=1.6)
+        ax.plot(row.estimate, y, "o", color=shade)
+    ax.set_yticks(range(len(names)), names)
+    ax.set_ylim(len(names) - 0.4, -0.6)
 
 
 def sparse_ticks(values: list[int]) -> list[int]:

@@ -8,8 +8,8 @@ from scircuit.analysis.question import Question
 from scircuit.analysis.registry import every_question
 from scircuit.errors import ScircuitError
 from scircuit.published.disease import QUESTION as DISEASE_AS_PUBLISHED
-from scircuit.report.answers import answered
-from scircuit.report.blocks import Block, Section
+from scircuit.report.answers import question_section
+from scircuit.report.blocks import Section
 
 _OF_ALL = {"": "all runs", "paper": "all runs, published rule"}
 """Whom an answer is about that is not about two runs, by its folder."""
@@ -31,12 +31,6 @@ def comparison_sections(answers: Sequence[Answer]) -> list[Section]:
 
 
 def _section(question: Question, answers: Sequence[Answer]) -> Section:
-    blocks = []
-    for place, answer in enumerate(answers):
-        name = answer.names.replace(" | ", " and ") or _OF_ALL[answer.folder]
-        if answer.result is None:
-            blocks.append(Block(name, note=f"No answer: {answer.refused}"))
-        else:
-            blocks.append(answered(question, answer.result, name, f"between-{place}"))
-    glossary = next((answer.result.glossary for answer in answers if answer.result is not None), "")
-    return Section(question.name.replace("_", "-"), question.title, question.asks, blocks, glossary)
+    names = [answer.names.replace(" | ", " and ") or _OF_ALL[answer.folder] for answer in answers]
+    places = [f"between-{i}" for i in range(len(answers))]
+    return question_section(question, [(*of, None) for of in zip(names, places, answers, strict=True)])

@@ -88,7 +88,7 @@ def _render(runs: Sequence[Artefacts], comparison: Sequence[Answer] = (), first:
     environment.policies["json.dumps_kwargs"] = {"allow_nan": False, "separators": (",", ":")}
     return environment.get_template("page.html").render(
         version=__version__,
-        runs=[_summary(run) for run in runs],
+        runs=[{"name": run.name, "facts": provenance.headline(run)} for run in runs],
         overview=provenance.overview_table(runs),
         record=provenance.record_table(runs),
         sections=[*first, *page_sections(runs, comparison)],
@@ -97,10 +97,6 @@ def _render(runs: Sequence[Artefacts], comparison: Sequence[Answer] = (), first:
         style=(TEMPLATES / "style.css").read_text(encoding="utf-8"),
         script=(TEMPLATES / "circuit.js").read_text(encoding="utf-8"),
     )
-
-
-def _summary(run: Artefacts) -> dict[str, Any]:
-    return {"name": run.name, "facts": provenance.headline(run)}
 
 
 def _payload(run: Artefacts) -> dict[str, Any]:

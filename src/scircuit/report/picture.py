@@ -83,10 +83,13 @@ def gene_list(value: Any) -> list[str]:
     return [] if value is None or isinstance(value, float) else [str(gene) for gene in value]
 
 
-def described(node: dict[str, Any]) -> str:
-    """A feature in a table cell: where it is, what it is called, and on a second line its first genes."""
-    genes = ", ".join(gene_list(node["top_genes"])[:5])
-    return f"L{node['layer']} · {node['feature']}  {node_name(node)}\n{genes}"
+def described(nodes: pd.DataFrame) -> dict[Key, str]:
+    """Features as a table cell says them: where one is, what it is called, and on a second line its first genes."""
+    found = {}
+    for node in records(nodes):
+        genes = ", ".join(gene_list(node["top_genes"])[:5])
+        found[node["layer"], node["feature"]] = f"L{node['layer']} · {node['feature']}  {node_name(node)}\n{genes}"
+    return found
 
 
 def _layout(sources: list[Key], targets: list[Key], weights: list[float]) -> dict[Key, float]:

@@ -1,4 +1,7 @@
-"""One function per figure: tidy tables or a `Result` in, matplotlib axes out, in the style of `scanpy.pl`."""
+"""One function per figure: tidy tables or a `Result` in, matplotlib axes out, in the style of `scanpy.pl`.
+
+A figure that is called as a question draws the answer to it.
+"""
 
 from scircuit.report.figures.answers import attenuation, coactivation, coherence, effect_sizes, hubs, sign_balance
 from scircuit.report.figures.robustness import (

@@ -1,32 +1,40 @@
 """Figures of how far the answers hold: other cells, thresholds, sources, explanations."""
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Unpack
 
 import numpy as np
 
-from scircuit.report.canvas import INK, RANDOM, SERIES, SUPPORTING, SUPPRESSING, Save, canvas, plain_log
+from scircuit.report.canvas import (
+    ABOVE,
+    INK,
+    RANDOM,
+    REFERENCE,
+    SERIES,
+    SUPPORTING,
+    SUPPRESSING,
+    Where,
+    canvas,
+    estimates,
+    plain_log,
+)  # fmt: skip
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
     from scircuit.analysis.result import Result
 
-DASHED = (0, (2, 2))
 MAX_POINTS = 3000
 """Points of a scatter; beyond, every n-th row of the table is drawn."""
 BINS = 20
 """Groups of equally many edges along a correlation."""
 
 
-def stability(result: "Result", *, ax: "Axes | None" = None, show: bool | None = None, save: Save = None) -> "Axes":
-    """Agreement of two disjoint samples of the cells, and of a sample with all cells, against the sample's size.
-
-    `result` is the answer of `scircuit.analysis.stability`.
-    """
+def stability(result: "Result", **where: Unpack[Where]) -> "Axes":
+    """Agreement of two disjoint samples of the cells, and of a sample with all cells, against the sample's size."""
     split, subset = (
         result.table[result.table["comparison"] == name].sort_values("n_cells") for name in ("split", "subset")
     )
-    with canvas(ax, 0.72, show, save) as ax:
+    with canvas(0.72, **where) as ax:
         for field, name, colour, marker in (
             ("r", "r of d", SERIES[2], "s"),
             ("jaccard", "Jaccard of edges", SERIES[0], "o"),
@@ -40,22 +48,17 @@ def stability(result: "Result", *, ax: "Axes | None" = None, show: bool | None =
         ax.minorticks_off()
         ax.set_ylim(min(0, ax.get_ylim()[0]), 1.04)
         ax.set(xlabel="cells in a sample", ylabel="agreement")
-        ax.legend(loc="lower left", bbox_to_anchor=(0, 1), ncols=3, borderaxespad=0, columnspacing=1, handlelength=1.4)
+        ax.legend(**ABOVE, ncols=3, columnspacing=1, handlelength=1.4)
     return ax
 
 
-def seed_stability(
-    result: "Result", *, ax: "Axes | None" = None, show: bool | None = None, save: Save = None
-) -> "Axes":
-    """d of the edges that two dictionaries share, one against the other; edges of one of them lie on its axis.
-
-    `result` is the answer of `scircuit.analysis.seed_stability`.
-    """
+def seed_stability(result: "Result", **where: Unpack[Where]) -> "Axes":
+    """d of the edges that two dictionaries share, one against the other; edges of one of them lie on its axis."""
     with np.errstate(invalid="ignore"):
         table = result.table[["d_first", "d_second"]].replace([np.inf, -np.inf], np.nan)
     both = table.notna().all(axis=1)
     drawn = table.iloc[:: max(1, len(table) // MAX_POINTS)].fillna(0.0)
-    with canvas(ax, 0.85, show, save) as ax:
+    with canvas(0.85, **where) as ax:
         for chosen, colour, marker, label in (
             (~both, RANDOM, ".", f"edge of one ({int((~both).sum()):,})"),
             (both, SUPPORTING, "o", f"edge of both ({int(both.sum()):,})"),
@@ -63,23 +66,20 @@ def seed_stability(
             part = drawn[chosen.loc[drawn.index]]
             ax.plot(part["d_first"], part["d_second"], marker, color=colour, alpha=0.5, markersize=2.6, label=label)
         ends = [float(drawn.min().min()), float(drawn.max().max())] if len(drawn) else [0.0, 1.0]
-        ax.plot(ends, ends, color=INK, linewidth=0.6, linestyle=DASHED)
+        ax.plot(ends, ends, **REFERENCE)
         ax.set(xlabel="d, this dictionary", ylabel="d, the other seed's")
         ax.legend(loc="upper left")
     return ax
 
 
-def replication(result: "Result", *, ax: "Axes | None" = None, show: bool | None = None, save: Save = None) -> "Axes":
-    """d of the edges in the confirmation cells against that of discovery, with the slope through the origin.
-
-    `result` is the answer of `scircuit.analysis.replication`.
-    """
+def replication(result: "Result", **where: Unpack[Where]) -> "Axes":
+    """d of the edges in the confirmation cells against that of discovery, with the slope through the origin."""
     table = result.table[np.isfinite(result.table[["discovery_d", "cohens_d"]]).all(axis=1)]
     table = table.iloc[:: max(1, len(table) // MAX_POINTS)]
     reach = float(table["discovery_d"].abs().max()) * np.array([-1.0, 1.0])
-    with canvas(ax, 0.85, show, save) as ax:
+    with canvas(0.85, **where) as ax:
         ax.axhline(0, color=INK, linewidth=0.4)
-        ax.plot(reach, reach, color=INK, linewidth=0.6, linestyle=DASHED)
+        ax.plot(reach, reach, **REFERENCE)
         ax.plot(reach, result["slope"].estimate * reach, color=SERIES[2], label=f"slope {result['slope'].estimate:.2f}")
         for again, name, colour, marker in ((True, "found again", SUPPORTING, "o"), (False, "not", RANDOM, "D")):
             part = table[table["replicated"] == again]
@@ -91,17 +91,12 @@ def replication(result: "Result", *, ax: "Axes | None" = None, show: bool | None
     return ax
 
 
-def group_stability(
-    result: "Result", *, ax: "Axes | None" = None, show: bool | None = None, save: Save = None
-) -> "Axes":
-    """Agreement of pairs of groups of cells: Jaccard of the edges and r of d, beside chance.
-
-    `result` is the answer of `scircuit.analysis.group_stability`.
-    """
+def group_stability(result: "Result", **where: Unpack[Where]) -> "Axes":
+    """Agreement of pairs of groups of cells: Jaccard of the edges and r of d, beside chance."""
     names = result.table["group_name"].astype(str)
     order = list(dict.fromkeys(names))
     y = names.map({name: row for row, name in enumerate(order)}).to_numpy(dtype=float)
-    with canvas(ax, 0.34 + 0.16 * len(order), show, save) as ax:
+    with canvas(0.34 + 0.16 * len(order), **where) as ax:
         for shift, field, label, marker, colour in (
             (-0.2, "r", "r of d", "s", SERIES[2]),
             (0.0, "jaccard", "Jaccard", "o", SERIES[0]),
@@ -112,21 +107,16 @@ def group_stability(
         ax.set_ylim(len(order) - 0.5, -0.5)
         ax.set_xlim(min(0.0, ax.get_xlim()[0]), 1.02)
         ax.set(xlabel="agreement of two groups: r of d, Jaccard of edges")
-        ax.legend(loc="lower left", bbox_to_anchor=(0, 1), ncols=3, borderaxespad=0, columnspacing=1, handlelength=1)
+        ax.legend(**ABOVE, ncols=3, columnspacing=1, handlelength=1)
     return ax
 
 
-def threshold_sweep(
-    result: "Result", *, ax: "Axes | None" = None, show: bool | None = None, save: Save = None
-) -> "Axes":
-    """Number of edges over thresholds on |d|, one line per threshold on q, beside random directions.
-
-    `result` is the answer of `scircuit.analysis.threshold_sweep`.
-    """
+def threshold_sweep(result: "Result", **where: Unpack[Where]) -> "Axes":
+    """Number of edges over thresholds on |d|, one line per threshold on q, beside random directions."""
     from matplotlib import colormaps
 
     levels = sorted(result.table["max_q"].unique())
-    with canvas(ax, 0.68, show, save) as ax:
+    with canvas(0.68, **where) as ax:
         for row, level in enumerate(levels):
             part = result.table[result.table["max_q"] == level].sort_values("min_abs_d")
             shade = colormaps["viridis"](0.8 * row / max(len(levels) - 1, 1))
@@ -141,12 +131,9 @@ def threshold_sweep(
     return ax
 
 
-def selection(result: "Result", *, ax: "Axes | None" = None, show: bool | None = None, save: Save = None) -> "Axes":
-    """Edges per 1,000 tests of every source against its firing rate, annotated beside random sources.
-
-    `result` is the answer of `scircuit.analysis.selection`.
-    """
-    with canvas(ax, 0.72, show, save) as ax:
+def selection(result: "Result", **where: Unpack[Where]) -> "Axes":
+    """Edges per 1,000 tests of every source against its firing rate, annotated beside random sources."""
+    with canvas(0.72, **where) as ax:
         for group, colour, marker in (("random", RANDOM, "D"), ("annotated", SUPPORTING, "o")):
             part = result.table[result.table["group"] == group]
             rate = 1000 * part["n_edges"] / part["n_tests"].where(part["n_tests"] > 0)
@@ -159,12 +146,12 @@ def selection(result: "Result", *, ax: "Axes | None" = None, show: bool | None =
     return ax
 
 
-def coexpression(result: "Result", *, ax: "Axes | None" = None, show: bool | None = None, save: Save = None) -> "Axes":
+def coexpression(result: "Result", **where: Unpack[Where]) -> "Axes":
     """|d| of the edges over the correlation of their ends' genes, and of the latents themselves: median and quartiles.
 
-    `result` is the answer of `scircuit.analysis.coexpression`; every mark is a twentieth of the edges.
+    Every mark is a twentieth of the edges.
     """
-    with canvas(ax, 0.72, show, save) as ax:
+    with canvas(0.72, **where) as ax:
         for field, name, colour, marker in (
             ("gene_r", "genes", SUPPORTING, "o"),
             ("latent_r", "latents", SERIES[3], "s"),
@@ -186,14 +173,11 @@ def coexpression(result: "Result", *, ax: "Axes | None" = None, show: bool | Non
     return ax
 
 
-def mediation(result: "Result", *, ax: "Axes | None" = None, show: bool | None = None, save: Save = None) -> "Axes":
-    """Shares of the response that mediators carry, as cumulative curves, beside random latents.
-
-    `result` is the answer of `scircuit.analysis.mediation`.
-    """
+def mediation(result: "Result", **where: Unpack[Where]) -> "Axes":
+    """Shares of the response that mediators carry, as cumulative curves, beside random latents."""
     looks = {"mediator": (SUPPORTING, "-"), "random": (RANDOM, "--"), "joint": (SERIES[2], "-")}
-    with canvas(ax, 0.68, show, save) as ax:
-        ax.axvline(0, color=INK, linewidth=0.6, linestyle=DASHED)
+    with canvas(0.68, **where) as ax:
+        ax.axvline(0, **REFERENCE)
         for kind, (colour, line) in looks.items():
             share = np.sort(result.table.loc[result.table["kind"] == kind, "share"].dropna().to_numpy())
             if share.size:
@@ -204,17 +188,14 @@ def mediation(result: "Result", *, ax: "Axes | None" = None, show: bool | None =
     return ax
 
 
-def interactions(result: "Result", *, ax: "Axes | None" = None, show: bool | None = None, save: Save = None) -> "Axes":
-    """Response to ablating a set against the sum of its parts; on the diagonal, effects add up.
-
-    `result` is the answer of `scircuit.analysis.interactions`.
-    """
+def interactions(result: "Result", **where: Unpack[Where]) -> "Axes":
+    """Response to ablating a set against the sum of its parts; on the diagonal, effects add up."""
     looks = {"additive": (RANDOM, "."), "redundant": (SUPPORTING, "o"), "synergistic": (SUPPRESSING, "^")}
     table = result.table.iloc[:: max(1, len(result.table) // MAX_POINTS)]
     both = table[["mean_sum", "mean_response"]].to_numpy(dtype=float)
     ends = [np.nanmin(both, initial=0.0), np.nanmax(both, initial=0.0)]
-    with canvas(ax, 0.85, show, save) as ax:
-        ax.plot(ends, ends, color=INK, linewidth=0.6, linestyle=DASHED)
+    with canvas(0.85, **where) as ax:
+        ax.plot(ends, ends, **REFERENCE)
         counts = result.table["effect"].value_counts()
         for effect, (colour, marker) in looks.items():
             part = table[table["effect"] == effect]
@@ -227,20 +208,11 @@ def interactions(result: "Result", *, ax: "Axes | None" = None, show: bool | Non
     return ax
 
 
-def compare_effect_sizes(
-    result: "Result", *, ax: "Axes | None" = None, show: bool | None = None, save: Save = None
-) -> "Axes":
-    """Mean |d| of two circuits over the strata that both reach, and their difference, with intervals.
-
-    `result` is the answer of `scircuit.analysis.effect_comparison`.
-    """
-    rows = [result[name] for name in ("first", "second", "difference")]
-    with canvas(ax, 0.4, show, save) as ax:
-        ax.axvline(0, color=INK, linewidth=0.6, linestyle=DASHED)
-        for y, measure in enumerate(rows):
-            ax.hlines(y, measure.low, measure.high, color=SUPPORTING, linewidth=1.6)
-            ax.plot(measure.estimate, y, "o", color=SUPPORTING)
-        ax.set_yticks(range(3), ["first", "second", "difference"])
-        ax.set_ylim(2.5, -0.5)
+def compare_effect_sizes(result: "Result", **where: Unpack[Where]) -> "Axes":
+    """Mean |d| of two circuits over the strata that both reach, and their difference, with intervals."""
+    names = ["first", "second", "difference"]
+    with canvas(0.4, **where) as ax:
+        ax.axvline(0, **REFERENCE)
+        estimates(ax, names, [result[name] for name in names])
         ax.set(xlabel="mean |d| at equal cells, depth and firing rate")
     return ax

@@ -1,12 +1,12 @@
 """Figures of the run itself: its dictionaries, its tests, its circuit."""
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Unpack
 
 import numpy as np
 import pandas as pd
 
 from scircuit._tables import iterate
-from scircuit.report.canvas import INK, SERIES, SUPPORTING, SUPPRESSING, Save, canvas, sparse_ticks
+from scircuit.report.canvas import ABOVE, INK, SERIES, SUPPORTING, SUPPRESSING, Where, canvas, sparse_ticks
 from scircuit.report.picture import LAYER_GAP, strongest
 
 if TYPE_CHECKING:
@@ -23,14 +23,12 @@ NAME_LENGTH = 26
 """Characters of a feature's name in the picture of the circuit."""
 
 
-def sae_quality(
-    layers: pd.DataFrame, *, ax: "Axes | None" = None, show: bool | None = None, save: Save = None
-) -> "Axes":
+def sae_quality(layers: pd.DataFrame, **where: Unpack[Where]) -> "Axes":
     """Held-out quality of the sparse autoencoders over depth.
 
     `layers` has a column `layer` and any of `explained_variance`, `frac_alive`, `loss_recovered`.
     """
-    with canvas(ax, 0.68, show, save) as ax:
+    with canvas(0.68, **where) as ax:
         shown = [name for name in QUALITY if name in layers]
         for name, colour, marker in zip(shown, SERIES, "os^", strict=False):
             ax.plot(layers["layer"], layers[name], color=colour, marker=marker, label=QUALITY[name])
@@ -38,20 +36,18 @@ def sae_quality(
         ax.set_ylim(min(0.0, float(np.nanmin(lowest, initial=0.0))), 1.04)
         ax.set_xticks(sparse_ticks(layers["layer"].tolist()))
         ax.set(xlabel="layer", ylabel="share")
-        ax.legend(loc="lower left", bbox_to_anchor=(0, 1), ncols=3, borderaxespad=0, columnspacing=0.8, handlelength=1)
+        ax.legend(**ABOVE, ncols=3, columnspacing=0.8, handlelength=1)
     return ax
 
 
-def layer_pairs(
-    pairs: pd.DataFrame, *, ax: "Axes | None" = None, show: bool | None = None, save: Save = None
-) -> "Axes":
+def layer_pairs(pairs: pd.DataFrame, **where: Unpack[Where]) -> "Axes":
     """Edges per 1,000 tests of every layer pair, with the number of edges written in the cell.
 
     `pairs` has columns `source_layer, target_layer, n_edges, n_tests`, one row per pair that was traced.
     """
     from matplotlib import colormaps
 
-    with canvas(ax, 0.72, show, save) as ax:
+    with canvas(0.72, **where) as ax:
         sources, targets = sorted(pairs["source_layer"].unique()), sorted(pairs["target_layer"].unique())
         grid = np.full((len(sources), len(targets)), np.nan)
         for row in iterate(pairs):
@@ -78,23 +74,14 @@ def circuit(
     *,
     n: int = 100,
     n_labels: int = 14,
-    ax: "Axes | None" = None,
-    show: bool | None = None,
-    save: Save = None,
+    **where: Unpack[Where],
 ) -> "Axes":
     """The `n` strongest edges: layers from left to right, colour = sign, width = |d|.
 
-    Parameters
-    ----------
-    edges, nodes
-        The tables of a circuit.
-    n
-        Edges drawn, largest |d| first.
-    n_labels
-        Features named in the picture, those with the largest sum of |d| first.
+    Of the features, the `n_labels` with the largest sum of |d| are named.
     """
     drawn = strongest(edges, nodes, n)
-    with canvas(ax, 0.95, show, save) as ax:
+    with canvas(0.95, **where) as ax:
         _draw_edges(ax, drawn.edges)
         points = drawn.nodes
         fill = [INK if source else "white" for source in points["is_source"]]
