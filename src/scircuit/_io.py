@@ -15,6 +15,15 @@ if TYPE_CHECKING:
     import pandas as pd
 
 
+def cache_folder(cache: str | Path | None = None) -> Path:
+    """`cache`, else the environment's SCIRCUIT_CACHE, else the user's cache folder."""
+    if found := cache or os.environ.get("SCIRCUIT_CACHE"):
+        return Path(found)
+    import pooch
+
+    return Path(pooch.os_cache("scircuit"))
+
+
 @contextmanager
 def atomic(path: str | Path) -> Iterator[Path]:
     """Yield a temporary path beside `path`; it takes the place of `path` only if the block succeeds."""

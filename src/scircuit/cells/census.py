@@ -6,7 +6,6 @@ Nucleic Acids Research 53: D886). Its data sets are under CC BY 4.0; `dataset_id
 
 import json
 import logging
-import os
 import re
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -17,7 +16,7 @@ import numpy as np
 import pandas as pd
 from scipy import sparse
 
-from scircuit._io import atomic, sha256_of, write_json
+from scircuit._io import atomic, cache_folder, sha256_of, write_json
 from scircuit._progress import progress
 from scircuit.cells.sampling import Rule, draw_sample
 from scircuit.errors import ScircuitError
@@ -49,15 +48,6 @@ class CensusQuery(NamedTuple):
         return f"{self.version}-{sha256_of(dict(self.where), self.n, rule, dict(self.shares), self.seed)[:16]}.h5ad"
 
 
-def census_folder() -> Path:
-    """Where fetched cells lie: the environment's SCIRCUIT_CACHE, else the user's cache folder."""
-    if os.environ.get("SCIRCUIT_CACHE"):
-        return Path(os.environ["SCIRCUIT_CACHE"]) / "census"
-    import pooch
-
-    return Path(pooch.os_cache("scircuit")) / "census"
-
-
 def census_file(query: CensusQuery, folder: str | Path | None = None) -> Path:
     """The drawn cells as an h5ad file in the cache (or `folder`), fetched if they are not there yet.
 
@@ -78,7 +68,7 @@ def census_file(query: CensusQuery, folder: str | Path | None = None) -> Path:
         )
     if query.n is None and not query.rule.n_per:
         raise ScircuitError("The Census holds tens of millions of cells; set cells.n, or cells.n_per with stratify.")
-    path = (Path(folder) if folder else census_folder()) / query.name
+    path = (Path(folder) if folder else cache_folder() / "census") / query.name
     if path.is_file():
         return path
     package = _package()

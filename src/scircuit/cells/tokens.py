@@ -2,7 +2,7 @@
 
 import logging
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -130,16 +130,12 @@ class TokenStore:
         """Only the cells `cells` (rows of this store), in that order."""
         spans = [np.arange(self.offsets[c], self.offsets[c + 1]) for c in cells]
         at = np.concatenate(spans) if spans else np.zeros(0, dtype=np.int64)
-        return TokenStore(
-            self.tokens[at],
-            self.gene[at],
-            self.role[at],
-            None if self.values is None else self.values[at],
-            np.concatenate([[0], np.cumsum(self.lengths[cells])]).astype(np.int64),
-            self.cells.iloc[cells],
-            self.pad,
-            self.info,
-        )
+        return replace(
+            self, tokens=self.tokens[at], gene=self.gene[at], role=self.role[at],
+            values=None if self.values is None else self.values[at],
+            offsets=np.concatenate([[0], np.cumsum(self.lengths[cells])]).astype(np.int64),
+            cells=self.cells.iloc[cells],
+        )  # fmt: skip
 
     def write(self, folder: str | Path) -> None:
         """Write `tokens.safetensors`, `cells.parquet` and `tokens.json`, each atomically."""
@@ -228,13 +224,8 @@ def tokenize(
     }
     if info["n_empty"]:
         log.warning("%d cells have no count in the vocabulary and were dropped", info["n_empty"])
-    return _store(cells, _obs(adata, kept), tokenizer.pad, info)
-
-
-def _obs(adata: Any, kept: list[int]) -> pd.DataFrame:
-    obs = adata.obs.iloc[kept].copy()
-    obs["_row"] = np.asarray(kept, dtype=np.int64)
-    return obs
+    obs = adata.obs.iloc[kept].assign(_row=np.asarray(kept, dtype=np.int64))
+    return _store(cells, obs, tokenizer.pad, info)
 
 
 def _store(

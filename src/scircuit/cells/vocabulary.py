@@ -46,13 +46,9 @@ class Vocabulary:
 
     def rows_by_symbol(self) -> dict[str, int]:
         """Row of each symbol, case-sensitive: `C1orf112` is human, `Actb` is not."""
-        rows: dict[str, int] = {}
         by_ensembl = {name: row for row, name in enumerate(self.genes["ensembl_id"]) if name}
-        for alias, target in self.aliases.items():
-            if not alias.startswith("ENSG") and target in by_ensembl:
-                rows[alias] = by_ensembl[target]
-        rows.update({name: row for row, name in enumerate(self.genes["symbol"]) if name})
-        return rows
+        known = {a: by_ensembl[g] for a, g in self.aliases.items() if not a.startswith("ENSG") and g in by_ensembl}
+        return known | {name: row for row, name in enumerate(self.genes["symbol"]) if name}
 
 
 def gene_names(genes: pd.DataFrame) -> np.ndarray:
@@ -89,14 +85,8 @@ def from_geneformer(folder: str | Path, series: str) -> Vocabulary:
             symbol.setdefault(ensembl, name)
     aliases = {str(key).upper(): value for key, value in mapping.items() if value in known}
     aliases |= {name: ensembl for name, ensembl in names.items() if ensembl in known}
-    genes = pd.DataFrame(
-        {
-            "ensembl_id": ids,
-            "symbol": [symbol.get(i, "") for i in ids],
-            "token": [int(tokens[i]) for i in ids],
-        }
-    )
-    return Vocabulary(genes, special, np.array([float(medians[i]) for i in ids]), aliases)
+    columns = {"ensembl_id": ids, "symbol": [symbol.get(i, "") for i in ids], "token": [int(tokens[i]) for i in ids]}
+    return Vocabulary(pd.DataFrame(columns), special, np.array([float(medians[i]) for i in ids]), aliases)
 
 
 def find_geneformer_files(folder: str | Path, dictionaries: str | Path | None, size: int) -> list[Path]:
@@ -169,14 +159,8 @@ def from_scgpt(path: str | Path, gene_table: str | Path | None = None) -> Vocabu
     if gene_table is not None:
         table = pd.read_csv(gene_table, sep="\t", dtype=str).fillna("")
         ensembl = dict(zip(table["symbol"], table["ensembl_id"], strict=True)) | ensembl
-    genes = pd.DataFrame(
-        {
-            "ensembl_id": [ensembl.get(name, "") for name in symbols],
-            "symbol": symbols,
-            "token": [content[name] for name in symbols],
-        }
-    )
-    return Vocabulary(genes, special)
+    genes = pd.DataFrame({"ensembl_id": [ensembl.get(name, "") for name in symbols], "symbol": symbols})
+    return Vocabulary(genes.assign(token=[content[name] for name in symbols]), special)
 
 
 def read_vocabulary(path: str | Path) -> Vocabulary:

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from scircuit.config import RunConfig
-from scircuit.config_file import load_config
+from scircuit.config_file import load_config, place
 from scircuit.errors import ScircuitError
 from scircuit.health.finding import Finding, fail, ok, tried, warn
 from scircuit.health.machine import disk, main_memory, unwritable
@@ -108,11 +108,6 @@ def _validated(path: Path, content: Mapping[str, Any]) -> tuple[list[Finding], R
         return [fail("config", str(error))], None
 
 
-def _place(value: str, folder: Path) -> str:
-    """A path of the file, seen from the file's folder, where there is such a file; else as it stands."""
-    return str(folder / value) if value and (folder / value).exists() else value
-
-
 def _model(table: Table, folder: Path, models: Models) -> Iterator[Finding]:
     """Load it on the CPU: its files are hashed and read, and nothing is downloaded."""
     from scircuit.models.load import find_source, load_model
@@ -121,13 +116,10 @@ def _model(table: Table, folder: Path, models: Models) -> Iterator[Finding]:
     given, what = table.values, table.where
     if "source" not in given:
         return  # a table that only changes the device or the dtype of a model named elsewhere
-    source = _place(str(given["source"]), folder)
-    if ".py:" in source:
-        file, _, function = source.rpartition(":")
-        source = f"{_place(file, folder)}:{function}"
+    source = place(str(given["source"]), folder)
     dictionaries = given.get("dictionaries")
     if isinstance(dictionaries, str):
-        dictionaries = _place(dictionaries, folder)
+        dictionaries = place(dictionaries, folder)
         if not Path(dictionaries).is_dir():
             yield fail(f"{what}.dictionaries", f"{dictionaries} is no folder", "name the folder of the .pkl files")
             return
@@ -175,7 +167,7 @@ def _cells(table: Table, folder: Path, models: Models) -> Iterator[Finding]:
     if path.startswith("census:"):
         yield warn(what, f"{path} is read over the network when it is tokenised; not opened here")
         return
-    adata = read_cells(_place(path, folder))
+    adata = read_cells(place(path, folder))
     yield ok(what, f"{adata.n_obs:,} cells of {adata.n_vars:,} genes")
     yield from _columns(table, adata)
     yield from tried(table.where, _counts, table, adata, models)
@@ -225,7 +217,7 @@ def _sae(table: Table, folder: Path, models: Models) -> Iterator[Finding]:
 
     if not table.values.get("path"):
         return
-    path, what = _place(str(table.values["path"]), folder), f"{table.where}.path"
+    path, what = place(str(table.values["path"]), folder), f"{table.where}.path"
     model = models.of(table)
     if model is None:
         there = (Path(path) / "manifest.json").is_file()
@@ -245,7 +237,7 @@ def _library(what: str, name: str) -> Finding:
 def _features(table: Table, folder: Path, models: Models) -> Iterator[Finding]:
     what = f"{table.where}.gene_sets"
     for name in table.values.get("gene_sets", ()):
-        yield from tried(what, _library, what, _place(str(name), folder))
+        yield from tried(what, _library, what, place(str(name), folder))
 
 
 def _disease(table: Table, folder: Path, models: Models) -> Iterator[Finding]:
@@ -256,7 +248,7 @@ def _disease(table: Table, folder: Path, models: Models) -> Iterator[Finding]:
 def _source(what: str, name: str, folder: Path) -> Finding:
     from scircuit.knowledge.registry import show
 
-    if Path(_place(name, folder)).is_file():
+    if Path(place(name, folder)).is_file():
         return ok(what, f"{name} is there")
     about = show(name)
     if about["state"] in ("cached", "packaged"):
@@ -269,7 +261,7 @@ def _perturbation(table: Table, folder: Path, models: Models) -> Iterator[Findin
     from scircuit.runs.inputs import read_cells
 
     if table.values.get("screen"):
-        adata = read_cells(_place(str(table.values["screen"]), folder))
+        adata = read_cells(place(str(table.values["screen"]), folder))
         yield ok(f"{table.where}.screen", f"{adata.n_obs:,} cells of {adata.n_vars:,} genes")
 
 

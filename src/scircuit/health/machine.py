@@ -137,12 +137,12 @@ def disk(folder: Path, what: str = "disk") -> Finding:
 
 
 def _knowledge() -> Finding:
-    from scircuit.knowledge.registry import cache_folder, list_sources
+    from scircuit.knowledge.registry import knowledge_folder, list_sources
 
     table = list_sources()
     cached = table.loc[table["state"] == "cached", "name"].tolist()
-    detail = f"{cache_folder()}: {', '.join(cached) or 'empty'}"
-    if blocked := unwritable(cache_folder()):
+    detail = f"{knowledge_folder()}: {', '.join(cached) or 'empty'}"
+    if blocked := unwritable(knowledge_folder()):
         return warn("knowledge cache", f"{detail}; {blocked}", "set SCIRCUIT_CACHE to a folder of yours")
     return ok("knowledge cache", detail)
 

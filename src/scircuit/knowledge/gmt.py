@@ -60,8 +60,6 @@ def read_gmt(
 
     Parameters
     ----------
-    path : path
-        The file.
     name, version : str, optional
         What to call the library; the file's name without `.gmt` by default.
     description : bool, optional
@@ -93,15 +91,6 @@ def packaged_programs() -> GeneSets:
     """
     with resources.as_file(resources.files("scircuit") / "data" / "programs.gmt") as path:
         return read_gmt(path, name="programs", version="1")
-
-
-def write_gmt(path: str | Path, sets: GeneSets) -> None:
-    """Write sets as a GMT file, whole or not at all."""
-    from scircuit._io import atomic
-
-    lines = ("\t".join((t, sets.descriptions.get(t, ""), *genes)) for t, genes in sets.genes.items())
-    with atomic(path) as temporary:
-        temporary.write_text("".join(f"{line}\n" for line in lines), encoding="utf-8")
 
 
 def _read_text(path: Path) -> tuple[bytes, str]:

@@ -122,12 +122,7 @@ def regulons(network: Network, *, min_targets: int = 5) -> GeneSets:
 
     Over-representation of these sets names the regulator behind a latent's genes and the direction of control.
 
-    Parameters
-    ----------
-    network : Network
-        A directed one.
-    min_targets : int
-        Smaller sets are left out.
+    Sets of fewer than `min_targets` genes are left out.
 
     Raises
     ------

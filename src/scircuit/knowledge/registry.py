@@ -5,7 +5,6 @@ appears whole or not at all, and a file whose checksum has changed is refused wh
 """
 
 import difflib
-import os
 import shutil
 import tempfile
 import zipfile
@@ -18,7 +17,7 @@ from typing import Any
 
 import pandas as pd
 
-from scircuit._io import read_json, sha256_file, write_json
+from scircuit._io import cache_folder, read_json, sha256_file, write_json
 from scircuit.errors import ScircuitError
 from scircuit.knowledge.disease import DiseaseGenes
 from scircuit.knowledge.gmt import GeneSets, packaged_programs, read_gmt
@@ -28,13 +27,12 @@ from scircuit.knowledge.sources import KNOWN, READERS, Remote, Source
 PROGRAMS = "programs"
 
 
-def cache_folder(cache: str | Path | None = None) -> Path:
-    """`cache`, else the environment's SCIRCUIT_CACHE, else the user's cache folder."""
-    if cache is not None:
-        return Path(cache) / "knowledge"
-    if os.environ.get("SCIRCUIT_CACHE"):
-        return Path(os.environ["SCIRCUIT_CACHE"]) / "knowledge"
-    return Path(_pooch().os_cache("scircuit")) / "knowledge"
+_TOLD = ("name", "title", "version", "licence", "reader", "note")
+
+
+def knowledge_folder(cache: str | Path | None = None) -> Path:
+    """Where the sources lie: in `cache`, by default the user's (`scircuit._io.cache_folder`)."""
+    return cache_folder(cache) / "knowledge"
 
 
 def list_sources(cache: str | Path | None = None) -> pd.DataFrame:
@@ -43,12 +41,10 @@ def list_sources(cache: str | Path | None = None) -> pd.DataFrame:
     `state` is `packaged`, `cached`, `to fetch`, or `bring a file`.
     """
     rows = [(PROGRAMS, "Gene programs compiled by the developers", "1", "MIT", "gene sets", "packaged", "")]
-    folder = cache_folder(cache)
-    added = sorted(p.parent.name for p in folder.glob("*/source.json")) if folder.is_dir() else []
+    folder = knowledge_folder(cache)
+    added = [p.parent.name for p in folder.glob("*/source.json")] if folder.is_dir() else []
     for name in sorted({*KNOWN, *added}):
-        cached = name in added
-        source = _cached(folder / name) if cached else KNOWN[name]
-        state = "cached" if cached else "to fetch" if source.files else "bring a file"
+        source, state = _find(name, folder / name)
         rows.append((name, source.title, source.version, source.licence, source.reader, state, source.note))
     return pd.DataFrame(rows, columns=["name", "title", "version", "licence", "kind", "state", "note"])
 
@@ -63,7 +59,7 @@ def fetch(name: str, *, cache: str | Path | None = None, again: bool = False) ->
         not the pinned one, or a file that its reader refuses; nothing is left behind.
     """
     source = _known(name)
-    target = cache_folder(cache) / name
+    target = knowledge_folder(cache) / name
     if (target / "source.json").is_file() and not again:
         return target
     if not source.files:
@@ -72,7 +68,7 @@ def fetch(name: str, *, cache: str | Path | None = None, again: bool = False) ->
         files = tuple(_download(remote, folder, source) for remote in source.files)
         fetched = replace(source, files=files)
         fetched.read(folder)
-        _describe(folder, fetched)
+        write_json(folder / "source.json", {"format_version": 1, **_record(fetched)})
     return target
 
 
@@ -103,20 +99,14 @@ def add(
     base = KNOWN.get(name, Source(name, title or path.name, version, licence, kind))
     if base.reader not in READERS:
         raise ScircuitError(f"The kind {kind!r} is unknown; it may be {', '.join(READERS)}.")
-    target = cache_folder(cache) / name
+    target = knowledge_folder(cache) / name
     with _staged(target) as folder:
         shutil.copyfile(path, folder / path.name)
         remote = Remote(str(path), path.name, sha256_file(folder / path.name))
-        source = replace(
-            base,
-            title=title or base.title,
-            version=version or base.version,
-            licence=licence or base.licence,
-            files=(remote,),
-            note="added from a file",
-        )
+        told = {"title": title or base.title, "version": version or base.version, "licence": licence or base.licence}
+        source = replace(base, **told, files=(remote,), note="added from a file")
         source.read(folder)
-        _describe(folder, source)
+        write_json(folder / "source.json", {"format_version": 1, **_record(source)})
     return target
 
 
@@ -125,20 +115,10 @@ def show(name: str, *, cache: str | Path | None = None) -> dict[str, Any]:
     if name == PROGRAMS:
         sets = packaged_programs()
         return {"name": name, "state": "packaged", "sha256": sets.sha256, "n_sets": len(sets), "version": sets.version}
-    target = cache_folder(cache) / name
-    cached = (target / "source.json").is_file()
-    source = _cached(target) if cached else _known(name)
-    about: dict[str, Any] = {
-        "name": name,
-        "title": source.title,
-        "version": source.version,
-        "licence": source.licence,
-        "kind": source.reader,
-        "note": source.note,
-        "files": [{"file": r.file, "url": r.url, "sha256": r.sha256} for r in source.files],
-        "state": "cached" if cached else "to fetch" if source.files else "bring a file",
-    }
-    return {**about, "n_entries": len(load(name, cache=cache))} if cached else about
+    source, state = _find(name, knowledge_folder(cache) / name)
+    about = _record(source)
+    about |= {"kind": about.pop("reader"), "state": state}
+    return {**about, "n_entries": len(load(name, cache=cache))} if state == "cached" else about
 
 
 def load(name: str, *, cache: str | Path | None = None, **options: Any) -> Any:
@@ -153,12 +133,11 @@ def load(name: str, *, cache: str | Path | None = None, **options: Any) -> Any:
     """
     if name == PROGRAMS:
         return packaged_programs()
-    target = cache_folder(cache) / name
-    if not (target / "source.json").is_file():
-        source = _known(name)
+    target = knowledge_folder(cache) / name
+    source, state = _find(name, target)
+    if state != "cached":
         how = f"run `scircuit knowledge fetch {name}`" if source.files else source.note
         raise ScircuitError(f"{source.title} is not in the cache; {how}.")
-    source = _cached(target)
     for remote in source.files:
         file = target / remote.file
         if not file.is_file() or sha256_file(file) != remote.sha256:
@@ -252,25 +231,19 @@ def _unpack(archive: Path, remote: Remote, folder: Path, source: Source) -> None
     archive.unlink()
 
 
-def _describe(folder: Path, source: Source) -> None:
-    content = {
-        "format_version": 1,
-        "name": source.name,
-        "title": source.title,
-        "version": source.version,
-        "licence": source.licence,
-        "reader": source.reader,
-        "note": source.note,
-        "files": [{"url": r.url, "file": r.file, "sha256": r.sha256} for r in source.files],
-    }
-    write_json(folder / "source.json", content)
+def _record(source: Source) -> dict[str, Any]:
+    files = [{"url": r.url, "file": r.file, "sha256": r.sha256} for r in source.files]
+    return {**{key: getattr(source, key) for key in _TOLD}, "files": files}
 
 
-def _cached(folder: Path) -> Source:
+def _find(name: str, folder: Path) -> tuple[Source, str]:
+    """A source as the cache has it, else as it is known; and its state, as in `list_sources`."""
+    if not (folder / "source.json").is_file():
+        source = _known(name)
+        return source, "to fetch" if source.files else "bring a file"
     content = read_json(folder / "source.json")
     files = tuple(Remote(f["url"], f["file"], f["sha256"]) for f in content["files"])
-    fields = {key: content[key] for key in ("name", "title", "version", "licence", "reader", "note")}
-    return Source(**fields, files=files)
+    return Source(**{key: content[key] for key in _TOLD}, files=files), "cached"
 
 
 def _pooch() -> Any:

@@ -8,13 +8,17 @@ from torch import Tensor
 from scircuit.errors import ScircuitError
 
 
+def _require(path: Path) -> None:
+    if not path.is_file():
+        raise ScircuitError(f"{path} does not exist; put the published weights there or pass another folder.")
+
+
 def read_safetensors(path: Path) -> dict[str, Tensor]:
     """All tensors of a safetensors file, memory-mapped on the CPU."""
     from safetensors import SafetensorError
     from safetensors.torch import load_file
 
-    if not path.is_file():
-        raise ScircuitError(f"{path} does not exist; put the published weights there or pass another folder.")
+    _require(path)
     try:
         return load_file(path)
     except (SafetensorError, OSError) as error:
@@ -27,8 +31,7 @@ def read_state_dict(path: Path) -> dict[str, Tensor]:
     """A PyTorch state dict, loaded with `weights_only=True` (no code of the file is run)."""
     import torch
 
-    if not path.is_file():
-        raise ScircuitError(f"{path} does not exist; put the published weights there or pass another folder.")
+    _require(path)
     try:
         content: Any = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
     except Exception as error:  # zip, pickle and runtime errors alike mean a file that cannot be trusted

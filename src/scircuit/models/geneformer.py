@@ -18,7 +18,7 @@ from scircuit.models.block import ACTIVATIONS
 from scircuit.models.files import read_safetensors
 from scircuit.models.origin import read_origin
 from scircuit.models.registry import Checkpoint
-from scircuit.models.stack import BlockStack, assign, choose_device, choose_dtype
+from scircuit.models.stack import BlockStack, assign, choose_device, choose_dtype, hidden, mask_tokens
 
 # The tied decoder is absent from published files, the V1 file carries a constant table of positions, and
 # some exports add the classifier-era pooler: none of them takes part in the masked language model.
@@ -78,12 +78,7 @@ class Geneformer(BlockStack):
 
     def mask(self, batch: TokenBatch, share: float, generator: torch.Generator) -> Masked:
         """Replace a share of the genes by `<mask>`, every chosen one (evaluation; training mixes 80/10/10)."""
-        chosen = (torch.rand(batch.tokens.shape, generator=generator) < share).numpy() & batch.is_gene
-        tokens = batch.tokens.copy()
-        tokens[chosen] = self.tokenizer.vocabulary.special["<mask>"]
-        masked = TokenBatch(tokens, batch.role, batch.gene, batch.cell)
-        positions = torch.from_numpy(chosen).nonzero()
-        return Masked(masked, positions, torch.from_numpy(batch.tokens[chosen]))
+        return mask_tokens(batch, hidden(batch, share, generator), self.tokenizer.vocabulary.special["<mask>"])
 
     def masked_loss(self, h: Tensor, masked: Masked) -> Tensor:
         """Mean cross-entropy in nats over the hidden genes."""

@@ -17,7 +17,7 @@ from scircuit.models.adapter import Adapter
 from scircuit.models.base import Masked
 from scircuit.models.hooked import HookedModel
 from scircuit.models.origin import read_origin
-from scircuit.models.stack import choose_device, choose_dtype
+from scircuit.models.stack import choose_device, choose_dtype, hidden, mask_tokens
 
 TOKEN_TABLE = "tokens.tsv"
 
@@ -34,11 +34,7 @@ class HuggingFaceEncoder(HookedModel):
         )  # fmt: skip
 
     def _hide(self, batch: TokenBatch, share: float, generator: torch.Generator) -> Masked:
-        chosen = (torch.rand(batch.tokens.shape, generator=generator) < share).numpy() & batch.is_gene
-        tokens = batch.tokens.copy()
-        tokens[chosen] = self.tokenizer.vocabulary.special["<mask>"]
-        masked = TokenBatch(tokens, batch.role, batch.gene, batch.cell)
-        return Masked(masked, torch.from_numpy(chosen).nonzero(), torch.from_numpy(batch.tokens[chosen]))
+        return mask_tokens(batch, hidden(batch, share, generator), self.tokenizer.vocabulary.special["<mask>"])
 
     def _loss(self, h: Tensor, masked: Masked) -> Tensor:
         """Cross-entropy in nats; the head is reached by running the module with `h` in place of its last residual."""

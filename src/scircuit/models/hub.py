@@ -1,6 +1,5 @@
 """From the name of a known checkpoint to a folder: the user's own, the hub's cache, or a download into it."""
 
-import os
 from collections.abc import Iterable
 from dataclasses import asdict
 from importlib import import_module
@@ -9,6 +8,7 @@ from typing import Any, NamedTuple
 
 import pandas as pd
 
+from scircuit._io import cache_folder
 from scircuit.errors import ScircuitError
 from scircuit.models.registry import Checkpoint, RemoteFile, checkpoints, find_checkpoint, list_checkpoints
 
@@ -21,12 +21,8 @@ class Located(NamedTuple):
 
 
 def models_folder() -> Path:
-    """Where checkpoints may be put by name: `models/` in SCIRCUIT_CACHE, else in the user's cache folder."""
-    if os.environ.get("SCIRCUIT_CACHE"):
-        return Path(os.environ["SCIRCUIT_CACHE"]) / "models"
-    import pooch
-
-    return Path(pooch.os_cache("scircuit")) / "models"
+    """Where checkpoints may be put by name."""
+    return cache_folder() / "models"
 
 
 def locate(checkpoint: Checkpoint, *, dictionaries: str | Path | None = None, download: bool = True) -> Located:

@@ -17,7 +17,7 @@ from scircuit.models.base import Masked
 from scircuit.models.files import read_safetensors, read_state_dict
 from scircuit.models.origin import read_origin
 from scircuit.models.registry import Checkpoint
-from scircuit.models.stack import BlockStack, assign, choose_device, choose_dtype
+from scircuit.models.stack import BlockStack, assign, choose_device, choose_dtype, hidden
 
 # Heads that the perception path does not use: the whole-cell decoder of pre-training and the embedding of
 # the "generated" flag. Everything else in the file must be ours, name by name.
@@ -63,7 +63,7 @@ class ScGPT(BlockStack):
     def mask(self, batch: TokenBatch, share: float, generator: torch.Generator) -> Masked:
         """Replace the values of a share of the genes by the mask value."""
         assert batch.values is not None
-        chosen = (torch.rand(batch.tokens.shape, generator=generator) < share).numpy() & batch.is_gene
+        chosen = hidden(batch, share, generator)
         values = batch.values.copy()
         values[chosen] = self.mask_value
         masked = TokenBatch(batch.tokens, batch.role, batch.gene, batch.cell, values)

@@ -13,6 +13,7 @@ from scircuit._io import sha256_of
 from scircuit.cells.batch import Role, TokenBatch
 from scircuit.cells.tokens import Tokenizer, tokenize
 from scircuit.errors import ScircuitError
+from scircuit.models.base import Masked
 from scircuit.models.block import PostNormBlock
 from scircuit.models.origin import Origin
 
@@ -136,6 +137,18 @@ class BlockStack(ReadsCells, nn.Module):
         self.origin = origin or Origin()
         parts = (self.name, weights, dict(settings or {}), self.tokenizer.fingerprint, str(self.dtype))
         self.fingerprint = sha256_of(*parts)
+
+
+def hidden(batch: TokenBatch, share: float, generator: torch.Generator) -> np.ndarray:
+    """A random share of the gene positions, bool `[cell, position]`."""
+    return (torch.rand(batch.tokens.shape, generator=generator) < share).numpy() & batch.is_gene
+
+
+def mask_tokens(batch: TokenBatch, chosen: np.ndarray, mask: int) -> Masked:
+    """The batch with the token `mask` at the chosen positions."""
+    tokens = np.where(chosen, mask, batch.tokens)
+    masked = TokenBatch(tokens, batch.role, batch.gene, batch.cell)
+    return Masked(masked, torch.from_numpy(chosen).nonzero(), torch.from_numpy(batch.tokens[chosen]))
 
 
 def hash_weights(weights: Mapping[str, Tensor]) -> str:
