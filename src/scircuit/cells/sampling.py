@@ -180,13 +180,10 @@ def draw_sample(
 def _draw_by_split(
     obs: pd.DataFrame, split: np.ndarray, n: int, rule: Rule, shares: Mapping[str, float], rng: np.random.Generator
 ) -> np.ndarray:
-    group, values = _groups(obs, rule)
+    group, values, sizes, numbers = _numbers(obs, n, rule)
     unknown = [value for value in rule.n_per if value not in values]
     if unknown:
         raise ScircuitError(f"cells.n_per names {unknown[0]!r}; {rule.stratify[0]} is {', '.join(values[:8])}.")
-    sizes = np.bincount(group, minlength=len(values))
-    weights = _group_weights(values, sizes, rule)
-    numbers = allot(n, weights, sizes, minimum=0)
     short = [i for i, value in enumerate(values) if rule.n_per and numbers[i] < rule.n_per.get(value, 0)]
     if short:
         raise ScircuitError(
@@ -208,14 +205,10 @@ def draw_stratified(obs: pd.DataFrame, n: int | None, rule: Rule, seed: Sequence
     if n is None or n >= len(obs):
         return np.arange(len(obs))
     rng = np.random.default_rng(list(seed))
-    group, values = _groups(obs, rule)
-    sizes = np.bincount(group, minlength=len(values))
-    weights = _group_weights(values, sizes, rule)
-    numbers = allot(n, weights, sizes, minimum=0)
+    group, _, _, numbers = _numbers(obs, n, rule)
     strata = _strata(obs, rule.stratify)
-    return np.sort(
-        np.concatenate([_draw(np.flatnonzero(group == g), strata, int(k), rng) for g, k in enumerate(numbers)])
-    )
+    drawn = [_draw(np.flatnonzero(group == g), strata, int(number), rng) for g, number in enumerate(numbers)]
+    return np.sort(np.concatenate(drawn))
 
 
 def allot(n: int, weights: np.ndarray, sizes: np.ndarray, *, minimum: int) -> np.ndarray:
@@ -257,19 +250,21 @@ def _draw(pool: np.ndarray, strata: np.ndarray, n: int, rng: np.random.Generator
     return np.concatenate(parts) if parts else pool[:0]
 
 
-def _groups(obs: pd.DataFrame, rule: Rule) -> tuple[np.ndarray, list[str]]:
-    """Values of the first column where numbers are given per value; one group of all cells otherwise."""
+def _numbers(obs: pd.DataFrame, n: int, rule: Rule) -> tuple[np.ndarray, list[str], np.ndarray, np.ndarray]:
+    """Group of each cell, and of the groups the values, the sizes and how many cells are drawn.
+
+    Groups are the values of the first column where numbers are given per value; one of all cells otherwise.
+    """
     require_columns(obs, rule.stratify, "cells.stratify")
-    if not (rule.equal or rule.n_per):
-        return np.zeros(len(obs), dtype=np.int64), [""]
-    code, values = pd.factorize(obs[rule.stratify[0]].astype(str), sort=True)
-    return code, [str(value) for value in values]
-
-
-def _group_weights(values: Sequence[str], sizes: np.ndarray, rule: Rule) -> np.ndarray:
+    group, values = np.zeros(len(obs), dtype=np.int64), [""]
+    if rule.equal or rule.n_per:
+        group, found = pd.factorize(obs[rule.stratify[0]].astype(str), sort=True)
+        values = [str(value) for value in found]
+    sizes = np.bincount(group, minlength=len(values))
+    weights = np.ones(len(values)) if rule.equal else sizes.astype(np.float64)
     if rule.n_per:
-        return np.array([float(rule.n_per.get(value, 0)) for value in values])
-    return np.ones(len(values)) if rule.equal else sizes.astype(np.float64)
+        weights = np.array([float(rule.n_per.get(value, 0)) for value in values])
+    return group, values, sizes, allot(n, weights, sizes, minimum=0)
 
 
 def _strata(obs: pd.DataFrame, columns: Sequence[str]) -> np.ndarray:

@@ -9,7 +9,7 @@ import typer
 
 from scircuit.cli.asking import analyze, compare, validate
 from scircuit.cli.libraries import knowledge, models
-from scircuit.cli.options import ClusterOption, ConfigPath, OutOption, RunPath, read_config
+from scircuit.cli.options import ClusterOption, ConfigPath, OutOption, RunPath, read_config, write_new
 from scircuit.cli.probing import combine, mediate, paths, probe
 from scircuit.cli.study import app as study_app
 from scircuit.errors import ScircuitError
@@ -81,14 +81,9 @@ def init(
 
     Set at least cells.path (your .h5ad) and model.source (your checkpoint), then `scircuit run FILE`.
     """
-    from scircuit._io import atomic
     from scircuit.config_file import template
 
-    if path.exists():
-        raise ScircuitError(f"{path} exists already; choose another name or delete it.")
-    with atomic(path) as temporary:
-        temporary.write_text(template() + "\n", encoding="utf-8")
-    typer.echo(path)
+    write_new(path, template() + "\n")
 
 
 @app.command()

@@ -6,6 +6,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from scircuit.errors import ScircuitError
+
 if TYPE_CHECKING:
     from dataclasses import Field
 
@@ -37,6 +39,17 @@ def read_config(config: Path, out: Path | None, memory: str | None = None, accep
     if accept:
         loaded = replace(loaded, trace=replace(loaded.trace, accept_approximation=True))
     return loaded if out is None else replace(loaded, out=str(out))
+
+
+def write_new(path: Path, text: str) -> None:
+    """Write a file that is not there yet, and say its name."""
+    from scircuit._io import atomic
+
+    if path.exists():
+        raise ScircuitError(f"{path} exists already; choose another name or delete it.")
+    with atomic(path) as temporary:
+        temporary.write_text(text, encoding="utf-8")
+    typer.echo(path)
 
 
 def with_options(group: type) -> Callable[[Callable[..., None]], Callable[..., None]]:

@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from scircuit.cli.options import ClusterOption
+from scircuit.cli.options import ClusterOption, write_new
 from scircuit.errors import ScircuitError
 
 app = typer.Typer(
@@ -27,7 +27,6 @@ def init(
 
     One of your own that runs as it is, without a download; or with `paper` the four published conditions.
     """
-    from scircuit._io import atomic
     from scircuit.study.config import TEMPLATES, template
 
     name, path = ("own", Path(what)) if what not in TEMPLATES else (what, file or Path(f"{what}.toml"))
@@ -35,11 +34,7 @@ def init(
         raise ScircuitError(
             f"There is no study called {what!r}; it may be {', '.join(TEMPLATES)}, or left out for your own."
         )
-    if path.exists():
-        raise ScircuitError(f"{path} exists already; choose another name or delete it.")
-    with atomic(path) as temporary:
-        temporary.write_text(template(name), encoding="utf-8")
-    typer.echo(path)
+    write_new(path, template(name))
 
 
 @app.command()

@@ -3,7 +3,7 @@
 import logging
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 
 import numpy as np
 import pandas as pd
@@ -33,10 +33,6 @@ class RandomGeneControl:
     p_value: float
     """(b + 1) / (draws + 1), b draws with at least as many annotated latents."""
     draws: int
-
-    def as_dict(self) -> dict[str, float]:
-        """For JSON."""
-        return asdict(self)
 
 
 def random_gene_control(

@@ -2,6 +2,7 @@
 
 import logging
 from collections.abc import Iterable, Mapping
+from dataclasses import asdict
 from typing import Any
 
 import torch
@@ -71,7 +72,7 @@ def measure_quality(
             spliced = _loss(model, states[layer], keep, sae.decode(sae.encode(rows)), layer, masked)
             ablated = _loss(model, states[layer], keep, rows.mean(dim=0).expand_as(rows), layer, masked)
             losses[layer] = losses[layer] + weight * torch.tensor([clean, spliced, ablated], dtype=torch.float64)
-    metrics = {layer: q.result().as_dict() for layer, q in quality.items()}
+    metrics = {layer: asdict(q.result()) for layer, q in quality.items()}
     for layer in saes if offers_loss else ():
         clean, spliced, ablated = (losses[layer] / max(n, 1)).tolist()
         metrics[layer] |= {"loss_clean": clean, "loss_spliced": spliced, "loss_ablated": ablated}

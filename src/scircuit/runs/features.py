@@ -2,6 +2,7 @@
 
 import logging
 from collections.abc import Sequence
+from dataclasses import asdict
 
 import pandas as pd
 
@@ -63,7 +64,7 @@ def annotate(
     f, features, control = config.features, catalogue.features, None
     rule = rule_of_annotation(config, libraries, linked)
     if f.control_draws and features["top_genes"].map(len).any():
-        control = rule.control(features, catalogue.background, draws=f.control_draws, seed=config.seed).as_dict()
+        control = asdict(rule.control(features, catalogue.background, draws=f.control_draws, seed=config.seed))
     labelled, found = rule.annotate(features, catalogue.background)
     if control is not None:
         log.info(

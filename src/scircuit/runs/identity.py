@@ -3,6 +3,7 @@
 import json
 import os
 from collections.abc import Callable, Iterable, Mapping
+from operator import attrgetter
 from pathlib import Path
 from typing import Any
 
@@ -67,14 +68,10 @@ def places(config: RunConfig, seen_from: Callable[[Path], str] | None = None) ->
         path = Path(os.path.normpath(Path(value).absolute()))
         return seen_from(path) if seen_from else Path(os.path.relpath(path, root)).as_posix()
 
-    return {
-        "model.source": seen(config.model.source),
-        "model.dictionaries": seen(config.model.dictionaries),
-        "cells.path": seen(config.cells.path),
-        "sae.path": seen(config.sae.path),
-        "sae.mix": [seen(part.path) for part in config.sae.mix],
-        "features.gene_sets": [seen(name) for name in config.features.gene_sets],
+    found: dict[str, Any] = {name: attrgetter(name)(config) for name in _FILES} | {
+        "sae.mix": tuple(part.path for part in config.sae.mix)
     }
+    return {name: [*map(seen, value)] if isinstance(value, tuple) else seen(value) for name, value in found.items()}
 
 
 def without_places(config: Mapping[str, Any], names: Iterable[str] | None = None) -> dict[str, Any]:

@@ -37,7 +37,7 @@ def save_saes(
     metadata
         Anything JSON-able about the training: settings, cells, versions.
     metrics
-        Per layer, numbers to keep in the manifest (see `SaeQuality.as_dict`).
+        Per layer, numbers to keep in the manifest (see `SaeQuality`).
     log_sparsity
         Per layer, log10 of each latent's firing frequency, `[n_latents]` (see `QualityAccumulator.log_sparsity`).
 

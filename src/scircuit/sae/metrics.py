@@ -1,6 +1,6 @@
 """How well a dictionary describes residuals it was not trained on, with SAEBench's names, in one streaming pass."""
 
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import Self
 
 import torch
@@ -31,10 +31,6 @@ class SaeQuality:
     """Share of the dictionary that fires at least once."""
     n_rows: int
     """Held-out rows seen."""
-
-    def as_dict(self) -> dict[str, float]:
-        """Plain values for JSON and tables."""
-        return asdict(self)
 
 
 class QualityAccumulator:
