@@ -60,16 +60,10 @@ class RankValueTokenizer:
         return min(self.max_length, 2048) if self.protocol == "paper" else self.max_length
 
     def cell(self, gene: np.ndarray, counts: np.ndarray, total: float, name: str) -> CellTokens:
-        """Encode one cell.
+        """Encode one cell: `gene` are the vocabulary rows with a non-zero count, ascending, `counts` theirs, `[gene]`.
 
-        Parameters
-        ----------
-        gene, counts
-            Vocabulary rows with a non-zero count, ascending, and the counts, `[gene]`.
-        total
-            Sum of all counts of the cell, genes outside the vocabulary included.
-        name
-            The cell's name (not used here: the encoding is deterministic).
+        `total` is the sum of all counts, genes outside the vocabulary included. `name` is not used here: the encoding
+        is deterministic.
         """
         assert self.vocabulary.medians is not None
         medians = self.vocabulary.medians[gene]

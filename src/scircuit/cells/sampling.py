@@ -38,15 +38,10 @@ def check_shares(shares: Mapping[str, Any], where: str = "cells.shares") -> None
 def split_of(identity: np.ndarray, seed: int, shares: Mapping[str, float]) -> np.ndarray:
     """The split of each cell, `[cell]` of str: a pure function of (seed, identity).
 
-    Parameters
-    ----------
-    identity : int64 `[cell]`
-        What names a cell for good: its row in the AnnData, or its `soma_joinid` in the Census.
-    seed : int
-    shares : mapping
-        Share of each of `SPLITS`; they sum to 1. Every 20 neighbouring rows are put in an order of their own by a
-        hash of (seed, row) (SplitMix64, Steele et al. 2014) and dealt out in that order, so that shares are met even
-        in small data sets and along the file, in which batches lie one after another.
+    `identity`, int64 `[cell]`, names a cell for good: its row in the AnnData, or its `soma_joinid` in the Census. Every
+    20 neighbouring rows are put in an order of their own by a hash of (seed, row) (SplitMix64, Steele et al. 2014) and
+    dealt out in that order, so that shares are met even in small data sets and along the file, in which batches lie one
+    after another.
     """
     check_shares(shares)
     bounds = np.cumsum([shares.get(name, 0.0) for name in SPLITS])

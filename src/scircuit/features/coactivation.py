@@ -45,13 +45,8 @@ def coactivation_table(
 ) -> pd.DataFrame:
     """Pairs of latents that fire together more often than their rates explain.
 
-    PMI = log2(p_ab / (p_a p_b)) over gene positions; NPMI = PMI / -log2(p_ab), in [-1, 1] (Bouma 2009).
-
-    Parameters
-    ----------
-    together : Pairs
-        Summed results of `count_together`.
-    n_firings : int64 `[latent]`
+    PMI = log2(p_ab / (p_a p_b)) over gene positions; NPMI = PMI / -log2(p_ab), in [-1, 1] (Bouma 2009). `together` are
+    summed results of `count_together`, `n_firings` is int64 `[latent]`.
 
     Returns
     -------
@@ -128,14 +123,8 @@ def match_layers(decoders: Mapping[int, torch.Tensor], *, min_cosine: float = 0.
     """Latents of different layers that write the same direction.
 
     For every pair of layers a < b, each latent of a is matched with the latent of b whose decoder direction has the
-    largest absolute cosine; pairs of at least `min_cosine` are kept (0.7 is the published threshold).
-
-    Parameters
-    ----------
-    decoders : mapping
-        Layer to `W_dec [latent, d_model]`.
-    block : int
-        Latents compared at a time; bounds the memory.
+    largest absolute cosine; pairs of at least `min_cosine` are kept (0.7 is the published threshold). `decoders` are
+    `W_dec [latent, d_model]` by layer; `block` latents are compared at a time, which bounds the memory.
 
     Returns
     -------

@@ -8,19 +8,9 @@ from scipy.special import gammaln
 def overlap_p(overlap: ArrayLike, set_size: ArrayLike, query_size: ArrayLike, background: int) -> np.ndarray:
     """P(X >= overlap) when `query_size` items are drawn from `background`, `set_size` of which are marked.
 
-    The one-sided Fisher exact test of over-representation (Fisher 1935). Each distinct combination of sizes is
-    computed once: among millions of (query, set) pairs there are only thousands.
-
-    Parameters
-    ----------
-    overlap, set_size, query_size : int `[test]`
-        Broadcast against each other; sizes are counted within the background.
-    background : int
-        Number of items in all.
-
-    Returns
-    -------
-    float64 `[test]`
+    The one-sided Fisher exact test of over-representation (Fisher 1935), float64 `[test]`; numbers of tests broadcast
+    against each other, sizes are counted within the background. Each distinct combination of sizes is computed once:
+    among millions of (query, set) pairs there are only thousands.
     """
     arrays = np.broadcast_arrays(*(np.asarray(a, dtype=np.int64) for a in (overlap, set_size, query_size)))
     k, marked, drawn = (a.ravel() for a in arrays)

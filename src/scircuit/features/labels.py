@@ -16,14 +16,7 @@ def label_features(features: pd.DataFrame, terms: pd.DataFrame) -> pd.DataFrame:
     with the larger overlap, then the smaller p, then library and name in alphabetical order. `label` is the term
     without a trailing accession, `label_term_id` the term as in `terms.parquet`, `runner_up` the term that comes
     second. A latent without a significant term is called `unlabelled` with empty ids: its top genes stand beside
-    it, and never pose as a label.
-
-    Parameters
-    ----------
-    features : DataFrame
-        One row per latent, `layer, feature` first.
-    terms : DataFrame
-        Significant terms (`Enrichment.terms`).
+    it, and never pose as a label. `features` has `layer, feature` first, `terms` are `Enrichment.terms`.
     """
     ranked = rank_terms(terms)
     groups = ranked.groupby(["layer", "feature"], sort=False)

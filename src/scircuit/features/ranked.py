@@ -19,18 +19,8 @@ def loading_profile(
 ) -> tuple[sparse.csr_matrix, pd.Index]:
     """Mean activation of each latent over every position of each gene, firing or not.
 
-    Parameters
-    ----------
-    features : DataFrame
-        The latents, `layer, feature`.
-    genes : DataFrame
-        `Catalogue.genes`.
-    background : DataFrame
-        `Catalogue.background` (`symbol, n_positions`); positions of genes that share a symbol are added.
-
-    Returns
-    -------
-    sparse float64 `[latent, gene]`, Index of gene
+    Sparse float64 `[latent, gene]` and the names of the genes, from the tables of a catalogue; positions of genes that
+    share a symbol are added.
     """
     positions = background.groupby("symbol", sort=False)["n_positions"].sum()
     column = positions.index.get_indexer(pd.Index(genes["gene"].astype(str)))
@@ -72,12 +62,7 @@ def rank_enrich(
     membership: t of the slope with (genes - 2) degrees of freedom. p is one-sided (high ranks); BH over every pair of
     a live latent and a set of at least `min_size` genes in the background.
 
-    Parameters
-    ----------
-    features, genes, background : DataFrame
-        Tables of one catalogue.
-    alpha, min_size, latents_per_block : float, int, int
-        False-discovery rate, smallest set, latents made dense at a time.
+    `features`, `genes` and `background` are tables of one catalogue; `latents_per_block` are made dense at a time.
 
     Returns
     -------

@@ -39,16 +39,8 @@ def network_support(
     degree within the background, bins of fewer than 100 genes joined with the next lower one. p = (b + 1) / (m + 1)
     with b draws of at least as many links (Phipson & Smyth 2010); a latent with fewer than 10 such draws among the
     first `draws` is drawn up to `max_draws`. A latent without a link has p = 1. BH over every latent with at least two
-    genes.
-
-    Parameters
-    ----------
-    features : DataFrame
-        Columns `layer, feature, top_genes`.
-    network : Network
-        Links are counted without direction.
-    background : DataFrame
-        `symbol, ensembl_id` of the genes tokenised in the run.
+    genes. Links are counted without direction. `features` has `layer, feature, top_genes`, `background` the `symbol,
+    ensembl_id` of the genes tokenised in the run.
 
     Returns
     -------

@@ -15,15 +15,8 @@ def doctor(config: str | Path | None = None) -> list[Finding]:
     Nothing is written or downloaded. A model that the config names is loaded on the CPU, so that its files are really
     read.
 
-    Parameters
-    ----------
-    config
-        A TOML file of a run, or of anything built of a run's sections at any depth.
-
-    Returns
-    -------
-    list of Finding
-        In the order of the checks; `state` is `ok`, `warn` (works, but read it) or `FAIL`.
+    `config` is a TOML file of a run, or of anything built of a run's sections at any depth. Findings come in the order
+    of the checks; `state` is `ok`, `warn` (works, but read it) or `FAIL`.
     """
     findings = [*check_machine(Path.cwd()), *check_numerics()]
     if config is not None:

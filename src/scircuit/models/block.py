@@ -61,12 +61,9 @@ class PostNormBlock(nn.Module):
         return self.finish(rows, self.merge(F.scaled_dot_product_attention(q, k, v, attn_mask=key_mask)))
 
     def forward(self, h: Tensor, key_mask: Tensor | None = None) -> Tensor:
-        """Run the block.
+        """The residual after the block, from `h [cell, position, d_model]`.
 
-        Parameters
-        ----------
-        h : `[cell, position, d_model]`
-        key_mask : bool `[cell, 1, 1, position]`, True where a key may be attended to; None = everywhere.
+        `key_mask`, bool `[cell, 1, 1, position]`, is True where a key may be attended to; None = everywhere.
         """
         q, k, v = self.heads(h)
         return self.finish(h, self.merge(F.scaled_dot_product_attention(q, k, v, attn_mask=key_mask)))

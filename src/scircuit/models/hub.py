@@ -52,11 +52,7 @@ def fetch_checkpoint(name: str, *, again: bool = False) -> Path:
     """Download a known checkpoint and its dictionaries into the hub's cache; returns the folder of its weights.
 
     Only the files that the model needs are downloaded, at the pinned revision; each is held to its registered hash.
-
-    Parameters
-    ----------
-    again
-        Download even what the cache has, for instance because it was refused.
+    `again` downloads even what the cache has, for instance because it was refused.
 
     Raises
     ------

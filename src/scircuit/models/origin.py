@@ -33,16 +33,10 @@ class Origin:
 
 
 def read_origin(paths: Iterable[Path], weights: Path, checkpoint: Checkpoint | None = None) -> Origin:
-    """Hash every file that a model is about to be read from; with `checkpoint`, hold them to the registry.
+    """Hash every file that a model is about to be read from; with a `checkpoint` asked for, hold them to the registry.
 
-    Parameters
-    ----------
-    paths
-        All files, `weights` among them; those that do not exist are left to the reader, which names what it lacks.
-    weights
-        The file by which an unnamed checkpoint is recognised.
-    checkpoint
-        The checkpoint that was asked for by name.
+    Of `paths`, those that do not exist are left to the reader, which names what it lacks; by `weights`, one of them, a
+    checkpoint that was not asked for by name is recognised.
 
     Raises
     ------

@@ -39,8 +39,6 @@ def check_adapter(
 
     Parameters
     ----------
-    model
-        The adapter.
     batch
         At least two cells of different lengths, made by the model's own tokenizer.
     reference

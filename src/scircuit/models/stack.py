@@ -120,17 +120,10 @@ class BlockStack(ReadsCells, nn.Module):
         return self.block(i)(h, self.key_mask(batch))
 
     def seal(self, weights: str, settings: Mapping[str, Any] | None = None, origin: Origin | None = None) -> None:
-        """Freeze, and set the fingerprint.
+        """Freeze, and set the fingerprint, from the hash of the weights and what else decides the output.
 
-        Parameters
-        ----------
-        weights
-            Hash of the weights.
-        settings
-            What the architecture reads from its configuration: equal weights with another number of heads or another
-            activation are another model.
-        origin
-            The files it was read from.
+        `settings` are what the architecture reads from its configuration: equal weights with another number of heads or
+        another activation are another model.
         """
         self.requires_grad_(False)
         self.eval()

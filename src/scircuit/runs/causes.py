@@ -45,8 +45,7 @@ def mediate(
     top : int
         Mediators held per edge, and as many random latents.
     n_cells : int
-        Cells: those of the `trace` split that were not traced, so that the edges were not chosen in them, and then
-        traced ones.
+        Discovery and confirmation cells: first those that were not traced, so that the edges were not chosen in them.
 
     Raises
     ------
@@ -77,13 +76,9 @@ def mediate(
 def combine(config: RunConfig, sets: Sequence[str] = (), *, n_sets: int = 10, size: int = 3, n_cells: int = 50) -> Path:
     """Ablate sets of sources together and apart; writes `trace/interactions.parquet` and `interaction_sets.parquet`.
 
-    Parameters
-    ----------
-    sets : list of str
-        Sets such as `0:12+0:33+1:7` (layer:latent); without any, `n_sets` sets of `size` sources are drawn with the
-        run's seed, each among the sources of one target: sources without a target in common cannot interact on it.
-    n_cells : int
-        As for `mediate`.
+    Sets are written `0:12+0:33+1:7` (layer:latent). Without any, `n_sets` sets of `size` sources are drawn with the
+    run's seed, each among the sources of one target: sources without a target in common cannot interact on it. Cells
+    as for `mediate`.
 
     Raises
     ------

@@ -20,11 +20,7 @@ def as_sae(obj: Any, *, layer: int | None = None) -> SparseAutoencoder:
 
     A SAELens object of an architecture that we have is copied exactly, weights and all. Of anything else (a gated
     one too) only `encode(h)` (dense `[row, n_latents]`), `decode(z)` and `W_dec` (`[n_latents, d_in]`) are used.
-
-    Parameters
-    ----------
-    layer
-        0-based layer that it reads, where the object does not tell.
+    `layer` is the 0-based layer that it reads, where the object does not tell.
 
     Raises
     ------

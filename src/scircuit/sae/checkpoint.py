@@ -90,18 +90,9 @@ def load_saes(
     protocol: str | None = None,
     device: torch.device | str = "cpu",
 ) -> dict[int, LinearSAE]:
-    """Read the dictionaries that `save_saes` wrote, bit for bit.
+    """Read the dictionaries that `save_saes` wrote, bit for bit: layer -> dictionary, in ascending order of layers.
 
-    Parameters
-    ----------
-    layers
-        Which ones; all of them by default.
-    model_fingerprint, d_model, protocol
-        What they must have been trained on; None leaves it unchecked.
-
-    Returns
-    -------
-    layer -> dictionary, in ascending order of layers.
+    `model_fingerprint`, `d_model` and `protocol` are what they must have been trained on; None leaves it unchecked.
 
     Raises
     ------

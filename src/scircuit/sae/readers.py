@@ -67,15 +67,10 @@ _SIGNATURES: dict[str, Callable[[set[str]], bool]] = {
 
 
 def read_sae(path: str | Path, *, layer: int | None = None, device: torch.device | str = "cpu") -> LinearSAE:
-    """Read one dictionary of any known format.
+    """Read one dictionary of any known format, from its folder or an OpenAI `.pt` file.
 
-    Parameters
-    ----------
-    path
-        Folder of the dictionary, or an OpenAI `.pt` file.
-    layer
-        Its 0-based layer; needed to pick one from a circuit-tracer folder, checked where the files tell it, and
-        otherwise taken as given.
+    `layer` (0-based) picks one from a circuit-tracer folder, is checked where the files tell it, and otherwise taken as
+    given.
 
     Raises
     ------
@@ -100,11 +95,7 @@ def read_sae(path: str | Path, *, layer: int | None = None, device: torch.device
 
 
 def read_saes(root: str | Path, *, device: torch.device | str = "cpu") -> dict[int, LinearSAE]:
-    """Read the dictionaries of every layer: a circuit-tracer folder, or a folder with one folder per layer.
-
-    Returns
-    -------
-    layer -> dictionary, in ascending order of layers.
+    """Layer -> dictionary, ascending, from a circuit-tracer folder or a folder with one folder per layer.
 
     Raises
     ------
