@@ -7,12 +7,9 @@ import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from scircuit.errors import ScircuitError
-
-if TYPE_CHECKING:
-    import pandas as pd
 
 
 def cache_folder(cache: str | Path | None = None) -> Path:
@@ -51,12 +48,6 @@ def write_json(path: str | Path, value: Any) -> None:
     """Write JSON atomically: sorted keys as given, no NaN (it is not JSON)."""
     with atomic(path) as temporary:
         temporary.write_text(json.dumps(value, indent=2, allow_nan=False) + "\n", encoding="utf-8")
-
-
-def write_table(path: str | Path, table: "pd.DataFrame") -> None:
-    """Write Parquet atomically, without the index."""
-    with atomic(path) as temporary:
-        table.to_parquet(temporary, index=False)
 
 
 def read_json(path: str | Path) -> Any:

@@ -15,8 +15,9 @@ import numpy as np
 import pandas as pd
 import torch
 
-from scircuit._io import read_json, write_json, write_table
+from scircuit._io import read_json, write_json
 from scircuit._progress import progress
+from scircuit._tables import write_parquet
 from scircuit.cells.batch import TokenBatch
 from scircuit.cells.vocabulary import gene_names
 from scircuit.errors import ScircuitError
@@ -67,7 +68,7 @@ class Catalogue:
         folder = Path(folder)
         for name in (*_TABLES, *_OPTIONAL):
             if (table := getattr(self, name)) is not None:
-                write_table(folder / f"{name}.parquet", table)
+                write_parquet(folder / f"{name}.parquet", table)
         write_json(folder / "features.json", {"format_version": FORMAT_VERSION, **self.meta})
 
     @classmethod

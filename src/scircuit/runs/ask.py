@@ -8,8 +8,8 @@ from typing import Any
 
 import pandas as pd
 
-from scircuit._io import write_table
 from scircuit._progress import progress
+from scircuit._tables import write_parquet
 from scircuit.analysis.answers import Answers, headlines, read_answers
 from scircuit.analysis.given import Sources
 from scircuit.analysis.registry import analyze, answerable, every_question, question
@@ -92,7 +92,7 @@ def both_profiles(run: str | Path | Artefacts) -> pd.DataFrame:
     """The corrected and the published numbers of one run side by side; see `scircuit.published.side_by_side`."""
     run = Artefacts.of(run)
     table = compare_profiles(run, annotate_run_as_published(run))
-    write_table(run.root / "analysis" / "profiles.parquet", table)
+    write_parquet(run.root / "analysis" / "profiles.parquet", table)
     return table
 
 

@@ -6,7 +6,8 @@ from dataclasses import asdict
 
 import pandas as pd
 
-from scircuit._io import write_json, write_table
+from scircuit._io import write_json
+from scircuit._tables import write_parquet
 from scircuit.config import RunConfig
 from scircuit.features.catalogue import Catalogue, build_catalogue
 from scircuit.features.coactivation import Limits, find_modules, match_layers
@@ -52,7 +53,7 @@ def run_features(run: Run, setup: Setup) -> tuple[Catalogue, pd.DataFrame]:
     if f.min_cosine is not None and len(saes) > 1:
         tables["layer_matches"] = match_layers({i: sae.W_dec for i, sae in saes.items()}, min_cosine=f.min_cosine)
     for name, table in tables.items():
-        write_table(folder / f"{name}.parquet", table)
+        write_parquet(folder / f"{name}.parquet", table)
     write_json(folder / "labels.json", {"format_version": 1, **found.meta, "random_genes": control})
     return catalogue, found.terms
 

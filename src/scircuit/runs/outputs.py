@@ -7,8 +7,8 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from scircuit._io import write_table
 from scircuit._progress import progress
+from scircuit._tables import write_parquet
 from scircuit.cells.batch import TokenBatch
 from scircuit.cells.tokens import TokenStore
 from scircuit.cells.vocabulary import gene_names
@@ -47,7 +47,7 @@ def run_logits(run: str | Path, n_cells: int = 50, seed: int = 0) -> Path:
         found = ablation_outputs(model, saes[layer], layer, features, store.batches(batch_size(store)))
         parts.append(_table(found, features, model).assign(source_layer=layer))
     table = pd.concat(parts, ignore_index=True).rename(columns={"row": "source_feature", "score": "mean_delta"})
-    write_table(path, table[["source_layer", "source_feature", "gene", "mean_delta", "n_cells"]])
+    write_parquet(path, table[["source_layer", "source_feature", "gene", "mean_delta", "n_cells"]])
     return path
 
 

@@ -5,7 +5,7 @@ import logging
 import numpy as np
 from scipy import sparse
 
-from scircuit._io import write_table
+from scircuit._tables import write_parquet
 from scircuit.analysis.coexpression import pair_correlations
 from scircuit.cells.counts import CountSource
 from scircuit.cells.matching import match_genes
@@ -46,7 +46,7 @@ def run_pairs(run: Run, setup: Setup, circuit: Circuit) -> None:
     expression = log_expression(run, model, store, cells)
     correlations = pair_correlations(circuit, expression, gene_names(model.genes).tolist(), seen.activations)
     for name, table in (("coactivation_across", seen.pmi), ("correlations", correlations)):
-        write_table(run.stage("features") / f"{name}.parquet", table)
+        write_parquet(run.stage("features") / f"{name}.parquet", table)
 
 
 def log_expression(run: Run, model: FoundationModel, store: TokenStore, cells: np.ndarray) -> sparse.csr_matrix:

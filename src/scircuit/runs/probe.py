@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from scircuit._io import write_table
+from scircuit._tables import write_parquet
 from scircuit.cells.vocabulary import gene_names
 from scircuit.circuits.circuit import Circuit
 from scircuit.config import RunConfig
@@ -98,7 +98,7 @@ def probe_run(
         genes = setup.model.genes
         table["gene"] = table["target"].map(dict(zip(genes["token"], gene_names(genes), strict=True))).fillna("")
     path = folder.root / "probes" / f"{what}_{where}.parquet" if out is None else Path(out)
-    write_table(path, table)
+    write_parquet(path, table)
     return path
 
 

@@ -9,7 +9,8 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from scircuit._io import read_json, sha256_of, write_table
+from scircuit._io import read_json, sha256_of
+from scircuit._tables import write_parquet
 from scircuit.circuits.build import build_circuit
 from scircuit.circuits.circuit import Circuit
 from scircuit.circuits.grades import sentences
@@ -123,7 +124,7 @@ def run_circuit(run: Run, model: FoundationModel, catalogue: Catalogue, terms: p
         run.table("effects"), tests, label_ends(catalogue.features, sources), terms, c.edges, provenance,
         run.table("scales"),
     )  # fmt: skip
-    write_table(folder / "sources.parquet", source_counts(circuit.at(circuit.provenance["grade"])))
+    write_parquet(folder / "sources.parquet", source_counts(circuit.at(circuit.provenance["grade"])))
     circuit.write(folder)
     for sentence in sentences(circuit.provenance):
         log.info(sentence)
