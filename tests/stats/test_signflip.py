@@ -4,12 +4,14 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from hypothesis.extra.numpy import arrays
 from scipy import stats
 
 from scircuit.errors import ScircuitError
 from scircuit.stats.multiple import benjamini_hochberg
 from scircuit.stats.signflip import (
     MAX_EXACT,
+    can_reach,
     exact_p,
     group_sums,
     saddlepoint_p,
@@ -184,3 +186,21 @@ def test_false_discovery_proportion_beside_real_effects():
 def test_refusals(call, word):
     with pytest.raises(ScircuitError, match=word):
         call()
+
+
+@given(arrays(np.float64, st.integers(2, 12), elements=st.floats(-1e3, 1e3)), st.sampled_from([1e-3, 0.01, 0.05, 0.2]))
+def test_no_test_that_can_reach_a_level_is_screened_out(x: np.ndarray, level: float) -> None:
+    p = exact_p(x[None])[0]
+    if p <= level:
+        assert can_reach(level, np.count_nonzero(x), x.sum(), (x**2).sum())
+
+
+def test_one_large_value_beside_small_ones_of_its_sign_is_not_screened_out() -> None:
+    """A quantile of t would: its p is .34, that of the sign-flip is 2 / 2**11."""
+    x = np.r_[1.0, np.full(10, 1e-3)]
+    sums = 11, x.sum(), (x**2).sum()
+    assert screen_p(*sums) > 0.3
+    assert exact_p(x[None])[0] == 2 / 2**11
+    assert can_reach(0.05, *sums)
+    assert not can_reach(1e-4, *sums), "2**-10 is the smallest p of 11 values"
+    assert not can_reach(0.05, 50, 1.0, 50.0), "z = 0.14"

@@ -187,21 +187,21 @@ def test_auto_is_local_for_exhaustive_runs_on_models_that_show_their_keys(setup)
     assert engine(model, [1], "local") == "local"
 
 
-def fake_tables(rows, n_cells=40):
+def fake_tables(rows, n_cells=40, cells=Path("cells")):
     columns = ["source_layer", "source_feature", "target_layer", "cohens_d", "consistency", "n_nonzero", "p_value"]
     effects = pd.DataFrame(rows, columns=columns).assign(kind="latent", draw=0, n_cells=n_cells)
     effects["n_pos"] = (effects["consistency"] * effects["n_nonzero"]).round().astype(int)
     effects["n_neg"] = effects["n_nonzero"] - effects["n_pos"]
     tests = effects.groupby(["source_layer", "source_feature", "target_layer"]).size().rename("n_tests").reset_index()
     tests = tests.assign(kind="latent", draw=0)
-    return Tables(effects, tests, Path("cells"), Path("fired"), None, pd.DataFrame(), 5, 7)
+    return Tables(effects, tests, cells, Path("fired"), None, pd.DataFrame(), 5, 7)
 
 
 def ablations(features):
     return {layer: [(feature, "latent", 0) for feature in some] for layer, some in features.items()}
 
 
-def test_borderline_is_what_the_measured_error_could_flip():
+def test_borderline_is_what_the_measured_error_could_flip(tmp_path):
     fidelity = Fidelity(0.0, pd.DataFrame({"distance": [1, 2], "rmse": [1e-7, 0.02]}), True)
     rows = [
         (0, 1, 1, 0.5001, 0.95, 40, 1e-9),  # distance 1: exact anyway
@@ -216,8 +216,12 @@ def test_borderline_is_what_the_measured_error_could_flip():
     assert borderline(tables, fidelity, TraceSettings()) == ablations({0: [2, 5, 6], 1: [7]})
     assert borderline(tables, fidelity, TraceSettings(confirm="all")) == ablations({0: [2, 3, 5, 6], 1: [7]})
     assert borderline(tables, fidelity, TraceSettings(confirm="none")) == {}
-    again = fake_tables([(0, 2, 2, 0.49, 0.9, 40, 1e-8)])
-    merged = replace_rows(tables, again)
+    again = fake_tables([(0, 2, 2, 0.49, 0.9, 40, 1e-8)], cells=tmp_path / "again.parquet")
+    first = tmp_path / "first.parquet"
+    for path, kept in ((first, [(0, 2, 7), (0, 3, 7)]), (again.cells, [(0, 2, 8)])):
+        pd.DataFrame(kept, columns=["source_layer", "source_feature", "cell"]).to_parquet(path)
+    merged = replace_rows(tables._replace(cells=first), again)
+    assert pd.read_parquet(merged.cells).to_numpy().tolist() == [[0, 3, 7], [0, 2, 8]]
     assert merged.effects.query("source_feature == 2")["cohens_d"].tolist() == [0.49]
     assert len(merged.effects) == 7
     assert (merged.n_clean, merged.n_ablated) == (10, 14)

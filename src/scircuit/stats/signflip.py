@@ -51,6 +51,32 @@ def screen_p(n_nonzero: ArrayLike, total: ArrayLike, total_sq: ArrayLike) -> np.
     return np.where(testable, np.minimum(p, 1.0), 1.0)
 
 
+def can_reach(level: float, n_nonzero: ArrayLike, total: ArrayLike, total_sq: ArrayLike) -> np.ndarray:
+    """Whether the sign-flip p can be as small as `level`, from moments alone: False only where it cannot be.
+
+    2**(1 - m) bounds p from below, and with z^2 = total^2 / total_sq < 1 so does (1 - z^2)^2 / 3: the Paley-Zygmund
+    inequality for the square of the signed sum S, whose fourth moment is at most 3 E(S^2)^2 (Paley & Zygmund 1932,
+    Proc Camb Phil Soc 28:266). No screen by a quantile of t or of the normal has that property: one large value
+    beside ten small ones of its sign has z near 1 and p = 2**-10.
+
+    Parameters
+    ----------
+    level : float
+    n_nonzero, total, total_sq
+        As for `screen_p`.
+
+    Returns
+    -------
+    bool, the broadcast shape
+    """
+    m, total, square = np.broadcast_arrays(*(np.asarray(x, dtype=np.float64) for x in (n_nonzero, total, total_sq)))
+    testable = (m >= 2) & (square > 0)
+    z_sq = total**2 / np.where(testable, square, 1.0)
+    near = np.square(np.maximum(1 - z_sq, 0.0)) / 3
+    # Sums carry rounding; a bound that is missed by less than that counts as reached.
+    return testable & (np.exp2(1 - m) <= level) & (near <= level * (1 + 1e-9))
+
+
 def group_sums(values: ArrayLike, groups: ArrayLike) -> np.ndarray:
     """Sum of each test's values within donors or batches, float64 `[test, group]`.
 

@@ -131,7 +131,7 @@ class Assembly:
         weights = weights_of(todo, pushes, n_cells, saes[layer], saes[target])
         self._scales.append(scale_table(layer, target, todo, moments.arrays(), weights))
         table, made = effect_table(
-            layer, target, todo, moments, found, **rule, weights=weights, p=p, kept_abs_d=s.kept_abs_d
+            layer, target, todo, moments, found, **rule, weights=weights, p=p, kept_abs_d=self._setup.kept_abs_d
         )
         for grouping, sums in zip(groupings, grouped, strict=True):
             if grouping.name in s.groups:

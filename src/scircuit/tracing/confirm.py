@@ -1,9 +1,14 @@
 """Edges that the local engine's error could flip, and what exact measurement puts in their place."""
 
+from dataclasses import replace
+
 import numpy as np
 import pandas as pd
 
+from scircuit._io import atomic
+from scircuit.circuits.rule import EdgeRule
 from scircuit.circuits.specificity import n_made, of_family
+from scircuit.stats.signflip import can_reach
 from scircuit.tracing.assemble import Tables
 from scircuit.tracing.fidelity import Fidelity
 from scircuit.tracing.settings import TraceSettings
@@ -12,15 +17,18 @@ _ERRORS = 3.0
 """Root-mean-square errors of d within which an effect counts as near the threshold."""
 
 
-def borderline(tables: Tables, fidelity: Fidelity, settings: TraceSettings) -> dict[int, list[tuple[int, str, int]]]:
+def borderline(
+    tables: Tables, fidelity: Fidelity, settings: TraceSettings, t_form: bool = False
+) -> dict[int, list[tuple[int, str, int]]]:
     """Interventions, per layer as (latent, kind, draw), with an edge to be measured again (`settings.confirm`).
 
     Sources and decoys alike, or their comparison would be one of engines.
 
     `borderline`: beyond distance 1 (where the local engine is exact), effects that do not clearly fail any
     threshold and are near one: |d| within 3 root-mean-square errors of the fidelity check at that distance,
-    consistency (as the rule counts it) within one and a half cells, q within a factor of two. `all`: every effect
-    beyond distance 1 that passes the thresholds or is borderline.
+    consistency (as the rule counts it) within one and a half cells, q within a factor of two. With `t_form`, where p is
+    not that of the responses, also effects at any distance that a sign-flip p could make an edge and theirs does not.
+    `all`: every effect beyond distance 1 that passes the thresholds or is borderline.
     """
     found: dict[int, set[tuple[int, str, int]]] = {}
     for family in ("latent", "random"):
@@ -28,6 +36,8 @@ def borderline(tables: Tables, fidelity: Fidelity, settings: TraceSettings) -> d
         if settings.confirm == "none" or e.empty:
             continue
         near = _near(e, n_made(tables.tests, family), fidelity, settings)
+        if t_form:
+            near |= _undecided(e, n_made(tables.tests, family), settings.rule)
         ends = e.loc[near, ["source_layer", "source_feature", "kind", "draw"]].drop_duplicates()
         for layer, feature, kind, draw in ends.itertuples(index=False):
             found.setdefault(int(layer), set()).add((int(feature), str(kind), int(draw)))
@@ -50,10 +60,20 @@ def _near(e: pd.DataFrame, n_tests: int, fidelity: Fidelity, settings: TraceSett
     return np.asarray((distance > 1) & ~fails & (near | (settings.confirm == "all")))
 
 
+def _undecided(e: pd.DataFrame, n_tests: int, rule: EdgeRule) -> np.ndarray:
+    """Tests that only the t form of their p keeps from being edges, bool `[test]`."""
+    if rule.max_q is None:
+        return np.zeros(len(e), dtype=bool)
+    n, mean, sd = (e[name].to_numpy(np.float64) for name in ("n_cells", "mean_delta", "sd_delta"))
+    squares = (n - 1) * sd**2 + n * mean**2
+    reachable = can_reach(rule.max_q, e["n_nonzero"], n * mean, squares)
+    return replace(rule, max_q=None).passes(e) & reachable & ~rule.passes(e, n_tests)
+
+
 def replace_rows(tables: Tables, again: Tables) -> Tables:
     """The exact rows of the interventions measured again instead of their local ones; counts of forwards add up.
 
-    Only the exact engine keeps per-cell responses. Scales of decoys stay as the local engine measured all of them.
+    Scales of decoys stay as the local engine measured all of them.
     """
     what = ["source_layer", "source_feature", "kind", "draw"]
     redone = again.tests[what].drop_duplicates().astype({"kind": str})
@@ -64,6 +84,9 @@ def replace_rows(tables: Tables, again: Tables) -> Tables:
         again_here = redone if "kind" in old else redone.loc[redone["kind"] == "latent", ends]
         return pd.concat([old[~key.isin(pd.MultiIndex.from_frame(again_here))], new], ignore_index=True)
 
+    responses = merged(*(pd.read_parquet(t.cells) for t in (tables, again)))
+    with atomic(again.cells) as path:
+        responses.to_parquet(path, index=False)
     return Tables(
         effects=merged(tables.effects, again.effects),
         tests=merged(tables.tests, again.tests),

@@ -8,11 +8,11 @@ import pandas as pd
 
 from scircuit.cells.tokens import TokenStore
 from scircuit.errors import ScircuitError
-from scircuit.stats.signflip import screen_p, signflip_p
+from scircuit.stats.signflip import can_reach, screen_p, signflip_p
 from scircuit.tracing.engines.interventions import Intervention
 from scircuit.tracing.moments import Moments
 from scircuit.tracing.parts import CellEffects
-from scircuit.tracing.tables import REFINE, Weights, cell_p, effect_rows
+from scircuit.tracing.tables import Weights, cell_p, effect_rows
 
 
 @dataclass(frozen=True)
@@ -50,14 +50,15 @@ def groupings(cells: TokenStore, names: Sequence[str]) -> tuple[Grouping, ...]:
 def unit_p(moments: Moments, n_units: int, retention: float, seed: int) -> np.ndarray:
     """p `[intervention, latent]` by flipping the sums of whole units (donors, batches).
 
-    `moments` has one row per (intervention, unit). As over cells: the t form where it is clearly above
-    `retention`, the sign-flip itself elsewhere (`stats.signflip`).
+    `moments` has one row per (intervention, unit). As over cells: the sign-flip itself wherever it can be as small as
+    `retention`, its t form elsewhere (`stats.signflip`).
     """
     total = moments.arrays()["total"]
     sums = total.reshape(-1, n_units, total.shape[1])
     nonzero = (sums != 0).sum(axis=1)
-    p = screen_p(nonzero, sums.sum(axis=1), (sums**2).sum(axis=1))
-    row, latent = np.nonzero((p <= min(REFINE * retention, 1.0)) & (nonzero >= 2))
+    squares = (sums**2).sum(axis=1)
+    p = screen_p(nonzero, sums.sum(axis=1), squares)
+    row, latent = np.nonzero(can_reach(retention, nonzero, sums.sum(axis=1), squares))
     rng = np.random.default_rng(seed)
     for start in range(0, len(row), 20_000):
         block = slice(start, start + 20_000)

@@ -14,6 +14,8 @@ from scircuit.tracing.moments import Moments
 
 V = TypeVar("V")
 _EFFECTS = ("row", "latent", "cell", "delta")
+EFFECT_BYTES = 16
+"""Of one entry of `CellEffects`."""
 
 
 @dataclass(frozen=True)

@@ -24,12 +24,11 @@ from scircuit.tracing.engines.clean import CleanBatch, Job, clean_batch, make_jo
 from scircuit.tracing.engines.costs import clean_madds, exact_madds, local_madds
 from scircuit.tracing.engines.interventions import Edit, Intervention
 from scircuit.tracing.memory import MOMENT_BYTES, MemoryPlan, fit, plan_memory
-from scircuit.tracing.parts import Part, Unit, source_blocks
+from scircuit.tracing.parts import EFFECT_BYTES, Part, Unit, source_blocks
 from scircuit.tracing.settings import TraceSettings
 from scircuit.tracing.setup import Setup
 from scircuit.tracing.units import run_unit
 
-_EFFECT_BYTES = 16
 _CALIBRATION_LAYERS = 3
 
 Look = Callable[[int, int, Sequence[Sequence[Intervention]]], tuple[CleanBatch, Iterable[Sequence[Job]]]]
@@ -47,8 +46,7 @@ class Pace:
     test : float
         Seconds per test once every cell is measured: p-values and tables.
     density : float
-        Share of latents that respond to an ablation, which decides disk and not time; 0 for the local engine, which
-        keeps no response per cell.
+        Share of latents that respond to an ablation, which decides disk and not time, where responses are kept.
     """
 
     work: float
@@ -210,7 +208,7 @@ def _plan(
         work = n_cells * float(np.mean([_work(setup, *look(cell, layer, blocks)) for cell in sample]))
         latents = sum(setup.saes[t].n_latents for t in setup.targets[layer])
         disk += n_parts * len(planned) * latents * MOMENT_BYTES
-        disk += int(n_ablated[layer] * latents * pace.density * _EFFECT_BYTES)
+        disk += int(n_ablated[layer] * latents * pace.density * EFFECT_BYTES)
         rows.append(
             {
                 "layer": layer,
@@ -310,7 +308,7 @@ def calibrate(setup: Setup, n: int = 8) -> Pace:
     return Pace(
         work=seconds / work_of(near, clean, make_jobs(clean, sae, live)),
         test=min(_tables(near, unit, part) for _ in range(2)) / (len(live) * n_latents) if live else 0.0,
-        density=responding / max(1, part.n_ablated * n_latents) if setup.engine == "exact" else 0.0,
+        density=responding / max(1, part.n_ablated * n_latents) if setup.keeps_responses else 0.0,
     )
 
 

@@ -15,8 +15,11 @@ from scircuit.sae.base import SparseAutoencoder, require_traceable
 from scircuit.tracing.draws import decoys_of, is_exhaustive, with_decoys
 from scircuit.tracing.engines.interventions import Intervention
 from scircuit.tracing.groups import Grouping, groupings
-from scircuit.tracing.parts import Unit, plan_units
+from scircuit.tracing.parts import EFFECT_BYTES, Unit, plan_units
 from scircuit.tracing.settings import TraceSettings
+
+RESPONSE_BYTES = 8 << 30
+"""Bytes up to which the local engine keeps responses cell by cell; the hundredth to tenth that answers is stored."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -90,6 +93,24 @@ class Setup:
     def context_rows(self) -> float | None:
         """Context rows of the local engine (0 until the fidelity check has chosen); None with the exact one."""
         return None if self.engine == "exact" else self.settings.context_rows or 0.0
+
+    @property
+    def keeps_responses(self) -> bool:
+        """Whether the sign-flip p is made of responses cell by cell, and not its t form of their sums.
+
+        Always by the exact engine. By the local one, which traces whole dictionaries, where the responses would take at
+        most `RESPONSE_BYTES` if every latent answered in every cell.
+        """
+        if self.engine == "exact":
+            return True
+        n_latents = {layer: sum(self.saes[t].n_latents for t in some) for layer, some in self.targets.items()}
+        most = sum(len(planned) * n_latents[layer] for layer, planned in self.todo.items()) * len(self.cells)
+        return most * EFFECT_BYTES <= RESPONSE_BYTES
+
+    @property
+    def kept_abs_d(self) -> float | None:
+        """|d| above which a test is a row whatever its p: the t form must not hide what the sign-flip would find."""
+        return self.settings.kept_abs_d if self.keeps_responses else self.settings.rule.min_abs_d
 
     def by(self, engine: str, context_rows: float | None = None) -> "Setup":
         """The same by another engine."""

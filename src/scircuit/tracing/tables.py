@@ -12,13 +12,10 @@ from scircuit.circuits.schema import DECOYS
 from scircuit.circuits.specificity import competes
 from scircuit.sae.base import SparseAutoencoder
 from scircuit.stats.effect import hedges
-from scircuit.stats.signflip import screen_p, signflip_p
+from scircuit.stats.signflip import can_reach, screen_p, signflip_p
 from scircuit.tracing.engines.interventions import KINDS, Intervention
 from scircuit.tracing.moments import Moments
 from scircuit.tracing.parts import CellEffects
-
-REFINE = 4.0
-"""Tests are refined by the real sign-flip up to this many times the retention level of the screening p."""
 
 
 class Weights(NamedTuple):
@@ -67,11 +64,12 @@ def effect_table(
 def cell_p(m: Mapping[str, np.ndarray], effects: CellEffects, *, retention: float, seed: int) -> np.ndarray:
     """p `[intervention, latent]` with cells as units.
 
-    By `signflip_p` on the per-cell responses wherever the t form of the same test is not clearly above
-    `retention`, by the t form elsewhere, and where the per-cell responses were not kept.
+    By `signflip_p` on the per-cell responses wherever it can be as small as `retention`, by the t form of the same test
+    elsewhere, and where the per-cell responses were not kept.
     """
-    p = screen_p(m["n_nonzero"], m["total"], m["total_sq"])
-    _refine(p, (p <= min(REFINE * retention, 1.0)) & (m["n_nonzero"] >= 2), effects, seed)
+    sums = m["n_nonzero"], m["total"], m["total_sq"]
+    p = screen_p(*sums)
+    _refine(p, can_reach(retention, *sums), effects, seed)
     return p
 
 

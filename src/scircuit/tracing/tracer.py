@@ -97,7 +97,7 @@ def trace_setup(
     else:
         fidelity = size.halving(setup, choose_context)
         tables = _run(setup.by("local", fidelity.context_rows), parts / "main", size, client)
-        near = borderline(tables, fidelity, setup.settings)
+        near = borderline(tables, fidelity, setup.settings, t_form=not setup.keeps_responses)
         report |= {
             "fidelity": fidelity.to_json(),
             "n_sources_confirmed": sum(k == "latent" for some in near.values() for _, k, _ in some),
@@ -120,8 +120,9 @@ def trace_setup(
         "key": key,
         "settings": values_of(setup.settings, TraceSettings),
         "retention": setup.settings.retention,
-        "kept_abs_d": setup.settings.kept_abs_d,
+        "kept_abs_d": setup.kept_abs_d,
         "floor": floor,
+        "p_value": "sign-flip" if setup.keeps_responses else "t form of the sign-flip",
         "n_clean_forwards": tables.n_clean,
         "n_ablated_forwards": tables.n_ablated,
         "n_tests": int(tables.tests.loc[tables.tests["kind"] == "latent", "n_tests"].sum()),

@@ -25,7 +25,7 @@ def respond(setup: Setup, clean: CleanBatch, jobs: Sequence[Job]) -> Iterator[Re
 def run_unit(setup: Setup, unit: Unit) -> Part:
     """One block of interventions in one block of cells.
 
-    Per-cell responses are kept by the exact engine only: of all latents of a layer they would fill the disk.
+    Per-cell responses are kept where the setup `keeps_responses`: of whole dictionaries they may fill the disk.
     """
     saes, cells, targets, groupings = setup.saes, setup.cells, setup.targets[unit.layer], setup.groupings
     device, _ = accumulator(setup.model.device)
@@ -49,7 +49,7 @@ def run_unit(setup: Setup, unit: Unit) -> Part:
             for grouping, sums in zip(groupings, groups[r.layer], strict=True):
                 of_group = row_of[r.job] * len(grouping.labels) + grouping.code[cell_of[r.job]]
                 sums.add(of_group, r.delta, r.clean)
-            if setup.engine == "exact":
+            if setup.keeps_responses:
                 seen[r.layer].append(_nonzero(r, row_of, cell_of))
     effects = {t: CellEffects.concatenate(parts) for t, parts in seen.items()}
     done = np.concatenate(acted, axis=1)
