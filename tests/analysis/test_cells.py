@@ -10,7 +10,7 @@ from statsmodels.stats.oneway import anova_oneway
 from scircuit.analysis.agreement import Agreement, CellEffects, agreement
 from scircuit.analysis.group_stability import _welch_p, group_stability
 from scircuit.analysis.seed_stability import seed_stability
-from scircuit.analysis.stability import _cells_for_jaccard, _cells_for_r, _disjoint, stability
+from scircuit.analysis.stability import _cells_for_jaccard, _cells_for_r, _disjoint, fewest_cells, stability
 from scircuit.analysis.thresholds import threshold_sweep
 from scircuit.circuits.build import build_circuit
 from scircuit.circuits.rule import EdgeRule
@@ -77,6 +77,19 @@ def test_more_cells_agree_better_with_all():
     assert subsets["n_cells"].tolist() == [20, 40, 60]
     assert subsets["r"].is_monotonic_increasing
     assert subsets["jaccard"].iloc[-1] > subsets["jaccard"].iloc[0]
+
+
+def test_sizes_at_which_no_edge_can_be_called_are_absent():
+    """With 10 responding cells asked for, no edge in 5 cells is no instability; nor is 6 cells' least p of 2^-5."""
+    table = stability(*as_tables(simulate(3.0)), n_cells=(5, 8, 20), n_draws=2).table
+    assert table["n_cells"].min() == 20
+    assert fewest_cells(EdgeRule()) == 10
+    assert fewest_cells(EdgeRule(min_nonzero=0)) == 6
+    assert fewest_cells(EdgeRule(min_nonzero=0, max_q=None)) == 2
+    effects, cells = as_tables(simulate(3.0))
+    few = cells["cell"] < 12
+    with pytest.raises(ScircuitError, match="no edge in fewer than 10 cells, and half of the 12 traced ones are 6"):
+        stability(effects[effects["cell"] < 12], cells[few], n_draws=2)
 
 
 def test_tests_that_were_not_kept_count_in_the_correction():

@@ -114,7 +114,7 @@ def answers(planted: Planted) -> dict[str, Result]:
     made = [
         coherence(circuit, draws=50),
         threshold_sweep(planted.effects, planted.tests),
-        coactivation(circuit, ends.assign(pmi=rng.normal(1, 1, len(ends))), draws=50),
+        coactivation(circuit, ends.assign(pmi=rng.normal(1, 1, len(ends)))),
         coexpression(circuit, correlations, draws=50),
         selection(half_annotated, draws=50),
         replication(confirmation_table(circuit, rng), draws=50, null_draws=50),

@@ -3,7 +3,7 @@ import pytest
 from scipy import stats
 
 from scircuit.errors import ScircuitError
-from scircuit.stats.resampling import cluster_bootstrap, permutation_p, ratio, ratio_interval
+from scircuit.stats.resampling import cluster_bootstrap, permutation_p, ratio, ratio_interval, t_p, two_way_mean
 
 
 def test_ratio_interval_agrees_with_scipy_over_clusters():
@@ -67,3 +67,29 @@ def test_level_and_shape_are_checked():
         cluster_bootstrap([[1.0, 2.0]], ratio, np.random.default_rng(0), level=95)
     with pytest.raises(ScircuitError, match="shape"):
         cluster_bootstrap([1.0, 2.0], ratio, np.random.default_rng(0))
+
+
+def test_a_mean_over_crossed_groups_covers_what_one_way_clusters_miss():
+    """Values share noise by row and by column; p is uniform under the null, one way it is not."""
+    rng = np.random.default_rng(3)
+    covered, one_way, p = [], [], []
+    for _ in range(400):
+        kept = rng.random(900) < 0.3
+        row, column = (part.ravel()[kept] for part in np.indices((30, 30)))
+        values = rng.standard_normal(30)[row] + 2 * rng.standard_normal(30)[column] + rng.standard_normal(kept.sum())
+        found = two_way_mean(values, row, column)
+        covered.append(found.low <= 0 <= found.high)
+        sums, counts = np.bincount(row, values, minlength=30), np.bincount(row, minlength=30)
+        alone = ratio_interval(sums, counts, rng, 200)
+        one_way.append(alone.low <= 0 <= alone.high)
+        p.append(t_p(found, 0.0))
+    assert np.mean(covered) == pytest.approx(0.95, abs=0.035)
+    assert np.mean(np.array(p) <= 0.05) == pytest.approx(1 - np.mean(covered))
+    assert np.mean(one_way) < 0.8
+
+
+def test_a_mean_over_one_group_has_no_interval():
+    found = two_way_mean([1.0, 2.0, 3.0], [0, 1, 2], [7, 7, 7])
+    assert found.estimate == 2
+    assert np.isnan(found.low)
+    assert np.isnan(t_p(found, 0.0))

@@ -10,13 +10,16 @@ from scircuit.circuits.circuit import Circuit
 from scircuit.circuits.specificity import of_family
 from scircuit.stats.resampling import Interval, cluster_bootstrap
 
+_STEEPEST = 20.0
+"""Rate per layer beyond which a decay counts as infinite."""
+
 
 def attenuation(circuit: Circuit, draws: int = 2000, seed: int = 0) -> Result:
     """Edges per test made, by depth distance, and the length over which the rate decays.
 
-    The decay rate is minus the slope of log(edges / tests) on the distance, weighted by the number of
-    edges, with one level per source layer (deep sources only have near targets); the decay length is its
-    inverse, infinite where the rate does not fall. Tests are those with a non-zero response.
+    The decay rate is that of a Poisson model with the tests as exposure (`decay_rate`), with one level per source layer
+    (deep sources only have near targets); the decay length is its inverse, infinite where the rate does not fall.
+    Tests are those with a non-zero response.
 
     Returns
     -------
@@ -32,7 +35,7 @@ def attenuation(circuit: Circuit, draws: int = 2000, seed: int = 0) -> Result:
     n = len(circuit.edges)
     return Result.of(
         "attenuation",
-        "attenuation/1",
+        "attenuation/2",
         [
             Measure.of("decay_rate", own, n, null.estimate),
             Measure.of("decay_length", length, n, _length(null.estimate)),
@@ -90,31 +93,46 @@ def _cell(table: pd.DataFrame) -> np.ndarray:
 
 
 def decay_rate(n_edges: np.ndarray, n_tests: np.ndarray, layer: np.ndarray, distance: np.ndarray) -> np.ndarray:
-    """Minus the within-layer weighted slope of log(n_edges / n_tests) on the distance.
+    """Rate r of the Poisson model n_edges ~ n_tests exp(level of the source layer - r distance), by maximum likelihood.
+
+    Given the edges of a layer their distances are multinomial with weights n_tests exp(-r distance), which leaves one
+    equation: the mean distance of the edges equals the expected one (Cameron & Trivedi 2013, Regression Analysis of
+    Count Data, 9.3). Cells without an edge count with their tests; a regression of logs would drop them and so read the
+    rate too low.
 
     Parameters
     ----------
     n_edges, n_tests : float `[..., cell]`
-        Counts of each (source layer, distance); empty ones carry no weight.
+        Counts of each (source layer, distance).
     layer, distance : int `[cell]`
 
     Returns
     -------
-    float `[...]`; NaN where no layer has edges at two distances.
+    float `[...]`; NaN where no layer with an edge was tested at two distances, infinite where every edge lies at its
+    layer's nearest distance (or, negative, at its farthest).
     """
-    weight = np.where(n_tests > 0, n_edges, 0.0)
-    log_rate = np.log(np.where(weight > 0, n_edges, 1.0) / np.where(weight > 0, n_tests, 1.0))
     member = (layer[:, None] == np.unique(layer)).astype(np.float64)
+    total = n_edges @ member
+    far = distance - np.array(
+        [distance[layer == i].min() for i in layer]
+    )  # from the nearest, so that nothing overflows
 
-    def centred(values: np.ndarray) -> np.ndarray:
-        total = weight @ member
-        mean = ((weight * values) @ member) / np.where(total > 0, total, 1.0)
-        return values - mean @ member.T
+    def expected(rate: np.ndarray) -> np.ndarray:
+        """Sum over edges of their expected distance."""
+        weight = n_tests * np.exp(-np.multiply.outer(rate, far) - np.maximum(-rate, 0)[..., None] * far.max(initial=0))
+        of_layer = weight @ member
+        mean = ((weight * distance) @ member) / np.where(of_layer > 0, of_layer, 1.0)
+        return (total * mean).sum(axis=-1)
 
-    x, y = centred(np.broadcast_to(distance.astype(float), weight.shape)), centred(log_rate)
-    square = (weight * x**2).sum(axis=-1)
-    slope = (weight * x * y).sum(axis=-1) / np.where(square > 0, square, 1.0)
-    return np.where(square > 1e-12, -slope, np.nan)
+    seen = (n_edges * distance).sum(axis=-1)
+    low, high = (np.full(seen.shape, bound) for bound in (-_STEEPEST, _STEEPEST))
+    known = expected(low) - expected(high) > 1e-9 * np.maximum(seen, 1.0)
+    ends = np.where(seen <= expected(high) + 1e-9 * seen, np.inf, np.where(seen >= expected(low), -np.inf, 0.0))
+    for _ in range(50):
+        middle = (low + high) / 2
+        nearer = expected(middle) < seen  # edges lie farther than that: the rate is smaller
+        low, high = np.where(nearer, low, middle), np.where(nearer, middle, high)
+    return np.where(known, np.where(ends != 0, ends, (low + high) / 2), np.nan)
 
 
 QUESTION = Question(

@@ -44,8 +44,10 @@ def replication(
     Result
         Measures `confirmed_share`, `confirmed_share_testable` (edges with at least 6 responding confirmation cells),
         `sign_agreement` (of edges with a response), `r` of d, `slope`, `slope_affine` (with an intercept),
-        `testable_share`. Null: every edge is given the confirmation of another one of the same layer pair at random,
-        so that what edges of a depth have in common remains. Table: the input with `q_value, testable, replicated`.
+        `testable_share`. Null of the two shares: what edges without any effect would reach, half of the largest p that
+        counted as significant (the sign of such an edge is right in half of the cases). Null of the others: every edge
+        is given the confirmation of another one of the same layer pair at random, so that what edges of a depth have
+        in common remains. Table: the input with `q_value, testable, replicated`.
 
     Raises
     ------
@@ -72,23 +74,24 @@ def replication(
     nulls = np.array(
         [_components(x, *_exchanged(pair, rng, y, significant, testable)).sum(axis=0) for _ in range(null_draws)]
     )
+    reached = float(confirmed.loc[significant, "p_value"].max()) if significant.any() else 0.0
     measures = []
     for name, statistic, n_at in _STATISTICS:
         value = float(statistic(observed))
         interval = percentile_interval(value, bootstrap_draws(sums, statistic, rng, draws), 0.95, len(sums))
         null = statistic(nulls)
         null = null[np.isfinite(null)]
-        told = name not in _WITHOUT_NULL and null.size and np.isfinite(value)
+        told = name not in _OF_NO_EFFECT and null.size and np.isfinite(value)
         p = permutation_p(value, null) if told else np.nan
-        expected = float(null.mean()) if told else np.nan
+        expected = float(null.mean()) if told else _OF_NO_EFFECT.get(name, np.nan) * reached
         measures.append(Measure.of(name, interval, int(observed[n_at]), expected, p))
     table = confirmed.assign(q_value=q, testable=testable, replicated=rows[:, 1] > 0)
     return Result.of(
         "replication",
-        "replication/1",
+        "replication/2",
         measures,
         table,
-        "edges given each other's confirmation at random within a layer pair",
+        "shares: edges without an effect; signs and sizes: edges given each other's confirmation within a layer pair",
         ["confirmation", "d", "supporting"],
     )
 
@@ -145,7 +148,8 @@ _STATISTICS: tuple[tuple[str, Callable[[np.ndarray], np.ndarray], int], ...] = (
     ("slope_affine", lambda t: _ratio(_together(t), _spread(t, _XX, _X)), _N),
     ("testable_share", _share(_TESTABLE, _ALL), _ALL),
 )
-_WITHOUT_NULL = ("testable_share",)
+_OF_NO_EFFECT = {"confirmed_share": 0.5, "confirmed_share_testable": 0.5, "testable_share": np.nan}
+"""Measures that exchanged confirmations tell nothing of, and their null in units of the largest significant p."""
 
 
 QUESTION = Question(

@@ -28,8 +28,8 @@ def selection(
     circuit : Circuit
         Its sources with at least one gene set are the annotated ones.
     random : Circuit, optional
-        A circuit whose sources were drawn at random (same model and dictionaries); without one, all
-        sources of `circuit` stand for a random choice, which needs a circuit that traced both kinds.
+        A circuit whose sources were drawn at random (same model and dictionaries); without one, the sources of
+        `circuit` that no gene set names stand for the random ones, which needs a circuit that traced both kinds.
     n_rate_bins : int
         Firing-rate quantiles within each layer.
     draws : int
@@ -52,8 +52,8 @@ def selection(
     need_edges(circuit, "selection")
     rng = np.random.default_rng(seed)
     own = source_table(circuit)
-    pool = own if random is None else source_table(random)
     annotated = own.loc[own["n_terms"] > 0]
+    pool = own.loc[own["n_terms"] == 0] if random is None else source_table(random)
     if random is None and (annotated.empty or len(annotated) == len(own)):
         raise ScircuitError(
             f"{len(annotated)} of {len(own)} sources are annotated, so there is nothing to compare; "
@@ -78,7 +78,7 @@ def selection(
         measures.append(Measure(f"{name}_unmatched_difference", raw[0] - raw[1], null=0.0, n=n, unit_of_n="sources"))
     return Result.of(
         "selection",
-        "selection/1",
+        "selection/2",
         measures,
         table,
         "random sources weighted to the layers and firing rates of the annotated ones",

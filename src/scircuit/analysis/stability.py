@@ -39,7 +39,7 @@ def stability(
         What counts as an edge; every subset of cells is corrected as a family of its own.
     n_cells : list of int
         Sizes of random subsets that are compared with all cells and with as many others; sizes of which there
-        are too few are skipped.
+        are too few are skipped, and those in which the rule can call no edge: that is no instability.
     n_draws : int
         Random halves, subsets of each size, and bootstrap samples.
     seed : int
@@ -60,20 +60,26 @@ def stability(
     Raises
     ------
     ScircuitError
-        With fewer than four cells.
+        With fewer than four cells, or where no edge can be called in half of them.
     """
     data = CellEffects(effects, source_cells)
     total = len(data.cells)
     if total < 4:
         raise ScircuitError(f"responses of {total} cells cannot be split; keep at least 4 cells.")
+    least = fewest_cells(rule)
+    if total // 2 < least:
+        raise ScircuitError(
+            f"the rule calls no edge in fewer than {least} cells, and half of the {total} traced ones are "
+            f"{total // 2}; trace {2 * least} cells or more."
+        )
     rng = np.random.default_rng(seed)
     whole = data.moments(np.ones(total))
     n_tests = family_size(tests, source_cells)
     edges = rule.passes(whole, n_tests)
     samples, found = [], np.zeros(len(edges))
-    sizes = sorted({size for size in n_cells if 2 * size < total} | {total // 2})
+    sizes = sorted({size for size in n_cells if least <= size < total / 2} | {total // 2})
     splits: dict[int, list[Agreement]] = {size: [] for size in sizes}
-    subsets: dict[int, list[Agreement]] = {size: [] for size in sorted(n_cells) if size < total}
+    subsets: dict[int, list[Agreement]] = {size: [] for size in sorted(n_cells) if least <= size < total}
     for _ in progress(range(n_draws), desc="stability"):
         sample = data.moments(np.bincount(rng.integers(0, total, total), minlength=total))
         samples.append(agree(whole, sample, rule, n_tests))
@@ -102,12 +108,18 @@ def stability(
     ]
     return Result.of(
         "stability",
-        "stability-cells/2",
+        "stability-cells/3",
         measures,
         table,
         "edge sets of the same sizes drawn at random from the tests",
         ["jaccard", "d"],
     )
+
+
+def fewest_cells(rule: EdgeRule) -> int:
+    """Cells below which no test passes: as many must respond, and 2^(1 - cells), the least p, must be below `max_q`."""
+    of_p = 0 if rule.max_q is None else int(np.floor(1 - np.log2(rule.max_q))) + 1
+    return max(rule.min_nonzero, of_p, 2)
 
 
 def _disjoint(total: int, size: int, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:

@@ -84,7 +84,7 @@ def compare_profiles(
         ]
         if run.has("coactivation"):
             pairs = run.table("coactivation")
-            auc = _answer_or_nothing(lambda: coactivation(ours, pairs, draws=draws, seed=seed).headline)
+            auc = _answer_or_nothing(lambda: coactivation(ours, pairs, seed=seed).headline)
             rows.append(_row("co-activation", auc, published.coactivation(theirs, pairs)["target_overlap"]))
     if run.has("interactions"):
         sets = run.table("interactions"), run.table("interaction_sets")

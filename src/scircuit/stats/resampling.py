@@ -5,6 +5,7 @@ from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import ArrayLike
+from scipy.special import stdtr, stdtrit
 
 from scircuit.errors import ScircuitError
 
@@ -118,6 +119,46 @@ def ratio_interval(
     """Interval of sum(numerator) / sum(denominator), both `[cluster]`, by `cluster_bootstrap`."""
     sums = np.column_stack([np.asarray(numerator, float), np.asarray(denominator, float)])
     return cluster_bootstrap(sums, ratio, rng, draws, level)
+
+
+def two_way_mean(values: ArrayLike, first: ArrayLike, second: ArrayLike, level: float = 0.95) -> Interval:
+    """Mean of values that share noise along two crossed groupings (edges: their sources and their targets).
+
+    The variance is that of sums over groups of the first kind plus that over the second less that of single values,
+    and at least that of either kind alone (Cameron, Gelbach & Miller 2011, J Bus Econ Stat 29:238); the interval is by
+    t with as many degrees of freedom as the rarer kind has groups, less one.
+
+    Parameters
+    ----------
+    values : float `[value]`
+    first, second : labels `[value]`
+    level : float
+
+    Returns
+    -------
+    Interval
+        `n_clusters` counts the groups of the rarer kind; NaN bounds where there are fewer than two.
+    """
+    values = np.asarray(values, dtype=np.float64)
+    mean = float(values.mean())
+    codes = [np.unique(np.asarray(labels), return_inverse=True)[1] for labels in (first, second)]
+    n_groups = min(int(code.max()) + 1 for code in codes)
+    if n_groups < 2:
+        return Interval(mean, np.nan, np.nan, level, n_groups)
+    by_group = [float(np.square(np.bincount(code, values - mean)).sum()) for code in codes]
+    square = max(sum(by_group) - float(np.square(values - mean).sum()), *by_group)
+    half = stdtrit(n_groups - 1, (1 + level) / 2) * np.sqrt(square * n_groups / (n_groups - 1)) / len(values)
+    return Interval(mean, mean - float(half), mean + float(half), level, n_groups)
+
+
+def t_p(interval: Interval, null: float) -> float:
+    """Two-sided p of the null value of a mean, from an interval by t (`two_way_mean`); NaN where it has no bounds."""
+    half = (interval.high - interval.low) / 2
+    if not half > 0:
+        return np.nan
+    df = interval.n_clusters - 1
+    t = abs(interval.estimate - null) / half * stdtrit(df, (1 + interval.level) / 2)
+    return float(2 * stdtr(df, -t))
 
 
 def permutation_p(observed: float, null: ArrayLike, alternative: str = "greater") -> float:
