@@ -9,7 +9,7 @@ from scipy import sparse
 
 from scircuit.errors import ScircuitError
 from scircuit.perturbation.metrics import Score
-from scircuit.perturbation.screen import Screen
+from scircuit.perturbation.screen import Screen, dense
 from scircuit.perturbation.truth import Truth
 
 
@@ -41,7 +41,7 @@ def mean_expression(screen: Screen, truth: Truth) -> Score:
     total, n = np.zeros(len(screen.genes)), 0
     for cells, values in screen.chunks():
         control = values[np.flatnonzero(screen.label[cells] < 0)]
-        total += np.asarray(control.sum(axis=0)).ravel()
+        total += control.sum(axis=0)
         n += control.shape[0]
     level = _columns(total[None, :] / n, screen.genes, truth.genes)
     return _falling(np.repeat(level, len(truth.knockdowns), axis=0))
@@ -101,15 +101,13 @@ def _control_correlation(screen: Screen, place: np.ndarray) -> np.ndarray:
         control = np.flatnonzero(screen.label[cells] < 0)
         part = values[control].log1p() if sparse.issparse(values) else np.log1p(values[control])
         part = part.astype(np.float64)
-        few = part[:, place].toarray() if sparse.issparse(part) else part[:, place]
-        product += (part.T @ few).T
-        square += np.asarray((part.multiply(part) if sparse.issparse(part) else part * part).sum(axis=0)).ravel()
+        product += (part.T @ dense(part[:, place])).T
+        square += (part * part).sum(axis=0)
         stratum = screen.stratum[cells][control]
         indicator = sparse.csr_array(
             (np.ones(len(control)), (stratum, np.arange(len(control)))), shape=(n_strata, len(control))
         )
-        sums = indicator @ part
-        total += sums.toarray() if sparse.issparse(sums) else sums
+        total += dense(indicator @ part)
         n += np.bincount(stratum, minlength=n_strata)
     mean = total / np.maximum(n, 1)[:, None]
     covariance = product - (n[:, None] * mean[:, place]).T @ mean

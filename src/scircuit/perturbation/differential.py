@@ -150,13 +150,13 @@ def _compute(screen: Screen, method: str, pseudocount: float, memory: float) -> 
         lfc, error, p_value = deseq2(screen)
     else:
         lfc, error, p_value = paper_fold_change(sums), nothing, nothing
-    if (empty := sums.n == 0).any():
+    if (empty := sums.treated.n == 0).any():
         log.warning("%d perturbations have no cell in a stratum with controls and get no effect", empty.sum())
     own = screen.genes.get_indexer(pd.Index(screen.labels["gene"]))
     for store in (lfc, error, p_value):
         store[empty] = np.nan
     return Effects(
-        perturbations=screen.labels.assign(n_cells=sums.n, n_controls=change.n_controls),
+        perturbations=screen.labels.assign(n_cells=sums.treated.n, n_controls=change.n_controls),
         genes=screen.genes,
         log2_fold_change=lfc,
         standard_error=error,

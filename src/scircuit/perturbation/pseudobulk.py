@@ -74,9 +74,8 @@ def _sums(screen: Screen) -> tuple[np.ndarray, np.ndarray]:
             "select perturbations or name a coarser batch=... column."
         )
     group = np.where(screen.label < 0, n_labels, screen.label) * n_strata + screen.stratum
-    total, _ = sum_groups(screen, group, n_groups, raw=True)
-    cells = np.bincount(group, minlength=n_groups)
-    return total.reshape(n_labels + 1, n_strata, n_genes), cells.reshape(n_labels + 1, n_strata)
+    sums = sum_groups(screen, group, n_groups, raw=True)
+    return sums.total.reshape(n_labels + 1, n_strata, n_genes), sums.n.reshape(n_labels + 1, n_strata)
 
 
 def _fit(treated: np.ndarray, control: np.ndarray) -> np.ndarray:

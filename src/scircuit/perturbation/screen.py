@@ -132,7 +132,7 @@ class Screen:
                 continue
             rows = self.matrix[start : min(start + size, n_rows)]
             values = rows[self.cells[first:last] - start]
-            values = values.tocsr() if sparse.issparse(values) else np.asarray(values)
+            values = sparse.csr_array(values) if sparse.issparse(values) else np.asarray(values)
             conventions.refuse_negative(np.asarray(values.data if sparse.issparse(values) else values))
             yield slice(first, last), values if raw else self._linear(values)
 
@@ -146,8 +146,7 @@ class Screen:
             genes = slice(start, min(start + width, len(self.genes)))
             block = np.empty((genes.stop - genes.start, len(self)), dtype=np.float32)
             for cells, values in self.chunks():
-                part = values[:, genes]
-                block[:, cells] = (part.toarray() if sparse.issparse(part) else part).T
+                block[:, cells] = dense(values[:, genes]).T
             yield genes, block
 
     def _linear(self, values: Any) -> Any:
@@ -161,3 +160,8 @@ class Screen:
         if sparse.issparse(values):
             return sparse.diags_array(factor).dot(values).tocsr().astype(np.float32)
         return values * factor[:, None]
+
+
+def dense(values: Any) -> np.ndarray:
+    """Dense or CSR values as a dense array."""
+    return values.toarray() if sparse.issparse(values) else values

@@ -1,6 +1,7 @@
 """Sums over the groups of a screen in one pass, and fold changes against stratum-matched controls."""
 
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -14,21 +15,36 @@ from scircuit.perturbation.screen import Screen
 PSEUDOCOUNT = 0.1
 
 
-@dataclass(frozen=True)
-class GroupSums:
-    """Sufficient statistics: everything a fold change and its error need, whatever the number of cells.
-
-    `n`, `total`, `square` are `[label]`, `[label, gene]`, `[label, gene]` over treated cells;
-    `control_n`, `control_total`, `control_square` the same per stratum over controls; `weight` `[label, stratum]` is
-    the share of each label's cells in each stratum. Values are counts per ten thousand.
-    """
+class Moments(NamedTuple):
+    """Cells of each group, `[group]`, and sums and sums of squares of their values, `[group, gene]`."""
 
     n: np.ndarray
     total: np.ndarray
     square: np.ndarray
-    control_n: np.ndarray
-    control_total: np.ndarray
-    control_square: np.ndarray
+
+    def mean(self) -> np.ndarray:
+        """Mean per group and gene; 0 without cells."""
+        return self.total / np.maximum(self.n, 1)[:, None]
+
+    def variance(self) -> np.ndarray:
+        """Sample variance per group and gene; 0 with fewer than two cells."""
+        n = np.maximum(self.n, 1)[:, None]
+        return np.maximum(self.square - n * self.mean() ** 2, 0.0) / np.maximum(n - 1, 1)
+
+    def error(self) -> np.ndarray:
+        """Squared standard error of the mean."""
+        return self.variance() / np.maximum(self.n, 1)[:, None]
+
+
+class GroupSums(NamedTuple):
+    """Sufficient statistics: everything a fold change and its error need, whatever the number of cells.
+
+    `treated` cells by label, `control` cells by stratum; `weight` `[label, stratum]` is the share of each label's cells
+    in each stratum. Values are counts per ten thousand.
+    """
+
+    treated: Moments
+    control: Moments
     weight: np.ndarray
 
 
@@ -43,20 +59,16 @@ def group_sums(screen: Screen, raw: bool = False) -> GroupSums:
     n_labels, n_strata = len(screen.labels), len(screen.strata)
     usable = usable_cells(screen)
     group = np.where(screen.label < 0, n_labels + screen.stratum, screen.label)
-    n_groups = n_labels + n_strata
-    total, square = sum_groups(screen, np.where(usable, group, -1), n_groups, raw=raw)
-    n = np.bincount(group[usable], minlength=n_groups)
-    treated = usable & (screen.label >= 0)
+    sums = sum_groups(screen, np.where(usable, group, -1), n_labels + n_strata, raw=raw)
+    treated, control = (Moments(*(array[part] for array in sums)) for part in (slice(n_labels), slice(n_labels, None)))
+    chosen = usable & (screen.label >= 0)
     weight = np.zeros((n_labels, n_strata))
-    np.add.at(weight, (screen.label[treated], screen.stratum[treated]), 1.0)
-    weight /= np.maximum(n[:n_labels, None], 1)
-    return GroupSums(
-        n[:n_labels], total[:n_labels], square[:n_labels], n[n_labels:], total[n_labels:], square[n_labels:], weight
-    )
+    np.add.at(weight, (screen.label[chosen], screen.stratum[chosen]), 1.0)
+    return GroupSums(treated, control, weight / np.maximum(treated.n[:, None], 1))
 
 
-def sum_groups(screen: Screen, group: np.ndarray, n_groups: int, raw: bool) -> tuple[np.ndarray, np.ndarray]:
-    """Sums and sums of squares, float64 `[group, gene]`, of the cells of each group (-1: none), in one pass."""
+def sum_groups(screen: Screen, group: np.ndarray, n_groups: int, raw: bool) -> Moments:
+    """Moments, float64, of the cells of each group (-1: none), in one pass."""
     total = np.zeros((n_groups, len(screen.genes)))
     square = np.zeros_like(total)
     for cells, values in progress(screen.chunks(raw=raw), desc="screen", unit="chunk"):
@@ -64,14 +76,13 @@ def sum_groups(screen: Screen, group: np.ndarray, n_groups: int, raw: bool) -> t
         present, place = np.unique(group[cells][member], return_inverse=True)
         indicator = sparse.csr_array((np.ones(len(member)), (place, member)), shape=(len(present), values.shape[0]))
         values = values.astype(np.float64)
-        squared = values.multiply(values).tocsr() if sparse.issparse(values) else values * values
-        for store, part in ((total, indicator @ values), (square, indicator @ squared)):
+        for store, part in ((total, indicator @ values), (square, indicator @ (values * values))):
             if sparse.issparse(part):
                 part = part.tocoo()
                 store[present[part.row], part.col] += part.data
             else:
                 store[present] += part
-    return total, square
+    return Moments(np.bincount(group[group >= 0], minlength=n_groups), total, square)
 
 
 @dataclass(frozen=True)
@@ -92,19 +103,15 @@ def fold_change(sums: GroupSums, pseudocount: float = PSEUDOCOUNT) -> FoldChange
     on both means, Var(log2 m) = s^2 / (n (m + c)^2 ln(2)^2), strata of controls being independent. Differences between
     strata count as spread of the treated cells, which makes it too large, never too small, where strata differ.
     """
-    mean, variance = _moments(sums.n, sums.total, sums.square)
-    stratum_mean, stratum_variance = _moments(sums.control_n, sums.control_total, sums.control_square)
-    per_stratum = stratum_variance / np.maximum(sums.control_n, 1)[:, None]
-    mean_control = sums.weight @ stratum_mean
-    error_control = (sums.weight**2) @ per_stratum
-    relative = variance / np.maximum(sums.n, 1)[:, None] / (mean + pseudocount) ** 2
-    relative_control = error_control / (mean_control + pseudocount) ** 2
+    mean, mean_control = sums.treated.mean(), sums.weight @ sums.control.mean()
+    relative = sums.treated.error() / (mean + pseudocount) ** 2
+    relative_control = (sums.weight**2) @ sums.control.error() / (mean_control + pseudocount) ** 2
     return FoldChange(
         mean=mean,
         mean_control=mean_control,
         log2_fold_change=np.log2((mean + pseudocount) / (mean_control + pseudocount)),
         standard_error=np.sqrt(relative + relative_control) / np.log(2),
-        n_controls=((sums.weight > 0) @ sums.control_n).astype(np.int64),
+        n_controls=((sums.weight > 0) @ sums.control.n).astype(np.int64),
     )
 
 
@@ -114,9 +121,8 @@ def paper_fold_change(sums: GroupSums) -> np.ndarray:
     The published definition (arXiv 2603.01752, CRISPRi validation): no matching, no error, no test. `sums` must come
     from `group_sums(raw=True)`.
     """
-    treated = sums.total / np.maximum(sums.n, 1)[:, None]
-    control = sums.control_total.sum(axis=0) / sums.control_n.sum()
-    return np.log2(treated + 1) - np.log2(control + 1)
+    control = sums.control.total.sum(axis=0) / sums.control.n.sum()
+    return np.log2(sums.treated.mean() + 1) - np.log2(control + 1)
 
 
 def on_target(screen: Screen, sums: GroupSums | None = None) -> pd.DataFrame:
@@ -141,7 +147,7 @@ def on_target(screen: Screen, sums: GroupSums | None = None) -> pd.DataFrame:
     with np.errstate(divide="ignore", invalid="ignore"):
         p_fall = np.where(error > 0, ndtr(lfc / error), np.where(measured, np.where(lfc < 0, 0.0, 1.0), np.nan))
     return screen.labels.assign(
-        n_cells=sums.n,
+        n_cells=sums.treated.n,
         n_controls=change.n_controls,
         measured=measured,
         mean=pick(change.mean),
@@ -176,10 +182,3 @@ def effective(
             "relax the limits, or check that labels name the targeted genes."
         )
     return screen.select(labels=list(table.loc[keep, "label"]))
-
-
-def _moments(n: np.ndarray, total: np.ndarray, square: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    count = np.maximum(n, 1)[:, None]
-    mean = total / count
-    variance = np.maximum(square - count * mean**2, 0.0) / np.maximum(count - 1, 1)
-    return mean, variance
