@@ -7,7 +7,7 @@ the number of cells is kept.
 
 import tempfile
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -58,10 +58,6 @@ class Catalogue:
     """Latents of a layer that fire together (`features.coactivation.coactivation_table`), when asked for."""
     meta: Mapping[str, Any]
     """`n_cells, n_positions`, the options, and the model's fingerprint."""
-
-    def with_features(self, features: pd.DataFrame) -> "Catalogue":
-        """The same catalogue with an annotated feature table."""
-        return replace(self, features=features)
 
     def write(self, folder: str | Path) -> None:
         """Write every table as Parquet and `features.json` last; each file whole or not at all."""

@@ -14,10 +14,12 @@ from scircuit.models.registry import Checkpoint, RemoteFile, checkpoints, find_c
 
 
 class Located(NamedTuple):
-    """Where the files of a checkpoint lie; `dictionaries` None where they are beside the weights or not needed."""
+    """Where a model's files lie; `dictionaries` None where they are beside the weights or not needed."""
 
     folder: Path
-    dictionaries: Path | None
+    dictionaries: str | Path | None
+    checkpoint: Checkpoint | None = None
+    """The published one that was asked for by name."""
 
 
 def models_folder() -> Path:
@@ -36,16 +38,17 @@ def locate(checkpoint: Checkpoint, *, dictionaries: str | Path | None = None, do
     ScircuitError
         When it is nowhere and cannot be had: the sentence says what to install, to unset, or to download by hand.
     """
+    dictionaries = None if dictionaries is None else Path(dictionaries)
     folder = models_folder() / checkpoint.name
     if folder.is_dir():
-        return Located(folder, None if dictionaries is None else Path(dictionaries))
+        return Located(folder, dictionaries, checkpoint)
     if not checkpoint.repo:
         raise ScircuitError(by_hand(checkpoint))
     wanted = checkpoint.needed if dictionaries is None else checkpoint.needed[: len(checkpoint.files)]
     paths = _cached_or_fetched(checkpoint, wanted, download=download)
     if dictionaries is not None or checkpoint.dictionaries is None:
-        return Located(paths[0].parent, None if dictionaries is None else Path(dictionaries))
-    return Located(paths[0].parent, paths[-1].parent)
+        return Located(paths[0].parent, dictionaries, checkpoint)
+    return Located(paths[0].parent, paths[-1].parent, checkpoint)
 
 
 def fetch_checkpoint(name: str, *, again: bool = False) -> Path:

@@ -4,25 +4,17 @@ from collections.abc import Mapping
 from functools import cache
 from importlib.resources import files
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 from scircuit._discover import discover
 from scircuit.errors import ScircuitError
 from scircuit.models.adapter import Adapter
 from scircuit.models.base import FoundationModel
-from scircuit.models.hub import locate
+from scircuit.models.hub import Located, locate
 from scircuit.models.plugin import call_loader, is_function
-from scircuit.models.registry import Checkpoint, checkpoints, known_checkpoint
+from scircuit.models.registry import checkpoints, known_checkpoint
 
 PACKAGED = ("geneformer-mini", "scgpt-mini")
-
-
-class Source(NamedTuple):
-    """What a name or path stands for; `checkpoint` where a published one was asked for by name."""
-
-    folder: Path
-    dictionaries: str | Path | None
-    checkpoint: Checkpoint | None
 
 
 def load_model(
@@ -98,7 +90,7 @@ def adapter_of(folder: Path) -> Adapter:
     raise ScircuitError(f"{folder} holds no known checkpoint (found {held}); {needed}.")
 
 
-def find_source(source: str | Path, dictionaries: str | Path | None = None, *, download: bool = True) -> Source:
+def find_source(source: str | Path, dictionaries: str | Path | None = None, *, download: bool = True) -> Located:
     """The folder behind a name or path: packaged model, local folder, published checkpoint, in that order.
 
     With `download` false a published checkpoint must be on this machine already.
@@ -110,12 +102,12 @@ def find_source(source: str | Path, dictionaries: str | Path | None = None, *, d
     """
     name = str(source)
     if name in PACKAGED:
-        return Source(Path(str(files("scircuit") / "data" / name)), dictionaries, None)
+        return Located(Path(str(files("scircuit") / "data" / name)), dictionaries)
     checkpoint = known_checkpoint(name)
     if Path(source).is_dir():
-        return Source(Path(source), dictionaries, checkpoint)
+        return Located(Path(source), dictionaries, checkpoint)
     if checkpoint is not None:
-        return Source(*locate(checkpoint, dictionaries=dictionaries, download=download), checkpoint)
+        return locate(checkpoint, dictionaries=dictionaries, download=download)
     raise ScircuitError(
         f"{source} is no folder; pass {' or '.join(PACKAGED)}, the folder of a Geneformer or scGPT checkpoint, or the "
         f"name of a published one: {', '.join(checkpoints())}."

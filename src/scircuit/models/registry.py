@@ -85,11 +85,6 @@ class Checkpoint(Shape):
         own = tuple(RemoteFile(f"{prefix}{f.path}", f.bytes, f.sha256) for f in self.files)
         return own + (self.dictionaries.files if self.dictionaries else ())
 
-    @property
-    def known_bytes(self) -> int:
-        """Size of all files whose size is known."""
-        return sum(f.bytes or 0 for f in self.needed)
-
     def expected(self) -> Mapping[str, RemoteFile]:
         """Needed files by their local names."""
         return {f.name: f for f in self.needed}
@@ -140,7 +135,7 @@ def list_checkpoints() -> pd.DataFrame:
     `licence, source` (hub repository and revision, or the address) and `paper`.
     """
     rows = [
-        (c.name, c.title, c.n_layers, c.d_model, c.n_parameters, c.known_bytes, c.licence,
+        (c.name, c.title, c.n_layers, c.d_model, c.n_parameters, sum(f.bytes or 0 for f in c.needed), c.licence,
          f"{c.repo}@{c.revision[:12]}" if c.repo else c.address, c.paper)
         for c in checkpoints().values()
     ]  # fmt: skip

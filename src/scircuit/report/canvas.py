@@ -99,12 +99,9 @@ def _new_axes(size: tuple[float, float], show: bool) -> "Axes":
 
 def _save(ax: "Axes", path: Path) -> None:
     kind = path.suffix.lstrip(".") or "pdf"
+    undated = {"svg": {"Date": None}, "pdf": {"CreationDate": None}}.get(kind)
     with atomic(path) as temporary:
-        ax.get_figure(root=True).savefig(temporary, format=kind, dpi=300, metadata=_undated(kind))  # type: ignore[union-attr]
-
-
-def _undated(kind: str) -> dict[str, None] | None:
-    return {"svg": {"Date": None}, "pdf": {"CreationDate": None}}.get(kind)
+        ax.get_figure(root=True).savefig(temporary, format=kind, dpi=300, metadata=undated)  # type: ignore[union-attr]
 
 
 def inline_svg(ax: "Axes", name: str, title: str) -> str:

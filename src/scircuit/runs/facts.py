@@ -19,16 +19,13 @@ def versions() -> dict[str, str]:
 
 def hardware(device: torch.device) -> dict[str, str | int]:
     """Name of the processor, its usable cores, and the accelerator's name where one was used."""
-    facts: dict[str, str | int] = {"cpu": _processor(), "cores": _cores()}
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    facts: dict[str, str | int] = {"cpu": _processor(), "cores": cores}
     if device.type == "cuda":
         facts["device"] = torch.cuda.get_device_name(device)
     elif device.type != "cpu":
         facts["device"] = device.type
     return facts
-
-
-def _cores() -> int:
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def _processor() -> str:

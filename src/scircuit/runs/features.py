@@ -2,7 +2,7 @@
 
 import logging
 from collections.abc import Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 
 import pandas as pd
 
@@ -39,7 +39,7 @@ def run_features(run: Run, setup: Setup) -> tuple[Catalogue, pd.DataFrame]:
         coactivation=Limits() if f.coactivation else None,
     )  # fmt: skip
     features, found, control = annotate(run.config, catalogue, libraries, linked)
-    catalogue = catalogue.with_features(features)
+    catalogue = replace(catalogue, features=features)
     catalogue.write(folder)
     tables = {"terms": found.terms}
     if f.ranked:

@@ -1,6 +1,7 @@
 """Any object with `encode`, `decode` and `W_dec` as a dictionary, for instance a SAELens `SAE`."""
 
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -40,7 +41,7 @@ def as_sae(obj: Any, *, layer: int | None = None) -> SparseAutoencoder:
         sae = from_saelens(obj.cfg.to_dict(), obj.state_dict(), f"the SAELens {type(obj).__name__}")
         sae.to(obj.W_dec.device)
         if layer is not None and sae.config.layer is None:
-            sae.with_config(layer=layer)
+            sae.config = replace(sae.config, layer=layer)
         return _checked_layer(sae, layer)
     return ForeignSAE(obj, layer)
 

@@ -1,8 +1,8 @@
 """The small interface behind which every sparse autoencoder stands, and what all linear ones share."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
-from typing import Any, Protocol, Self, runtime_checkable
+from dataclasses import dataclass, field
+from typing import Any, Protocol, runtime_checkable
 
 import torch
 from torch import Tensor, nn
@@ -194,11 +194,6 @@ class LinearSAE(nn.Module):
     def n_latents(self) -> int:
         """Size of the dictionary."""
         return self.config.n_latents
-
-    def with_config(self, **changes: Any) -> Self:
-        """Set fields of the configuration (layer, model, ...) in place; returns the dictionary itself."""
-        self.config = replace(self.config, **changes)
-        return self
 
     def pre_activations(self, h: Tensor) -> Tensor:
         """Pre-activations `[row, n_latents]` of residuals `[row, d_in]`; differentiable, not chunked."""
