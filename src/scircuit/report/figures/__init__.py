@@ -1,6 +1,6 @@
 """One function per figure: tidy tables or a `Result` in, matplotlib axes out, in the style of `scanpy.pl`.
 
-A figure that is called as a question draws the answer to it.
+A figure that is called as a question draws the answer to it. All take `ax`, `show` and `save` (`canvas.Where`).
 """
 
 from scircuit.report.figures.answers import attenuation, coactivation, coherence, effect_sizes, hubs, sign_balance
