@@ -6,7 +6,7 @@ from hypothesis import strategies as st
 from scircuit.features.labels import UNLABELLED, label_features
 from scircuit.knowledge.gmt import readable
 
-COLUMNS = ["layer", "feature", "library", "term", "n_overlap", "information_content", "p_value", "q_value"]
+COLUMNS = ["layer", "feature", "library", "term", "n_overlap", "information_content", "p_value", "q_value", "fold"]
 
 
 def terms(*rows):
@@ -18,18 +18,19 @@ FEATURES = pd.DataFrame(
 )
 
 
-def test_information_then_overlap_then_p_then_name():
+def test_q_then_fold_then_information_then_name():
+    """The smallest significant set would call HLA genes by a response that shares three of them."""
     table = terms(
-        (0, 0, "l", "broad", 9, 2.0, 1e-9, 1e-8),
-        (0, 0, "l", "narrow, few", 3, 6.0, 1e-9, 1e-8),
-        (0, 0, "l", "narrow, many, weak", 4, 6.0, 1e-4, 1e-3),
-        (0, 0, "l", "narrow, many, b", 4, 6.0, 1e-5, 1e-4),
-        (0, 0, "k", "narrow, many, c", 4, 6.0, 1e-5, 1e-4),
-        (1, 0, "l", "only", 3, 1.0, 1e-3, 1e-2),
+        (0, 0, "l", "antigen presentation", 9, 4.0, 1e-9, 1e-8, 20.0),
+        (0, 0, "l", "response to interferon", 3, 6.0, 1e-4, 1e-3, 40.0),
+        (0, 0, "l", "as unlikely, weaker", 9, 6.0, 1e-9, 1e-8, 10.0),
+        (0, 0, "l", "as strong, broader", 9, 3.0, 1e-9, 1e-8, 20.0),
+        (0, 0, "k", "as strong, as narrow", 9, 4.0, 1e-9, 1e-8, 20.0),
+        (1, 0, "l", "only", 3, 1.0, 1e-3, 1e-2, 2.0),
     )
     out = label_features(FEATURES, table)
     first, dead, other = out.to_dict("records")
-    assert (first["label"], first["runner_up"]) == ("narrow, many, c", "narrow, many, b")
+    assert (first["label"], first["runner_up"]) == ("as strong, as narrow", "antigen presentation")
     assert (first["n_terms"], first["n_libraries"], first["best_q"]) == (5, 2, 1e-8)
     assert (dead["label"], dead["label_term_id"], dead["runner_up"], dead["n_terms"]) == (UNLABELLED, "", "", 0)
     assert (other["label"], other["runner_up"]) == ("only", "")
@@ -39,7 +40,7 @@ def test_information_then_overlap_then_p_then_name():
 
 @given(st.permutations(range(6)))
 def test_order_of_the_terms_does_not_matter(order):
-    rows = [(0, 0, "l", f"t{i}", 3 + i % 2, float(i % 3), 0.01, 0.02) for i in range(6)]
+    rows = [(0, 0, "l", f"t{i}", 3 + i % 2, float(i % 3), 0.01, 0.02, 2.0) for i in range(6)]
     shuffled = label_features(FEATURES, terms(*(rows[i] for i in order)))
     pd.testing.assert_frame_equal(shuffled, label_features(FEATURES, terms(*rows)))
 

@@ -197,10 +197,10 @@ def enrich(
 
 
 def rank_terms(terms: pd.DataFrame) -> pd.DataFrame:
-    """The order of the label rule within each latent: most informative, larger overlap, smaller p, library, name."""
+    """The order of the label rule within each latent: smaller q, larger fold, more informative, library, name."""
     return terms.sort_values(
-        ["layer", "feature", "information_content", "n_overlap", "p_value", "library", "term"],
-        ascending=[True, True, False, False, True, True, True],
+        ["layer", "feature", "q_value", "fold", "information_content", "library", "term"],
+        ascending=[True, True, True, False, False, True, True],
         ignore_index=True,
         kind="stable",
     )

@@ -12,11 +12,11 @@ UNLABELLED = "unlabelled"
 def label_features(features: pd.DataFrame, terms: pd.DataFrame) -> pd.DataFrame:
     """Add `label, label_term_id, runner_up, n_terms, n_libraries, best_q` to a feature table.
 
-    The rule: of a latent's significant terms, the most informative (smallest within the background), then the one
-    with the larger overlap, then the smaller p, then library and name in alphabetical order. `label` is the term
-    without a trailing accession, `label_term_id` the term as in `terms.parquet`, `runner_up` the term that comes
-    second. A latent without a significant term is called `unlabelled` with empty ids: its top genes stand beside
-    it, and never pose as a label. `features` has `layer, feature` first, `terms` are `Enrichment.terms`.
+    The rule: of a latent's significant terms the most enriched, which is the one with the smallest q, then the one with
+    the larger fold, then the more informative (smaller within the background), then library and name in alphabetical
+    order. `label` is the term without a trailing accession, `label_term_id` the term as in `terms.parquet`, `runner_up`
+    the term that comes second. A latent without a significant term is called `unlabelled` with empty ids: its top genes
+    stand beside it, and never pose as a label. `features` has `layer, feature` first, `terms` are `Enrichment.terms`.
     """
     ranked = rank_terms(terms)
     groups = ranked.groupby(["layer", "feature"], sort=False)

@@ -106,7 +106,8 @@ def _picture_of(run: Artefacts) -> Block:
 def strongest_edges(runs: Sequence[Artefacts]) -> Section:
     """The strongest edges whose ends both carry a label, with their genes."""
     lead = (
-        "A label is the gene set most enriched among a latent's top genes: a description, not a function. "
+        "A label is the gene set most enriched among a latent's top genes (smallest q, then largest fold, then fewest "
+        "genes): a description, not a function. "
         "Effects are measured, labels are not."
     )
     return Section("edges", "Strongest labelled edges", lead, [_strongest_of(run) for run in runs])
