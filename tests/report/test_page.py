@@ -111,7 +111,7 @@ def test_two_runs_stand_side_by_side_in_one_wellformed_file(page: Page) -> None:
     assert len(reader.ids) == len(set(reader.ids))
     text = words(page.path)
     for run in page.runs:
-        assert f"of {n_tests(run):,} tests" in text
+        assert f"tests {n_tests(run):,} with a response" in text
     assert set(embedded(page.path)) == {slug(run.name) for run in page.runs}
 
 
@@ -169,7 +169,7 @@ def test_an_empty_circuit_gives_an_honest_page(make_run: MakeRun, tmp_path: Path
     assert "No test passed the thresholds" in text
     assert embedded(path)[slug(run.name)]["edges"] == []
     assert embedded(path)[slug(run.name)]["n_edges"] == 0
-    assert f"of {n_tests(run):,} tests" in text
+    assert f"tests {n_tests(run):,} with a response" in text
     assert "nan" not in text.lower().split()
 
 

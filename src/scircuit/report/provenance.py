@@ -1,12 +1,14 @@
 """What was run: the facts of each run's record, side by side, and the headline numbers."""
 
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from scircuit.analysis.answers import Answer
 from scircuit.analysis.result import Measure
 from scircuit.circuits.artefacts import Artefacts
+from scircuit.circuits.confirmation import grades_found_again
+from scircuit.circuits.schema import SOURCE
 from scircuit.circuits.specificity import n_made, of_family
 from scircuit.report import numbers
 from scircuit.report.blocks import Column, Fact, Table
@@ -55,23 +57,13 @@ COUNTED: dict[str, Callable[[Artefacts], str]] = {
 
 def headline(run: Artefacts) -> list[Fact]:
     """The handful of numbers that say how big the circuit is and how it was cut out of the tests."""
-    edges, tests = run.circuit().edges, run.circuit().tests
-    latent, random = (tests[of_family(tests, kind)] for kind in ("latent", "random"))
-    n_tests, n_random = int(latent["n_tests"].sum()), int(random["n_tests"].sum())
-    sources = latent[["source_layer", "source_feature"]].drop_duplicates()
-    rate = 1000 * len(edges) / n_tests if n_tests else None
-    chance = 1000 * len(run.circuit().controls) / n_random if n_random else None
+    tests = run.circuit().tests
+    sources = tests.loc[of_family(tests, "latent"), SOURCE].drop_duplicates()
     asked = notebook(run)
     supporting = _measure(asked.get("sign_balance"), "supporting_share")
     strength = _measure(asked.get("effect_sizes"), "mean_abs_d")
     return [
-        Fact("edges", numbers.count(len(edges)), f"of {n_tests:,} tests", rule(run)),
-        Fact(
-            "per 1,000 tests",
-            numbers.decimal(rate),
-            f"random directions: {numbers.decimal(chance)}",
-            "edges / tests with a non-zero response; beside it the same for norm-matched random directions",
-        ),
+        *_edges(run),
         Fact(
             "supporting",
             numbers.percent(supporting.estimate),
@@ -91,6 +83,38 @@ def headline(run: Artefacts) -> list[Fact]:
             "latents that were silenced, one at a time",
         ),
     ]
+
+
+_CLAIMS = {
+    "reproducible": "{rule}",
+    "sizeable": "reproducible, and the near end of the interval of the mean response exceeds {min_effect_sd:g} clean "
+    "SD of the target",
+    "specific": "sizeable, and larger than pushes of the same size without meaning (decoys), at a target-decoy q below "
+    "{max_q_specific:g}",
+}
+
+
+def _edges(run: Artefacts) -> list[Fact]:
+    """Tests, then edges of each grade, the strictest first: beside held-out decoys, and how many were found again."""
+    circuit, told, again = run.circuit(), run.provenance().get("grades", []), grades_found_again(run)
+    n_tests = n_made(circuit.tests, "latent")
+    made = Fact("tests", numbers.count(n_tests), "with a response", "ablated latent and later latent that changed")
+    if not told:
+        return [made, Fact("edges", numbers.count(len(circuit.edges)), _again(again[:1]), rule(run))]
+    limits = {"rule": rule(run), **(circuit.provenance.get("thresholds") or {})}
+    facts = [made]
+    for place, row in enumerate(told):
+        by_decoys = row["n_by_decoys"]
+        beside = "no decoy held out" if by_decoys is None else f"{by_decoys:,.0f} by held-out decoys"
+        claim = _CLAIMS[row["grade"]].format(**limits)
+        found = _again(again[place : place + 1])
+        facts.append(Fact(row["grade"], numbers.count(row["n_edges"]), "; ".join(filter(None, (beside, found))), claim))
+    return facts
+
+
+def _again(found: Sequence[Mapping[str, int]]) -> str:
+    """Edges found again in the confirmation cells, in words; nothing where none was measured."""
+    return "".join(f"{row['n_found']:,} of {row['n_measured']:,} found again" for row in found if row["n_measured"])
 
 
 def _beside(measure: Measure, write: Callable[[Any], str]) -> str:

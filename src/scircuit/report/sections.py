@@ -8,6 +8,7 @@ from scircuit._tables import iterate, records
 from scircuit.analysis.layer_pairs import layer_pairs as count_pairs
 from scircuit.analysis.nodes import NodeIndex
 from scircuit.circuits.artefacts import Artefacts
+from scircuit.circuits.schema import ENDS
 from scircuit.circuits.sources import source_counts
 from scircuit.report import figures, numbers
 from scircuit.report.blocks import FEATURE, Block, Column, Columns, Section, Table, slug, table_of
@@ -118,6 +119,8 @@ def _strongest_of(run: Artefacts) -> Block:
     d = "mean change of the target over cells / its standard deviation"
     consistency = "share of the changed cells that change in the main direction"
     q = "Benjamini-Hochberg over all tests with a non-zero response"
+    again = _in_other_cells(run)
+    other = "in cells that had no part in finding the edge, with its 95% interval"
     columns: Columns = {
         FEATURE._replace(title="source"): lambda row: names[row["source_layer"], row["source_feature"]],
         FEATURE._replace(title="target"): lambda row: names[row["target_layer"], row["target_feature"]],
@@ -125,6 +128,9 @@ def _strongest_of(run: Artefacts) -> Block:
         Column("n", "cells in which the source fires"): lambda row: numbers.count(row["n_cells"]),
         Column("d", d): lambda row: numbers.decimal(row["cohens_d"]),
         Column("mean change", "in units of the target's activation"): lambda row: numbers.decimal(row["mean_delta"], 3),
+        Column("mean change, other cells", other): lambda row: again.get(
+            tuple(row[end] for end in ENDS), numbers.MISSING
+        ),
         Column("consistency", consistency): lambda row: numbers.percent(row["consistency"]),
         Column("q", q): lambda row: numbers.probability(row["q_value"]),
     }
@@ -136,10 +142,24 @@ def _strongest_of(run: Artefacts) -> Block:
         return Block(run.name, note="No edge has a label at both of its ends.")
     caption = (
         f"Showing {len(order):,} of {len(both):,} edges with a label at both ends "
-        f"({len(circuit.edges):,} edges in all), largest |d| first."
+        f"({len(circuit.edges):,} edges in all), largest |d| first. d and mean change are those of the cells in which "
+        "the edges were chosen, and for that larger than they are"
     )
+    caption += "; those in other cells are not." if again else ": no edge was measured again in other cells."
     table = table_of(columns, records(both.loc[order]), len(both), folded=False)
     return Block(run.name, caption=caption, tables=[table])
+
+
+def _in_other_cells(run: Artefacts) -> dict[tuple[int, ...], str]:
+    """Mean change of each edge that was measured again, with its interval, by its ends."""
+    if not run.has("confirmation"):
+        return {}
+    rows = run.table("confirmation", [*ENDS, "mean_delta", "ci_low", "ci_high"])
+    return {
+        tuple(row[end] for end in ENDS): f"{numbers.decimal(row['mean_delta'], 3)}\n"
+        f"{numbers.interval(row['ci_low'], row['ci_high'])}"
+        for row in records(rows)
+    }
 
 
 def layer_pairs(runs: Sequence[Artefacts]) -> Section:

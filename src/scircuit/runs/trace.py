@@ -13,6 +13,7 @@ from scircuit._io import read_json, sha256_of
 from scircuit._tables import write_parquet
 from scircuit.circuits.build import build_circuit
 from scircuit.circuits.circuit import Circuit
+from scircuit.circuits.confirmation import grades_found_again
 from scircuit.circuits.grades import sentences
 from scircuit.circuits.schema import GRADES, SOURCE
 from scircuit.circuits.sources import source_counts
@@ -159,6 +160,12 @@ def run_confirmation(run: Run, setup: Setup, circuit: Circuit, client: Any = Non
         replace(setup, cells=cells), edges, run.stage("confirmation"),
         provenance={"n_circuit_edges": len(circuit.edges), "circuit": circuit.run_id}, client=client,
     )  # fmt: skip
+    told = zip(circuit.provenance["grades"], grades_found_again(run), strict=True)
+    again = [
+        f"{row['n_found']:,} of {row['n_measured']:,} {grade['grade']}" for grade, row in told if row["n_measured"]
+    ]
+    if again:
+        log.info("Found again in other cells: %s.", ", ".join(again))
 
 
 def some_sources(edges: pd.DataFrame, n: int | None, seed: int) -> pd.DataFrame:
