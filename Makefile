@@ -7,7 +7,7 @@ export OMP_NUM_THREADS ?= 2
 # Modules are compiled once, not again in every process that the tests start.
 export PYTHONDONTWRITEBYTECODE :=
 
-.PHONY: demo test test-slow test-numerics fuzz lint types imports bench check clean
+.PHONY: demo test test-slow test-numerics test-oldest fuzz lint types imports bench check clean
 
 $(VENV)/installed: pyproject.toml
 	$(PYTHON) -m venv $(VENV)
@@ -40,6 +40,18 @@ NUMERICS := tests/stats tests/sae tests/cells/test_tokenizers.py \
 test-numerics: $(VENV)/installed
 	OMP_WAIT_POLICY=passive $(PYTEST) $(if $(filter 1,$(OMP_NUM_THREADS)),$(APART)) -m 'not slow' $(NUMERICS)
 
+# The oldest versions that pyproject.toml declares. What these pull in is new, and may warn of how old they are.
+OLDEST := .venv-oldest
+$(OLDEST)/installed: pyproject.toml
+	$(PYTHON) -m venv $(OLDEST)
+	$(OLDEST)/bin/pip install --quiet uv
+	$(OLDEST)/bin/uv pip install --quiet --python $(OLDEST)/bin/python --resolution lowest-direct --editable '.[scanpy]' \
+	  --group dev
+	touch $@
+
+test-oldest: $(OLDEST)/installed
+	OMP_NUM_THREADS=1 $(OLDEST)/bin/pytest -q $(APART) -m 'not slow' -o filterwarnings=default
+
 # The property tests with examples that nobody has seen; `make test` draws the same ones every time.
 fuzz: $(VENV)/installed
 	OMP_NUM_THREADS=1 $(PYTEST) -n 2 -m hypothesis --hypothesis-profile fuzz
@@ -61,4 +73,4 @@ bench: $(VENV)/installed
 check: lint types imports test
 
 clean:
-	rm -rf $(VENV) demo dist build
+	rm -rf $(VENV) $(OLDEST) demo dist build

@@ -66,7 +66,7 @@ def node_strata(nodes: pd.DataFrame, n_terms: np.ndarray | None = None, n_bins: 
     layer = nodes["layer"].to_numpy()
     live = (nodes["n_firings"] > 0).to_numpy()
     if n_terms is not None:
-        live &= n_terms > 0
+        live = live & (n_terms > 0)
     frequency = nodes["frequency"].to_numpy(np.float64)
     for value in np.unique(layer):
         rows = np.flatnonzero(live & (layer == value))

@@ -142,14 +142,14 @@ def _keep(
         name = "all" if lines == "all" else "+".join(present)
         if lines is not None and lines != "all":
             chosen = [lines] if isinstance(lines, str) else list(lines)
-            keep &= _levels(obs[line], chosen, line)
+            keep = keep & _levels(obs[line], chosen, line)
             name = "+".join(chosen)
     elif lines is not None:
         raise ScircuitError("lines=... was given but the screen has no column of lines; name it with line=...")
     if batches is not None:
         if batch is None:
             raise ScircuitError("batches=... was given but the screen has no column of batches; name it with batch=...")
-        keep &= _levels(obs[batch], list(batches), batch)
+        keep = keep & _levels(obs[batch], list(batches), batch)
     return keep, name
 
 
