@@ -135,11 +135,17 @@ def test_silent_targets_no_edges_and_foreign_edges(done: Finished, tmp_path: Pat
         replicate(replace(setup_of(done), cells=done.cells.subset(np.arange(0))), more, tmp_path / "wrong")
 
 
-def test_units_are_flipped_as_in_the_trace(done: Finished, tmp_path: Path) -> None:
-    """With two donors no p can fall under one half, however many cells agree."""
-    settings = replace(done.settings, units="kind")
+def test_units_are_tested_as_in_the_trace(done: Finished, tmp_path: Path) -> None:
+    settings = replace(done.settings, units="kind", engine="exact", n_random=0, groups=(), retention=1.0)
     folder = replicate(setup_of(done, settings), done.circuit.edges, tmp_path / "units")
-    assert pd.read_parquet(folder / "edges.parquet")["p_value"].min() >= 0.5
+    again = pd.read_parquet(folder / "edges.parquet").set_index(ENDS)["p_value"]
+    sources = {int(a): sorted(set(p["source_feature"])) for a, p in done.circuit.edges.groupby("source_layer")}
+    trace = tracer.trace(done.model, done.saes, done.cells, sources, tmp_path / "trace", settings=settings)
+    expected = pd.read_parquet(trace / "effects.parquet").set_index(ENDS)["p_value"]
+    both = again.index.intersection(expected.index)
+    assert len(both) > 5
+    np.testing.assert_allclose(again[both], expected[both])
+    assert read_json(trace / "trace.json")["p_value"] == "t of the means of 2 values of kind"
 
 
 def test_at_most_so_many_sources(done: Finished) -> None:

@@ -1,5 +1,7 @@
 import numpy as np
 import pytest
+import scipy
+from packaging.version import Version
 from scipy import stats
 
 from scircuit.errors import ScircuitError
@@ -17,7 +19,7 @@ def test_ratio_interval_agrees_with_scipy_over_clusters():
         vectorized=True,
         method="percentile",
         n_resamples=8000,
-        rng=rng,
+        **{"rng" if Version(scipy.__version__) >= Version("1.15") else "random_state": rng},
     ).confidence_interval
     assert ours.estimate == pytest.approx(top.sum() / bottom.sum())
     assert ours.n_clusters == 60

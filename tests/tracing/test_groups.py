@@ -15,12 +15,11 @@ from scircuit.cells.tokens import tokenize
 from scircuit.circuits.rule import EdgeRule
 from scircuit.errors import ScircuitError
 from scircuit.models.geneformer import load_geneformer
-from scircuit.stats.signflip import signflip_p
 from scircuit.tracing import tracer
 from scircuit.tracing.controls import resample
 from scircuit.tracing.engines.clean import clean_batch
 from scircuit.tracing.engines.interventions import Intervention
-from scircuit.tracing.groups import Grouping, group_table
+from scircuit.tracing.groups import Grouping, group_table, unit_p
 from scircuit.tracing.moments import Moments
 from scircuit.tracing.parts import CellEffects
 from scircuit.tracing.settings import TraceSettings
@@ -152,9 +151,9 @@ def test_units_are_flipped_as_one(setup, traced, tmp_path):
     mine = effects.set_index(ENDS)["p_value"]
     responses = per_cell(tmp_path / "t", store)
     for ends, (where, values) in responses.items():
-        expected = signflip_p(values[None], np.random.default_rng(0), groups=GROUPS["donor"][where])[0]
-        assert mine[ends] == pytest.approx(expected, rel=1e-9)
-        assert mine[ends] == pytest.approx(2.0**-5), "six donors that agree"
+        of_donor = pd.Series(values).groupby(GROUPS["donor"][where]).mean()
+        assert len(of_donor) == 6, "too few for a sign-flip"
+        assert mine[ends] == pytest.approx(stats.ttest_1samp(of_donor, 0).pvalue, rel=1e-6)
     cells = table(traced, "effects")
     assert (cells[cells["kind"] == "latent"]["p_value"] < 1e-6).all(), "cells as units promise far more"
     assert not (tmp_path / "t" / "groups.parquet").exists()
@@ -272,3 +271,28 @@ def test_a_missing_label_is_refused(setup, tmp_path):
         tracer.trace(model, saes, holed, SOURCES, tmp_path / "t", settings=SETTINGS)
     with pytest.raises(ScircuitError, match="tuple of different"):
         TraceSettings(groups="kind")
+
+
+@pytest.mark.parametrize("n_units", [6, 12])
+@pytest.mark.parametrize("correlation", [0.0, 0.3])
+def test_p_over_units_is_uniform_whatever_cells_of_one_share(n_units, correlation):
+    """Over cells, p would be far too small: 0.3 of the variance is that of the unit."""
+    rng = np.random.default_rng(1)
+    n_tests, n_cells = 4000, rng.integers(5, 15, n_units)
+    shared = np.sqrt(correlation) * rng.standard_normal((n_tests, n_units))
+    sums = shared * n_cells + np.sqrt((1 - correlation) * n_cells) * rng.standard_normal((n_tests, n_units))
+    moments = Moments.zeros(n_units, n_tests, torch.device("cpu"))
+    moments.total += torch.from_numpy(sums.T.copy())
+    moments.n_cells += torch.from_numpy(n_cells)
+    p = unit_p(moments, n_units, 1.0, 0)[0]
+    for level in (0.05, 0.2):
+        assert (p <= level).mean() == pytest.approx(level, abs=0.02)
+
+
+def test_units_that_a_source_does_not_reach_take_no_part():
+    moments = Moments.zeros(4, 2, torch.device("cpu"))
+    moments.n_cells += torch.tensor([3, 3, 3, 0])
+    moments.total += torch.tensor([[3.0, 0.0], [6.0, 0.0], [4.5, 0.0], [0.0, 0.0]])
+    p = unit_p(moments, 4, 1.0, 0)[0]
+    assert p[0] == pytest.approx(stats.ttest_1samp([1.0, 2.0, 1.5], 0).pvalue)
+    assert p[1] == 1

@@ -11,6 +11,7 @@ import pandas as pd
 
 from scircuit._io import read_json, sha256_of
 from scircuit._tables import write_parquet
+from scircuit.cells.independence import unit_columns
 from scircuit.circuits.build import build_circuit
 from scircuit.circuits.circuit import Circuit
 from scircuit.circuits.confirmation import grades_found_again
@@ -87,9 +88,22 @@ def run_trace(run: Run, setup: Setup, catalogue: Catalogue, client: Any = None) 
     """
     rule = chosen_sources(run.config, catalogue.features, sorted(setup.saes)).rule
     setup = traced(run.config, setup, catalogue.features)
+    _warn_of_units(setup)
     cells, device = setup.cells, str(setup.model.device)
     provenance = {"sources": rule, "n_cells": len(cells), "cells": cells.fingerprint, "device": device}
     return trace_setup(setup, run.stage("trace"), provenance=provenance, client=client)
+
+
+def _warn_of_units(setup: Setup) -> None:
+    """Say what cells have in common where they are tested as if they had nothing in common."""
+    obs = setup.cells.cells
+    named = [] if setup.settings.units else unit_columns(obs)
+    if named:
+        log.warning(
+            "the traced cells come from %d values of obs column %r and are tested one by one: cells of one value are "
+            "not independent, so too many edges may be called; set trace.units = %r to test over them",
+            obs[named[0]].nunique(), named[0], named[0],
+        )  # fmt: skip
 
 
 def run_circuit(run: Run, model: FoundationModel, catalogue: Catalogue, terms: pd.DataFrame) -> Circuit:

@@ -5,6 +5,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 import pandas as pd
+from scipy.special import stdtr
 
 from scircuit.cells.tokens import TokenStore
 from scircuit.errors import ScircuitError
@@ -13,6 +14,9 @@ from scircuit.tracing.engines.interventions import Intervention
 from scircuit.tracing.moments import Moments
 from scircuit.tracing.parts import CellEffects
 from scircuit.tracing.tables import Weights, cell_p, effect_rows
+
+FEW_UNITS = 10
+"""Units below which p is by t on their means."""
 
 
 @dataclass(frozen=True)
@@ -48,13 +52,16 @@ def groupings(cells: TokenStore, names: Sequence[str]) -> tuple[Grouping, ...]:
 
 
 def unit_p(moments: Moments, n_units: int, retention: float, seed: int) -> np.ndarray:
-    """p `[intervention, latent]` by flipping the sums of whole units (donors, batches).
+    """p `[intervention, latent]` with whole units (donors, batches) as what is independent.
 
-    `moments` has one row per (intervention, unit). As over cells: the sign-flip itself wherever it can be as small as
-    `retention`, its t form elsewhere (`stats.signflip`).
+    `moments` has one row per (intervention, unit). From `FEW_UNITS` units on by flipping their sums: as over cells the
+    sign-flip itself wherever it can be as small as `retention`, its t form elsewhere (`stats.signflip`). Of fewer units
+    the sign-flip could give no p below 2^(1 - units), so there it is the one-sample t test of their means.
     """
-    total = moments.arrays()["total"]
-    sums = total.reshape(-1, n_units, total.shape[1])
+    fields = moments.arrays()
+    sums = fields["total"].reshape(-1, n_units, fields["total"].shape[1])
+    if n_units < FEW_UNITS:
+        return _t_of_means(sums, fields["n_cells"].reshape(-1, n_units))
     nonzero = (sums != 0).sum(axis=1)
     squares = (sums**2).sum(axis=1)
     p = screen_p(nonzero, sums.sum(axis=1), squares)
@@ -64,6 +71,23 @@ def unit_p(moments: Moments, n_units: int, retention: float, seed: int) -> np.nd
         block = slice(start, start + 20_000)
         p[row[block], latent[block]] = signflip_p(sums[row[block], :, latent[block]], rng, draws=1000)
     return p
+
+
+def _t_of_means(sums: np.ndarray, n_cells: np.ndarray) -> np.ndarray:
+    """Two-sided p of the one-sample t of unit means, `[intervention, latent]`; units without a cell take no part.
+
+    `sums` float `[intervention, unit, latent]`, `n_cells` `[intervention, unit]`. 1 where nothing responded, or in one
+    unit at most.
+    """
+    there = (n_cells > 0)[:, :, None]
+    k = there.sum(axis=1).astype(np.float64)
+    means = np.divide(sums, n_cells[:, :, None], out=np.zeros(sums.shape), where=there)
+    mean = means.sum(axis=1) / np.maximum(k, 1)
+    square = (np.where(there, means - mean[:, None], 0.0) ** 2).sum(axis=1)
+    testable = (k > 1) & (mean != 0)
+    with np.errstate(divide="ignore", invalid="ignore"):
+        t = np.abs(mean) * np.sqrt(k * (k - 1) / square)
+    return np.where(testable, 2 * stdtr(np.maximum(k - 1, 1), -t), 1.0)
 
 
 def group_table(

@@ -21,6 +21,7 @@ from scircuit.tracing.engines.interventions import Intervention
 from scircuit.tracing.fidelity import choose_context
 from scircuit.tracing.floor import record as floor_record
 from scircuit.tracing.floor import uses_tf32
+from scircuit.tracing.groups import FEW_UNITS
 from scircuit.tracing.memory import BatchSize, fit
 from scircuit.tracing.parts import Part, Unit
 from scircuit.tracing.precision import is_reduced, precision_report
@@ -122,7 +123,7 @@ def trace_setup(
         "retention": setup.settings.retention,
         "kept_abs_d": setup.kept_abs_d,
         "floor": floor,
-        "p_value": "sign-flip" if setup.keeps_responses else "t form of the sign-flip",
+        "p_value": _kind_of_p(setup),
         "n_clean_forwards": tables.n_clean,
         "n_ablated_forwards": tables.n_ablated,
         "n_tests": int(tables.tests.loc[tables.tests["kind"] == "latent", "n_tests"].sum()),
@@ -131,6 +132,15 @@ def trace_setup(
     write_json(out / "trace.json", {**summary, **(provenance or {})})
     remove_parts(out)
     return out
+
+
+def _kind_of_p(setup: Setup) -> str:
+    for grouping in setup.groupings:
+        if grouping.name == setup.settings.units:
+            n = len(grouping.labels)
+            of = f"{n} values of {grouping.name}"
+            return f"t of the means of {of}" if n < FEW_UNITS else f"sign-flip of {of}, at least {2.0 ** (1 - n):.2g}"
+    return "sign-flip" if setup.keeps_responses else "t form of the sign-flip"
 
 
 def is_whole(record: Path, key: str) -> bool:
