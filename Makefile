@@ -49,8 +49,9 @@ $(OLDEST)/installed: pyproject.toml
 	  --group dev
 	touch $@
 
+TESTS ?= tests
 test-oldest: $(OLDEST)/installed
-	OMP_NUM_THREADS=1 $(OLDEST)/bin/pytest -q $(APART) -m 'not slow' -o filterwarnings=default
+	OMP_NUM_THREADS=1 $(OLDEST)/bin/pytest -q $(APART) -m 'not slow' -o filterwarnings=default $(TESTS)
 
 # The property tests with examples that nobody has seen; `make test` draws the same ones every time.
 fuzz: $(VENV)/installed

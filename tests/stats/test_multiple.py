@@ -6,7 +6,7 @@ from scipy.stats import false_discovery_control
 from statsmodels.stats.multitest import multipletests
 
 from scircuit.errors import ScircuitError
-from scircuit.stats.multiple import benjamini_hochberg
+from scircuit.stats.multiple import benjamini_hochberg, holm
 
 p_values = st.lists(st.floats(0, 1), min_size=1, max_size=60).map(np.array)
 
@@ -43,3 +43,14 @@ def test_empty_family():
 def test_refuses_what_is_no_family(p, n_tests, word):
     with pytest.raises(ScircuitError, match=word):
         benjamini_hochberg(np.array(p), n_tests)
+
+
+@given(p_values)
+def test_holm_equals_statsmodels(p):
+    np.testing.assert_allclose(holm(p), multipletests(p, method="holm")[1])
+
+
+def test_what_was_not_tested_is_not_counted():
+    adjusted = holm([0.01, np.nan, 0.04])
+    np.testing.assert_allclose(adjusted[[0, 2]], [0.02, 0.04])
+    assert np.isnan(adjusted[1])

@@ -5,7 +5,15 @@ from packaging.version import Version
 from scipy import stats
 
 from scircuit.errors import ScircuitError
-from scircuit.stats.resampling import cluster_bootstrap, permutation_p, ratio, ratio_interval, t_p, two_way_mean
+from scircuit.stats.resampling import (
+    cluster_bootstrap,
+    clustered_mean,
+    permutation_p,
+    ratio,
+    ratio_interval,
+    t_p,
+    two_way_mean,
+)
 
 
 def test_ratio_interval_agrees_with_scipy_over_clusters():
@@ -88,6 +96,17 @@ def test_a_mean_over_crossed_groups_covers_what_one_way_clusters_miss():
     assert np.mean(covered) == pytest.approx(0.95, abs=0.035)
     assert np.mean(np.array(p) <= 0.05) == pytest.approx(1 - np.mean(covered))
     assert np.mean(one_way) < 0.8
+
+
+def test_a_mean_over_few_groups_covers():
+    rng = np.random.default_rng(5)
+    group = np.repeat(np.arange(5), 6)
+    drawn = [clustered_mean(rng.standard_normal(5)[group] + rng.standard_normal(30), group) for _ in range(1500)]
+    assert np.mean([found.low <= 0 <= found.high for found in drawn]) == pytest.approx(0.95, abs=0.02)
+    values = rng.standard_normal(12)
+    alone = clustered_mean(values, np.arange(12))
+    expected = stats.t.interval(0.95, 11, values.mean(), stats.sem(values))
+    np.testing.assert_allclose([alone.low, alone.high], expected)
 
 
 def test_a_mean_over_one_group_has_no_interval():

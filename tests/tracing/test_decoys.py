@@ -1,6 +1,7 @@
 """Decoys take as much from the same places as the ablation does, of nothing in particular."""
 
 from dataclasses import replace
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -75,6 +76,25 @@ def test_covariance_is_that_of_the_residuals(setup):
     np.testing.assert_allclose(root @ root.T, shrunk, rtol=1e-5, atol=1e-5 * np.abs(shrunk).max())
 
 
+def test_encoder_cosine_decoys_say_to_the_nearest_encoders_what_the_decoder_row_says(setup):
+    """The direct path through the weights is theirs too; all else is drawn."""
+    model, saes, _ = setup
+    settings = TraceSettings(decoy="encoder_cosine", n_random=2)
+    first, second = decoys_of(*setup, {LAYER: [FEATURE]}, settings)[LAYER][FEATURE]
+    row = saes[LAYER].W_dec[FEATURE].double()
+    encoders = torch.cat([sae.W_enc.double() for i, sae in saes.items() if i > LAYER], dim=1)
+    cosine = (row @ encoders / encoders.norm(dim=0)).abs()
+    nearest = encoders[:, cosine.topk(model.d_model // 4).indices]
+    directions = [torch.tensor(decoy.direction, dtype=torch.float64) for decoy in (first, second)]
+    for direction in directions:
+        torch.testing.assert_close(direction @ nearest, row @ nearest, atol=1e-6, rtol=1e-5)
+        torch.testing.assert_close(direction.norm(), row.norm(), atol=1e-6, rtol=1e-6)
+    assert not torch.allclose(*directions)
+    hidden = {**saes, LAYER + 1: SimpleNamespace(n_latents=4)}
+    with pytest.raises(ScircuitError, match="does not show its encoder; use decoy='radial'"):
+        decoys_of(model, hidden, setup[2], {LAYER: [FEATURE]}, settings)
+
+
 def test_decoys_of_a_layer_traced_whole_cost_a_tenth():
     sources = list(range(1000))
     found = draws(sources, 1200, n_random=8, seed=0)
@@ -95,5 +115,5 @@ def test_draws_depend_on_the_seed_and_are_made_again_alike(setup):
 
 
 def test_an_unknown_decoy_is_refused():
-    with pytest.raises(ScircuitError, match="random, radial, covariance, dictionary"):
+    with pytest.raises(ScircuitError, match="random, radial, covariance, dictionary, encoder_cosine"):
         TraceSettings(decoy="encoder")

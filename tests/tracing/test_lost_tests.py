@@ -37,7 +37,7 @@ Traced = tuple[FoundationModel, dict[int, LinearSAE], TokenStore, dict[int, list
 
 @pytest.fixture(scope="module")
 def traced_setup(geneformer_folder: Path, cells: ad.AnnData) -> Traced:
-    """A tiny model, dictionaries, cells, and every other latent of its first layer."""
+    """A tiny model, dictionaries, cells, and latents of its first layer that fire."""
     model = load_geneformer(geneformer_folder, device="cpu")
     store = tokenize(cells, model.tokenizer, rows=np.arange(24))
 
@@ -45,7 +45,9 @@ def traced_setup(geneformer_folder: Path, cells: ad.AnnData) -> Traced:
         return (rows for rows, _, _ in gene_rows(model, store.batches(8), range(3)))
 
     config = SaeTraining(k=6, n_steps=60, batch_rows=64, buffer_rows=2000, expansion=2)
-    return model, train_saes(stream, model.d_model, range(3), config), store, {0: list(range(0, 64, 2))}
+    saes = train_saes(stream, model.d_model, range(3), config)
+    rows = next(gene_rows(model, store.batches(8), [0]))[0][0]
+    return model, saes, store, {0: saes[0].encode(rows).indices.unique().tolist()}
 
 
 def test_one_large_response_beside_small_ones_is_kept() -> None:

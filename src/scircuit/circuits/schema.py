@@ -15,7 +15,7 @@ LAYER_PAIR = ["source_layer", "target_layer"]
 SCALE_KEY = ["source_layer", "target_layer", "target_feature"]
 """What a scale of decoys belongs to: all sources of a layer share it."""
 
-DECOYS = ("random", "radial", "covariance", "dictionary")
+DECOYS = ("random", "radial", "covariance", "dictionary", "encoder_cosine")
 """Kinds of decoys: pushes as large as a source's ablation, where it acts, along directions that mean nothing."""
 GRADES = ("reproducible", "sizeable", "specific")
 """What an edge claims, each grade beside those before it."""

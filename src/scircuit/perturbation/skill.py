@@ -6,11 +6,14 @@ import numpy as np
 import pandas as pd
 
 from scircuit.perturbation.metrics import METRICS
-from scircuit.stats.resampling import Interval, permutation_p, ratio_interval
+from scircuit.stats.multiple import holm
+from scircuit.stats.resampling import Interval, clustered_mean, permutation_p, t_p
 
 CIRCUIT = "circuit"
 PERMUTED = "permuted sources"
 MIN_GENES = 5
+ALPHA = 0.05
+"""Chance of calling any metric better, or worse, where none is."""
 _NAMES = {
     "direction": "directional accuracy",
     "auroc": "AUROC of who responds",
@@ -21,12 +24,12 @@ _NAMES = {
 _STRATA = {"all": "", "direct": " among direct targets", "indirect": " among indirect targets"}
 
 
-def summarise(knockdowns: pd.DataFrame, draws: int, rng: np.random.Generator) -> pd.DataFrame:
+def summarise(knockdowns: pd.DataFrame) -> pd.DataFrame:
     """Macro-average of every (stratum, method, metric) with its interval over knocked-down genes."""
     rows = []
     for (stratum, method), table in knockdowns.groupby(["stratum", "method"], sort=False):
         for metric in METRICS:
-            interval = _interval(table["gene"], table[metric].to_numpy(), draws, rng)
+            interval = _interval(table["gene"], table[metric].to_numpy())
             rows.append(
                 (stratum, method, metric, interval.estimate, interval.low, interval.high,
                  int(table[metric].notna().sum()))
@@ -39,16 +42,15 @@ def compare(
     knockdowns: pd.DataFrame,
     summary: pd.DataFrame,
     nulls: Mapping[str, np.ndarray],
-    draws: int,
     rng: np.random.Generator,
 ) -> pd.DataFrame:
     """The circuit beside the best baseline of each metric, difference paired by knock-down.
 
     The best baseline is the one with the highest macro-average, chosen on the same knock-downs: that favours it.
     `p_permuted` is (b + 1) / (m + 1) over 1,000 draws in which every knock-down is judged by another gene's prediction,
-    and no less than 1 over the number of such assignments. `verdict` is `better`, `worse` or `no difference` as the
-    interval of the difference lies above, below or across 0; `too few` below five knocked-down genes, of which a
-    bootstrap knows nothing.
+    and no less than 1 over the number of such assignments. `p_difference` is by t over knocked-down genes, adjusted for
+    the metrics of the stratum (Holm), since any of them would be called skill. `verdict` is `better` or `worse` where
+    it is below 0.05, else `no difference`; `too few` below five knocked-down genes.
     """
     rows = []
     for stratum, table in knockdowns.groupby("stratum", sort=False):
@@ -61,7 +63,7 @@ def compare(
                 continue
             best = str(baselines.idxmax())
             difference = (own[metric] - wide[best][metric]).to_numpy()
-            interval = _interval(own["gene"], difference, draws, rng)
+            interval = _interval(own["gene"], difference)
             rows.append(
                 {
                     "stratum": stratum,
@@ -75,10 +77,17 @@ def compare(
                     "difference_low": interval.low,
                     "difference_high": interval.high,
                     "p_permuted": _p_permuted(own[metric].to_numpy(), nulls[str(stratum)][..., place], rng),
-                    "verdict": _verdict(interval),
+                    "p_difference": t_p(interval, 0.0),
+                    "n_genes": interval.n_clusters,
                 }
             )
-    return pd.DataFrame(rows)
+    table = pd.DataFrame(rows)
+    if table.empty:
+        return table
+    table["p_difference"] = table.groupby("stratum", sort=False)["p_difference"].transform(holm)
+    verdict = np.where(table["difference"] > 0, "better", "worse")
+    verdict = np.where(table["p_difference"] < ALPHA, verdict, "no difference")
+    return table.assign(verdict=np.where(table["n_genes"] < MIN_GENES, "too few", verdict)).drop(columns="n_genes")
 
 
 def sentences(comparison: pd.DataFrame) -> tuple[str, ...]:
@@ -117,7 +126,7 @@ def _sentence(row: dict) -> str:
         "better": "the circuit does better by {d}: skill beyond every baseline tried.",
         "worse": "the circuit does worse by {d}: no skill.",
         "too few": "the difference is {d}: too few knocked-down genes to say more.",
-        "no difference": "the difference of {d} covers 0: no skill beyond that baseline is shown.",
+        "no difference": "the difference of {d} may be chance: no skill beyond that baseline is shown.",
     }[row["verdict"]]
     sign = -1 if row["verdict"] == "worse" else 1
     low, high = sorted((sign * row["difference_low"], sign * row["difference_high"]))
@@ -131,12 +140,12 @@ def _sentence(row: dict) -> str:
     )
 
 
-def _interval(gene: pd.Series, values: np.ndarray, draws: int, rng: np.random.Generator) -> Interval:
-    """Mean over knock-downs; guides of one gene are drawn together."""
+def _interval(gene: pd.Series, values: np.ndarray) -> Interval:
+    """Mean over knock-downs; guides of one gene count together."""
     finite = np.isfinite(values)
-    group, _ = pd.factorize(gene.to_numpy()[finite])
-    n = np.bincount(group).astype(np.float64)
-    return ratio_interval(np.bincount(group, weights=values[finite]), n, rng, draws)
+    if not finite.any():
+        return Interval(np.nan, np.nan, np.nan, 0.95, 0)
+    return clustered_mean(values[finite], gene.to_numpy()[finite])
 
 
 def _chance(metric: str, table: pd.DataFrame) -> float:
@@ -158,11 +167,3 @@ def _p_permuted(observed: np.ndarray, null: np.ndarray, rng: np.random.Generator
     return max(
         permutation_p(float(observed[usable].mean()), means[count > 0]), 1 / (np.exp(min(log_assignments, 50)) + 1)
     )
-
-
-def _verdict(difference: Interval) -> str:
-    if difference.n_clusters < MIN_GENES:
-        return "too few"
-    if difference.low > 0:
-        return "better"
-    return "worse" if difference.high < 0 else "no difference"

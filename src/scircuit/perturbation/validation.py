@@ -56,7 +56,6 @@ def validate(
     screen: Screen | None = None,
     extra: Mapping[str, pd.DataFrame] | None = None,
     network: pd.DataFrame | None = None,
-    draws: int = 2000,
     seed: int = 0,
 ) -> Validation:
     """Judge predictions against measured knock-downs, beside baselines.
@@ -74,8 +73,8 @@ def validate(
     network : DataFrame, optional
         `source, target` of direct regulation (ENCODE binding, CollecTRI): direct and indirect targets of its
         sources are judged apart.
-    draws, seed : int
-        Bootstrap draws and their seed.
+    seed : int
+        Of the draws of permuted sources.
 
     Raises
     ------
@@ -106,8 +105,8 @@ def validate(
         nulls[stratum] = null
     knockdowns = pd.concat(tables, ignore_index=True)
     knockdowns = knockdowns[["stratum", *knockdowns.columns.drop("stratum")]]
-    summary = summarise(knockdowns, draws, rng)
-    comparison = compare(knockdowns, summary, nulls, draws, rng)
+    summary = summarise(knockdowns)
+    comparison = compare(knockdowns, summary, nulls, rng)
     return Validation(knockdowns, summary, comparison, sentences(comparison), int((~predicted).sum()))
 
 

@@ -90,7 +90,7 @@ def validate(
     model_cells : int
         Cells for each of the two, per gene and in all.
     draws, seed : int
-        Bootstrap draws over knock-downs.
+        Bootstrap draws of the published sign accuracy (profile `paper`), and the seed of all draws.
 
     Returns
     -------
@@ -143,7 +143,7 @@ def validate(
     refused: dict[str, str] = {}
     for name, predicted in predictions.items():
         try:
-            found[name] = judge(predicted, measured, opened, extra, links, draws=draws, seed=seed)
+            found[name] = judge(predicted, measured, opened, extra, links, seed=seed)
         except ScircuitError as error:
             if name == "loadings":
                 raise

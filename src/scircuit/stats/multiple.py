@@ -1,4 +1,4 @@
-"""False-discovery control over many tests, some of which were too weak to be kept."""
+"""Many tests at once: false discoveries among those kept, and the chance of any false claim."""
 
 import numpy as np
 from numpy.typing import ArrayLike
@@ -46,3 +46,13 @@ def benjamini_hochberg(p: ArrayLike, n_tests: int | None = None) -> np.ndarray:
     q = np.empty_like(p)
     q[order] = np.minimum(np.minimum.accumulate(scaled[::-1])[::-1], 1.0)
     return q
+
+
+def holm(p: ArrayLike) -> np.ndarray:
+    """Family-wise adjusted p-values, float64 `[test]` (Holm 1979, Scand J Stat 6:65); NaN where p is."""
+    p = np.asarray(p, dtype=np.float64)
+    order = np.argsort(p, kind="stable")  # NaN last
+    n = int(np.isfinite(p).sum())
+    adjusted = np.full(p.shape, np.nan)
+    adjusted[order[:n]] = np.minimum(np.maximum.accumulate(p[order[:n]] * np.arange(n, 0, -1)), 1.0)
+    return adjusted

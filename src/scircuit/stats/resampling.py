@@ -121,10 +121,29 @@ def ratio_interval(
     return cluster_bootstrap(sums, ratio, rng, draws, level)
 
 
+def clustered_mean(values: ArrayLike, groups: ArrayLike, level: float = 0.95) -> Interval:
+    """Mean of values that share noise within groups, with its interval by t on the sums of the groups.
+
+    A percentile bootstrap of few groups is too narrow: at five groups it covers about .83 for .95.
+
+    Parameters
+    ----------
+    values : float `[value]`
+    groups : labels `[value]`
+    level : float
+
+    Returns
+    -------
+    Interval
+        NaN bounds with fewer than two groups.
+    """
+    return two_way_mean(values, groups, groups, level)
+
+
 def two_way_mean(values: ArrayLike, first: ArrayLike, second: ArrayLike, level: float = 0.95) -> Interval:
     """Mean of values that share noise along two crossed groupings (edges: their sources and their targets).
 
-    The variance is that of sums over groups of the first kind plus that over the second less that of single values,
+    The variance is that of sums over groups of the first kind plus that over the second less that over groups of both,
     and at least that of either kind alone (Cameron, Gelbach & Miller 2011, J Bus Econ Stat 29:238); the interval is by
     t with as many degrees of freedom as the rarer kind has groups, less one.
 
@@ -146,7 +165,8 @@ def two_way_mean(values: ArrayLike, first: ArrayLike, second: ArrayLike, level: 
     if n_groups < 2:
         return Interval(mean, np.nan, np.nan, level, n_groups)
     by_group = [float(np.square(np.bincount(code, values - mean)).sum()) for code in codes]
-    square = max(sum(by_group) - float(np.square(values - mean).sum()), *by_group)
+    both = np.unique(np.stack(codes), axis=1, return_inverse=True)[1].ravel()
+    square = max(sum(by_group) - float(np.square(np.bincount(both, values - mean)).sum()), *by_group)
     half = stdtrit(n_groups - 1, (1 + level) / 2) * np.sqrt(square * n_groups / (n_groups - 1)) / len(values)
     return Interval(mean, mean - float(half), mean + float(half), level, n_groups)
 

@@ -1,6 +1,6 @@
 """Which decoys stand beside the sources of a trace: some for each, or some for the layer where most of it is traced."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 import numpy as np
 import torch
@@ -9,7 +9,7 @@ from scircuit.cells.tokens import TokenStore
 from scircuit.errors import ScircuitError
 from scircuit.models.base import FoundationModel
 from scircuit.sae.base import SparseAutoencoder
-from scircuit.tracing.engines.decoys import live_latents, residual_roots
+from scircuit.tracing.engines.decoys import alike_to_encoders, encoder_basis, live_latents, residual_roots
 from scircuit.tracing.engines.interventions import Intervention
 from scircuit.tracing.settings import TraceSettings
 
@@ -58,7 +58,8 @@ def decoys_of(
     Raises
     ------
     ScircuitError
-        For `dictionary` decoys of a latent beside which no other fires.
+        For `dictionary` decoys of a latent beside which no other fires, and `encoder_cosine` ones where a later
+        dictionary does not show its encoder.
     """
     wanted = {layer: draws(f, saes[layer].n_latents, settings.n_random, settings.seed) for layer, f in sources.items()}
     layers = [layer for layer, found in wanted.items() if found]
@@ -66,12 +67,18 @@ def decoys_of(
         roots = residual_roots(model, cells, layers, settings.seed)
     elif settings.decoy == "dictionary":
         live = live_latents(model, saes, cells, layers, settings.seed)
+    elif settings.decoy == "encoder_cosine":
+        bases = {layer: _encoder_bases(layer, wanted[layer], saes) for layer in layers}
 
     def decoy(layer: int, feature: int, draw: int) -> Intervention:
         rng = np.random.default_rng([settings.seed, layer, feature, draw, 10])
         if settings.decoy == "covariance":
             direction = roots[layer] @ torch.from_numpy(rng.standard_normal(len(roots[layer])))
             return Intervention((feature,), "covariance", draw=draw, direction=tuple(direction.tolist()))
+        if settings.decoy == "encoder_cosine":
+            row, drawn = saes[layer].W_dec[feature], torch.from_numpy(rng.standard_normal(model.d_model))
+            direction = alike_to_encoders(row, bases[layer][feature], drawn)
+            return Intervention((feature,), "encoder_cosine", draw=draw, direction=tuple(direction.tolist()))
         if settings.decoy == "dictionary":
             others = [f for f in live[layer] if f != feature]
             if not others:
@@ -83,6 +90,18 @@ def decoys_of(
         layer: {feature: [decoy(layer, feature, draw) for draw in numbers] for feature, numbers in found.items()}
         for layer, found in wanted.items()
     }
+
+
+def _encoder_bases(
+    layer: int, features: Iterable[int], saes: Mapping[int, SparseAutoencoder]
+) -> dict[int, torch.Tensor]:
+    """`encoder_basis` of each latent of a layer over all later dictionaries."""
+    later = {i: sae for i, sae in saes.items() if i > layer}
+    hidden = [i for i, sae in later.items() if not hasattr(sae, "W_enc")]
+    if hidden:
+        raise ScircuitError(f"The dictionary of layer {hidden[0]} does not show its encoder; use decoy='radial'.")
+    encoders = [sae.W_enc for sae in later.values()]
+    return {feature: encoder_basis(saes[layer].W_dec[feature], encoders) for feature in features}
 
 
 def with_decoys(features: Sequence[int], decoys: Mapping[int, Sequence[Intervention]]) -> list[Intervention]:

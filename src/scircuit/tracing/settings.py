@@ -27,7 +27,7 @@ class TraceSettings:
     targets: tuple[int, ...] = ()
     """Target layers; by default every later layer."""
     decoy: str = "radial"
-    """What a latent must beat to be specific: radial, random, covariance or dictionary."""
+    """What a latent must beat to be specific: radial, random, covariance, dictionary or encoder_cosine."""
     n_random: int = ranged(8, 0)
     """Decoys per source, a fourth of them held out; for a layer traced whole, one for every tenth source instead."""
     groups: tuple[str, ...] = ()

@@ -10,6 +10,8 @@ edited residual has exactly the norm that the ablation leaves, so what a normali
 the same for both and cancels.
 `covariance`: drawn from the covariance of the layer's residuals, so that it lies where data lie.
 `dictionary`: the decoder row of another live latent.
+`encoder_cosine`: keeps the part of the decoder row that the targets it speaks to most read directly, and draws the
+rest: what a source does beyond these decoys is not the direct path through the weights.
 """
 
 from collections.abc import Mapping, Sequence
@@ -66,6 +68,25 @@ def live_latents(
         latents = saes[layer].encode(h)
         fires[layer][latents.indices[latents.values > 0].cpu()] = True
     return {layer: [int(f) for f in found.nonzero().squeeze(1)] for layer, found in fires.items()}
+
+
+def encoder_basis(decoder: Tensor, encoders: Sequence[Tensor]) -> Tensor:
+    """Orthonormal basis `[d_model, d_model // 4]` (float64, CPU) of the encoder rows nearest to a decoder row.
+
+    `decoder` `[d_model]`; `encoders` `[d_model, latent]`, one per target layer.
+    """
+    rows = torch.cat([encoder.detach().double().cpu() for encoder in encoders], dim=1)
+    unit = decoder.detach().double().cpu()
+    cosine = (unit @ rows / rows.norm(dim=0).clamp_min(1e-12)).abs()
+    nearest = cosine.topk(min(len(unit) // 4, len(cosine))).indices
+    return torch.linalg.qr(rows[:, nearest]).Q
+
+
+def alike_to_encoders(decoder: Tensor, basis: Tensor, drawn: Tensor) -> Tensor:
+    """A direction as long as the decoder row with its products with all that `basis` spans, else along `drawn`."""
+    row = decoder.detach().double().cpu()
+    kept, across = basis @ (basis.T @ row), drawn - basis @ (basis.T @ drawn)
+    return kept + across / across.norm() * (row - kept).norm()
 
 
 @torch.inference_mode()

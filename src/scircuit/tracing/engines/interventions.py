@@ -18,6 +18,10 @@ KINDS = ("latent", *ACTIONS[1:], *(f"group_{action}" for action in ACTIONS))
 """Values of `kind` in the effect tables: what was done to one latent (`latent` is its ablation), or to a group."""
 
 
+_DIRECTED = ("covariance", "encoder_cosine")
+"""Decoys along a direction that is given and not drawn here."""
+
+
 class Edit(NamedTuple):
     """Rows to add at some positions of one cell; all that an engine knows of an intervention.
 
@@ -86,8 +90,9 @@ class Intervention:
         activation. `set`: z becomes `value`. `scale`: z becomes `value` * z (2 doubles it). `resample`: z becomes
         what the latent does at a random gene of another cell (`donors`). `activate`: z becomes `value` at every
         gene position, firing or not. Decoys (see `engines.decoys`), rows of the norm ||z_f(p) W_dec[f]|| that
-        mean nothing: `random`, `radial`, `covariance` (along `direction`), `dictionary` (along the decoder row of the
-        latent `instead`). `matched`: the latents `instead` are ablated in place of `features`, for which they count.
+        mean nothing: `random`, `radial`, `covariance` and `encoder_cosine` (along `direction`), `dictionary` (along the
+        decoder row of the latent `instead`). `matched`: the latents `instead` are ablated in place of `features`, for
+        which they count.
     value : float or tuple of float
         For `mean`, `set`, `scale` and `activate`: one for all latents, or one for each.
     draw : int
@@ -98,7 +103,7 @@ class Intervention:
     instead : tuple of int
         For `matched` (see `matched_latents`) and `dictionary`.
     direction : tuple of float
-        For `covariance`: `[d_model]`, of any length but 0.
+        For `covariance` and `encoder_cosine`: `[d_model]`, of any length but 0.
     donors : tuple of tuple of Donor
         For `resample`: one tuple per latent (see `find_donors`). A cell never is its own donor.
     """
@@ -125,8 +130,10 @@ class Intervention:
             raise ScircuitError(
                 f"action={self.action!r}: matched and dictionary, and no other, need instead=, the latents to edit by."
             )
-        if bool(self.direction) != (self.action == "covariance"):
-            raise ScircuitError(f"action={self.action!r}: covariance needs direction=; no other action takes it.")
+        if bool(self.direction) != (self.action in _DIRECTED):
+            raise ScircuitError(
+                f"action={self.action!r}: {' and '.join(_DIRECTED)} need direction=; no other action takes it."
+            )
         if self.action in DECOYS[1:] and len(self.features) > 1:
             raise ScircuitError(f"action={self.action!r} is a decoy of one latent; for groups there is 'random'.")
         if (len(self.donors) == len(self.features)) != (self.action == "resample"):
