@@ -110,6 +110,10 @@ does to every direction alike is the same for both. A latent is scored by the la
 the decoys', and what its response leaves over the line through the decoys' responses to their direct path. By the first
 alone a drive through attention is lost at small widths, where random directions overlap with every target.
 
+Two decoys find nothing specific here, and should not: `encoder_cosine` says to the targets' encoders what the source
+says, and every planted drive starts there; `dictionary` pushes along another latent, which here drives as much itself.
+They ask what is special beyond the direct path, and beyond being a latent, and are no default.
+
 This score was taken out of three, and the fewest decoys of a layer (96) out of four numbers, by what they gave in world
 0 and in two others built alike; worlds 11, 12 and 13 were looked at only afterwards. The worlds are kind: latents are
 orthogonal, every dictionary holds the true ones, and no TopK competes.
