@@ -89,6 +89,7 @@ def test_a_run_of_the_first_version_opens_as_what_it_was(old: Run) -> None:
     assert old.config.trace.decoy == "random"
     assert old.config.edges.min_effect_sd is old.config.edges.max_q_specific is None
     assert old.rule() == old.config.edges
+    assert "53 edges of 593 tests." in old._repr_html_()
     circuit = old.circuit()
     assert len(circuit.edges) == circuit.provenance["n_edges"] == 53
     assert set(circuit.provenance) >= {"thresholds", "cells", "sources"}

@@ -171,6 +171,9 @@ class Run(Artefacts):
         return f"Run({str(self.root)!r}: {', '.join(done) or 'nothing yet'})"
 
     def _repr_html_(self) -> str:
-        told = sentences(self.provenance()) if self.has("circuit") else ["No circuit yet."]
+        known = self.provenance() if self.has("circuit") else {}
+        told = sentences(known) or [
+            f"{known['n_edges']:,} edges of {known['n_tests']:,} tests." if known else "No circuit."
+        ]
         lines = "".join(f"<li>{escape(line)}</li>" for line in told)
         return f"<b>{escape(self.name)}</b> <code>{escape(str(self.root))}</code><ul>{lines}</ul>"
