@@ -6,6 +6,7 @@ from scircuit.circuits.artefacts import Artefacts
 from scircuit.circuits.circuit import Circuit
 from scircuit.circuits.confirmation import found_again, grades_found_again
 from scircuit.circuits.schema import ENDS, GRADES
+from scircuit.stats.multiple import benjamini_hochberg
 
 ROWS = [  # target, grade, d there, p there
     (0, "specific", 0.9, 1e-6),
@@ -19,8 +20,8 @@ ROWS = [  # target, grade, d there, p there
 def tables() -> tuple[pd.DataFrame, pd.DataFrame]:
     ends = pd.DataFrame([(0, 7, 1, row[0]) for row in ROWS], columns=ENDS)
     edges = ends.assign(grade=pd.Categorical([row[1] for row in ROWS], categories=GRADES, ordered=True))
-    again = ends.assign(discovery_d=1.0, cohens_d=[row[2] for row in ROWS], p_value=[row[3] for row in ROWS])
-    return edges, again.iloc[:4]
+    again = ends.assign(discovery_d=1.0, cohens_d=[row[2] for row in ROWS], p_value=[row[3] for row in ROWS]).iloc[:4]
+    return edges, again.assign(q_value=benjamini_hochberg(again["p_value"].to_numpy()))
 
 
 def test_the_sign_must_be_that_of_discovery() -> None:

@@ -11,8 +11,7 @@ from typing import Any, NamedTuple
 
 import pandas as pd
 
-from scircuit._io import atomic
-from scircuit._tables import records
+from scircuit._tables import records, write_parquet
 from scircuit.analysis.result import GLOSSARY, Measure, Result
 from scircuit.errors import ScircuitError
 
@@ -87,8 +86,7 @@ class Answers:
         place = {name: i for i, name in enumerate(order)}
         rank = self.table["question"].map(lambda name: place.get(name, len(place)))
         self.table = self.table.iloc[rank.argsort(kind="stable")].reset_index(drop=True)
-        with atomic(self.folder / FILE) as path:
-            self.table.to_parquet(path, index=False)
+        write_parquet(self.folder / FILE, self.table)
         return self.table
 
     def read(self) -> list[Answer]:

@@ -113,9 +113,8 @@ def decay_rate(n_edges: np.ndarray, n_tests: np.ndarray, layer: np.ndarray, dist
     """
     member = (layer[:, None] == np.unique(layer)).astype(np.float64)
     total = n_edges @ member
-    far = distance - np.array(
-        [distance[layer == i].min() for i in layer]
-    )  # from the nearest, so that nothing overflows
+    # Counted from the nearest, so that nothing overflows.
+    far = distance - np.array([distance[layer == i].min() for i in layer])
 
     def expected(rate: np.ndarray) -> np.ndarray:
         """Sum over edges of their expected distance."""

@@ -7,6 +7,7 @@ import pandas as pd
 
 from scircuit.analysis.question import Question
 from scircuit.analysis.result import Measure, Result
+from scircuit.circuits.confirmation import ALPHA
 from scircuit.circuits.schema import ENDS
 from scircuit.errors import ScircuitError
 from scircuit.stats.multiple import benjamini_hochberg
@@ -19,7 +20,7 @@ _LEAST = 5
 
 
 def replication(
-    confirmed: pd.DataFrame, alpha: float = 0.05, draws: int = 2000, null_draws: int = 1000, seed: int = 0
+    confirmed: pd.DataFrame, alpha: float = ALPHA, draws: int = 2000, null_draws: int = 1000, seed: int = 0
 ) -> Result:
     """Share of the edges found again, and the winner's-curse slope.
 

@@ -7,7 +7,8 @@ from typing import Any
 
 import pandas as pd
 
-from scircuit._io import atomic, read_json, sha256_of, write_json
+from scircuit._io import read_json, sha256_of, write_json
+from scircuit._tables import write_parquet
 from scircuit.circuits.grades import at_least
 from scircuit.circuits.schema import CONTROLS, EDGES, ENDS, GRADES, NODES, TERMS, TESTS, conform
 from scircuit.errors import ScircuitError
@@ -102,8 +103,7 @@ class Circuit:
                 )
             record.unlink()
         for name in _TABLES:
-            with atomic(path / f"{name}.parquet") as temporary:
-                getattr(self, name).to_parquet(temporary, index=False)
+            write_parquet(path / f"{name}.parquet", getattr(self, name))
         write_json(record, {"format_version": FORMAT_VERSION, "run_id": self.run_id} | self.provenance)
 
     @classmethod

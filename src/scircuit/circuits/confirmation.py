@@ -6,7 +6,6 @@ import pandas as pd
 from scircuit.circuits.artefacts import Artefacts
 from scircuit.circuits.grades import at_least
 from scircuit.circuits.schema import ENDS
-from scircuit.stats.multiple import benjamini_hochberg
 
 ALPHA = 0.05
 """Level of the q of an edge that is found again."""
@@ -15,10 +14,9 @@ ALPHA = 0.05
 def found_again(confirmed: pd.DataFrame, alpha: float = ALPHA) -> np.ndarray:
     """Whether each edge that was measured again has its sign and q < `alpha` there, bool `[edge]`.
 
-    q is Benjamini-Hochberg's over these edges; one whose source is silent there is not found again. `confirmed` is
-    `confirmation/edges.parquet`.
+    One whose source is silent there is not found again. `confirmed` is `confirmation/edges.parquet`.
     """
-    q = benjamini_hochberg(confirmed["p_value"].to_numpy(np.float64))
+    q = confirmed["q_value"].to_numpy()
     same = np.sign(confirmed["discovery_d"].to_numpy()) == np.sign(confirmed["cohens_d"].to_numpy())
     return same & (q < alpha)
 

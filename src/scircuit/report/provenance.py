@@ -4,7 +4,10 @@ import re
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from scircuit.analysis.answers import Answer
+import pandas as pd
+
+from scircuit._tables import iterate
+from scircuit.analysis.answers import read_answers
 from scircuit.analysis.result import Measure
 from scircuit.circuits.artefacts import Artefacts
 from scircuit.circuits.confirmation import grades_found_again
@@ -12,7 +15,6 @@ from scircuit.circuits.schema import SOURCE
 from scircuit.circuits.specificity import n_made, of_family
 from scircuit.report import numbers
 from scircuit.report.blocks import Column, Fact, Table
-from scircuit.report.reading import notebook
 
 HASH = re.compile("[0-9a-f]{64}")
 
@@ -59,9 +61,9 @@ def headline(run: Artefacts) -> list[Fact]:
     """The handful of numbers that say how big the circuit is and how it was cut out of the tests."""
     tests = run.circuit().tests
     sources = tests.loc[of_family(tests, "latent"), SOURCE].drop_duplicates()
-    asked = notebook(run)
-    supporting = _measure(asked.get("sign_balance"), "supporting_share")
-    strength = _measure(asked.get("effect_sizes"), "mean_abs_d")
+    answers = read_answers(run.root / "analysis")
+    supporting = _measure(answers, "sign_balance", "supporting_share")
+    strength = _measure(answers, "effect_sizes", "mean_abs_d")
     return [
         *_edges(run),
         Fact(
@@ -95,7 +97,7 @@ _CLAIMS = {
 
 
 def _edges(run: Artefacts) -> list[Fact]:
-    """Tests, then edges of each grade, the strictest first: beside held-out decoys, and how many were found again."""
+    """Tests, then edges of each grade, the widest first: beside held-out decoys, and how many were found again."""
     circuit, told, again = run.circuit(), run.provenance().get("grades", []), grades_found_again(run)
     n_tests = n_made(circuit.tests, "latent")
     made = Fact("tests", numbers.count(n_tests), "with a response", "ablated latent and later latent that changed")
@@ -124,8 +126,10 @@ def _beside(measure: Measure, write: Callable[[Any], str]) -> str:
     return f"{ends}; random directions: {write(measure.null)}; n = {measure.n:,}"
 
 
-def _measure(answer: Answer | None, name: str) -> Measure:
-    return Measure(name, float("nan")) if answer is None or answer.result is None else answer.result[name]
+def _measure(answers: pd.DataFrame, question: str, name: str) -> Measure:
+    """One number of the summary of answers; not a number where it was not asked, or refused."""
+    rows = answers.loc[(answers["question"] == question) & (answers["measure"] == name), list(Measure._fields)]
+    return Measure(*next(iterate(rows))) if len(rows) else Measure(name, float("nan"))
 
 
 def rule(run: Artefacts) -> str:

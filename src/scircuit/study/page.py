@@ -6,8 +6,8 @@ from typing import Any
 
 import pandas as pd
 
-from scircuit._io import atomic, read_json
-from scircuit._tables import records
+from scircuit._io import read_json
+from scircuit._tables import records, write_parquet
 from scircuit.circuits.artefacts import Artefacts
 from scircuit.published.numbers import WHOLE, compare_numbers, published_numbers
 from scircuit.report import numbers
@@ -23,8 +23,7 @@ def write_study_report(study: StudyConfig, status: pd.DataFrame) -> Path:
     """Write `report/numbers.parquet` and `report/index.html`, with where each stage stands; returns the page."""
     table = compare_numbers(study.out, {c.name: c.published for c in study.conditions})
     folder = study.out / "report"
-    with atomic(folder / NUMBERS) as path:
-        table.to_parquet(path, index=False)
+    write_parquet(folder / NUMBERS, table)
     first = [numbers_section(table, study), stages_section(status, study)]
     runs = [Artefacts(c.run.out, c.name) for c in study.conditions]
     return write_report(folder, runs, comparison=study.out / "compare", first=first)

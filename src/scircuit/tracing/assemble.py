@@ -10,7 +10,7 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from scircuit._io import atomic
+from scircuit._tables import write_parquet
 from scircuit.circuits.specificity import merge_scales
 from scircuit.tracing.engines.interventions import Intervention
 from scircuit.tracing.groups import group_table, unit_p
@@ -42,8 +42,7 @@ class Tables(NamedTuple):
         """One Parquet file each, whole or not at all; the files are moved."""
         for name, table in self._frames().items():
             if table is not None:
-                with atomic(folder / f"{name}.parquet") as path:
-                    table.to_parquet(path, index=False)
+                write_parquet(folder / f"{name}.parquet", table)
         os.replace(self.cells, folder / "cell_effects.parquet")
         os.replace(self.source_cells, folder / "source_cells.parquet")
 

@@ -5,7 +5,7 @@ from dataclasses import replace
 import numpy as np
 import pandas as pd
 
-from scircuit._io import atomic
+from scircuit._tables import write_parquet
 from scircuit.circuits.rule import EdgeRule
 from scircuit.circuits.specificity import n_made, of_family
 from scircuit.stats.signflip import can_reach
@@ -35,9 +35,10 @@ def borderline(
         e = tables.effects[of_family(tables.effects, family)]
         if settings.confirm == "none" or e.empty:
             continue
-        near = _near(e, n_made(tables.tests, family), fidelity, settings)
+        n_tests = n_made(tables.tests, family)
+        near = _near(e, n_tests, fidelity, settings)
         if t_form:
-            near |= _undecided(e, n_made(tables.tests, family), settings.rule)
+            near |= _undecided(e, n_tests, settings.rule)
         ends = e.loc[near, ["source_layer", "source_feature", "kind", "draw"]].drop_duplicates()
         for layer, feature, kind, draw in ends.itertuples(index=False):
             found.setdefault(int(layer), set()).add((int(feature), str(kind), int(draw)))
@@ -85,8 +86,7 @@ def replace_rows(tables: Tables, again: Tables) -> Tables:
         return pd.concat([old[~key.isin(pd.MultiIndex.from_frame(again_here))], new], ignore_index=True)
 
     responses = merged(*(pd.read_parquet(t.cells) for t in (tables, again)))
-    with atomic(again.cells) as path:
-        responses.to_parquet(path, index=False)
+    write_parquet(again.cells, responses)
     return Tables(
         effects=merged(tables.effects, again.effects),
         tests=merged(tables.tests, again.tests),

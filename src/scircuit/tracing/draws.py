@@ -9,7 +9,13 @@ from scircuit.cells.tokens import TokenStore
 from scircuit.errors import ScircuitError
 from scircuit.models.base import FoundationModel
 from scircuit.sae.base import SparseAutoencoder
-from scircuit.tracing.engines.decoys import alike_to_encoders, encoder_basis, live_latents, residual_roots
+from scircuit.tracing.engines.decoys import (
+    alike_to_encoders,
+    encoder_basis,
+    encoder_directions,
+    live_latents,
+    residual_roots,
+)
 from scircuit.tracing.engines.interventions import Intervention
 from scircuit.tracing.settings import TraceSettings
 
@@ -100,8 +106,8 @@ def _encoder_bases(
     hidden = [i for i, sae in later.items() if not hasattr(sae, "W_enc")]
     if hidden:
         raise ScircuitError(f"The dictionary of layer {hidden[0]} does not show its encoder; use decoy='radial'.")
-    encoders = [sae.W_enc for sae in later.values()]
-    return {feature: encoder_basis(saes[layer].W_dec[feature], encoders) for feature in features}
+    directions = encoder_directions([sae.W_enc for sae in later.values()])
+    return {feature: encoder_basis(saes[layer].W_dec[feature], directions) for feature in features}
 
 
 def with_decoys(features: Sequence[int], decoys: Mapping[int, Sequence[Intervention]]) -> list[Intervention]:

@@ -63,9 +63,9 @@ def unit_p(moments: Moments, n_units: int, retention: float, seed: int) -> np.nd
     if n_units < FEW_UNITS:
         return _t_of_means(sums, fields["n_cells"].reshape(-1, n_units))
     nonzero = (sums != 0).sum(axis=1)
-    squares = (sums**2).sum(axis=1)
-    p = screen_p(nonzero, sums.sum(axis=1), squares)
-    row, latent = np.nonzero(can_reach(retention, nonzero, sums.sum(axis=1), squares))
+    of_all = nonzero, sums.sum(axis=1), (sums**2).sum(axis=1)
+    p = screen_p(*of_all)
+    row, latent = np.nonzero(can_reach(retention, *of_all))
     rng = np.random.default_rng(seed)
     for start in range(0, len(row), 20_000):
         block = slice(start, start + 20_000)

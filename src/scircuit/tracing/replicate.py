@@ -13,8 +13,9 @@ import numpy as np
 import pandas as pd
 import torch
 
-from scircuit._io import atomic, sha256_of, write_json
+from scircuit._io import sha256_of, write_json
 from scircuit._settings import values_of
+from scircuit._tables import write_parquet
 from scircuit.errors import ScircuitError
 from scircuit.sae.base import SparseAutoencoder
 from scircuit.stats.multiple import benjamini_hochberg
@@ -86,8 +87,7 @@ def replicate(
         setup = replace(Setup.of(model, saes, cells, sources, settings), targets=targets)
         table, counts = _measured(fit(setup), edges, out / "parts" / key[:16], client)
     table = _with_discovery(edges, table)
-    with atomic(out / "edges.parquet") as path:
-        table.to_parquet(path, index=False)
+    write_parquet(out / "edges.parquet", table)
     summary = {
         "format_version": FORMAT_VERSION, "key": key, "n_edges": len(edges),
         "n_sources": len(edges[ENDS[:2]].drop_duplicates()), "n_cells": len(cells), "cells": cells.fingerprint,

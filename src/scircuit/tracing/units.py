@@ -35,6 +35,7 @@ def run_unit(setup: Setup, unit: Unit) -> Part:
     seen: dict[int, list[CellEffects]] = {t: [] for t in targets}
     acted: list[np.ndarray] = [np.zeros((2, 0), dtype=np.int32)]
     pushes = np.zeros((rows, setup.model.d_model + 1))
+    keeps_responses = setup.keeps_responses
     at_once = setup.settings.cells_at_once(int(cells.lengths[unit.cells].max()))
     for batch in cells.batches(at_once, cells=unit.cells):
         clean = clean_batch(setup.model, saes[unit.layer], batch, unit.layer)
@@ -49,7 +50,7 @@ def run_unit(setup: Setup, unit: Unit) -> Part:
             for grouping, sums in zip(groupings, groups[r.layer], strict=True):
                 of_group = row_of[r.job] * len(grouping.labels) + grouping.code[cell_of[r.job]]
                 sums.add(of_group, r.delta, r.clean)
-            if setup.keeps_responses:
+            if keeps_responses:
                 seen[r.layer].append(_nonzero(r, row_of, cell_of))
     effects = {t: CellEffects.concatenate(parts) for t, parts in seen.items()}
     done = np.concatenate(acted, axis=1)

@@ -70,16 +70,20 @@ def live_latents(
     return {layer: [int(f) for f in found.nonzero().squeeze(1)] for layer, found in fires.items()}
 
 
-def encoder_basis(decoder: Tensor, encoders: Sequence[Tensor]) -> Tensor:
-    """Orthonormal basis `[d_model, d_model // 4]` (float64, CPU) of the encoder rows nearest to a decoder row.
-
-    `decoder` `[d_model]`; `encoders` `[d_model, latent]`, one per target layer.
-    """
+def encoder_directions(encoders: Sequence[Tensor]) -> Tensor:
+    """The encoder rows of several dictionaries (`[d_model, latent]` each) side by side, of unit norm (float64, CPU)."""
     rows = torch.cat([encoder.detach().double().cpu() for encoder in encoders], dim=1)
-    unit = decoder.detach().double().cpu()
-    cosine = (unit @ rows / rows.norm(dim=0).clamp_min(1e-12)).abs()
-    nearest = cosine.topk(min(len(unit) // 4, len(cosine))).indices
-    return torch.linalg.qr(rows[:, nearest]).Q
+    return rows / rows.norm(dim=0).clamp_min(1e-12)
+
+
+def encoder_basis(decoder: Tensor, directions: Tensor) -> Tensor:
+    """Orthonormal basis `[d_model, d_model // 4]` (float64, CPU) of the encoders nearest to a decoder row `[d_model]`.
+
+    `directions` as of `encoder_directions`.
+    """
+    cosine = (decoder.detach().double().cpu() @ directions).abs()
+    nearest = cosine.topk(min(len(decoder) // 4, len(cosine))).indices
+    return torch.linalg.qr(directions[:, nearest]).Q
 
 
 def alike_to_encoders(decoder: Tensor, basis: Tensor, drawn: Tensor) -> Tensor:

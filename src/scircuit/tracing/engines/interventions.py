@@ -16,8 +16,6 @@ from scircuit.tracing.engines.decoys import radial_rows
 ACTIONS = ("zero", *DECOYS, "matched", "mean", "scale", "set", "resample", "activate")
 KINDS = ("latent", *ACTIONS[1:], *(f"group_{action}" for action in ACTIONS))
 """Values of `kind` in the effect tables: what was done to one latent (`latent` is its ablation), or to a group."""
-
-
 _DIRECTED = ("covariance", "encoder_cosine")
 """Decoys along a direction that is given and not drawn here."""
 

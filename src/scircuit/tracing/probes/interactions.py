@@ -9,8 +9,8 @@ import pandas as pd
 import torch
 from torch import Tensor
 
-from scircuit._io import atomic
 from scircuit._progress import progress
+from scircuit._tables import write_parquet
 from scircuit.cells.batch import TokenBatch
 from scircuit.errors import ScircuitError
 from scircuit.models.stream import residuals
@@ -34,8 +34,7 @@ class Interactions(NamedTuple):
     def write(self, folder: Path) -> None:
         """`interactions.parquet` and `interaction_sets.parquet`."""
         for name, table in (("interactions", self.effects), ("interaction_sets", self.sets)):
-            with atomic(folder / f"{name}.parquet") as path:
-                table.to_parquet(path, index=False)
+            write_parquet(folder / f"{name}.parquet", table)
 
 
 @torch.inference_mode()

@@ -8,8 +8,8 @@ import pandas as pd
 import torch
 from torch import Tensor
 
-from scircuit._io import atomic
 from scircuit._progress import progress
+from scircuit._tables import write_parquet
 from scircuit.cells.batch import TokenBatch
 from scircuit.errors import ScircuitError
 from scircuit.models.stream import residuals
@@ -63,8 +63,7 @@ def trace_mediation(setup: Setup, candidates: pd.DataFrame, *, out: str | Path |
         raise ScircuitError("No source of the candidates fires in any of these cells; choose other cells or edges.")
     table = pd.concat(parts, ignore_index=True)
     if out is not None:
-        with atomic(Path(out) / "mediation.parquet") as path:
-            table.to_parquet(path, index=False)
+        write_parquet(Path(out) / "mediation.parquet", table)
     return table
 
 

@@ -8,8 +8,8 @@ import numpy as np
 import pandas as pd
 import torch
 
-from scircuit._io import atomic
 from scircuit._progress import progress
+from scircuit._tables import write_parquet
 from scircuit.errors import ScircuitError
 from scircuit.sae.base import SparseAutoencoder
 from scircuit.tracing.engines.clean import CleanBatch, Job, clean_batch, make_jobs
@@ -60,8 +60,7 @@ def path_shares(setup: Setup, edges: pd.DataFrame, *, out: str | Path | None = N
     ]
     table = pd.concat(parts, ignore_index=True)
     if out is not None:
-        with atomic(Path(out) / "path_shares.parquet") as path:
-            table.to_parquet(path, index=False)
+        write_parquet(Path(out) / "path_shares.parquet", table)
     return table
 
 
