@@ -165,7 +165,7 @@ def test_published_folders_of_both_series(shared_data, tmp_path, series, vocab_s
     if series == "gc30M":
         weights = load_file(folder / "model.safetensors")
         weights["bert.embeddings.position_ids"] = torch.arange(length)[None]
-        save_file(weights, folder / "model.safetensors")
+        save_file(weights, folder / "model.safetensors", metadata={"format": "pt"})
     model = load_geneformer(folder, device="cpu")
     pbmc = ad.read_h5ad(shared_data / "scrna" / "pbmc3k_counts.h5ad", backed="r")
     batch = tokenize(pbmc, model.tokenizer, rows=np.arange(2)).batch(np.arange(2))
