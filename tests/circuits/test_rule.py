@@ -3,10 +3,12 @@
 import numpy as np
 import pandas as pd
 import pytest
+from scipy import stats
 
-from scircuit.circuits.rule import DEFAULT, EdgeRule
+from scircuit.circuits.rule import DEFAULT, EdgeRule, unskewed
 from scircuit.errors import ScircuitError
 from scircuit.published.definitions import PAPER
+from scircuit.stats.skew import unskewed_p
 
 
 def one(**columns):
@@ -65,3 +67,32 @@ def test_tests_without_a_response_are_no_part_of_the_family():
 def test_an_unknown_word_for_consistency_is_refused():
     with pytest.raises(ScircuitError, match="nonzero, zero_as_negative"):
         EdgeRule(consistency="majority")
+
+
+def responses(values):
+    """The row of a trace for one test."""
+    x = np.asarray(values, dtype=np.float64)
+    some = x[x != 0]
+    return one(
+        n_cells=len(x), n_nonzero=len(some), n_pos=(some > 0).sum(), n_neg=(some < 0).sum(), mean_delta=x.mean(),
+        sd_delta=x.std(ddof=1), cohens_d=x.mean() / x.std(ddof=1), skewness=stats.skew(some),
+    )  # fmt: skip
+
+
+def test_skewed_responses_are_judged_by_the_larger_p_over_the_cells_that_respond():
+    x = np.r_[-np.random.default_rng(0).gamma(8, 0.1, 30), 0.9, 1.1, np.zeros(10)]
+    some, rule = x[x != 0], EdgeRule(allow_for_skew=True)
+    expected = unskewed_p(len(some), some.mean(), some.std(ddof=1), stats.skew(some))
+    row = responses(x)
+    np.testing.assert_allclose(rule.p_values(row), expected, rtol=1e-9)
+    assert EdgeRule().p_values(row).tolist() == [1e-9]
+    tail_along = responses(-x * np.sign(x.mean()) * np.sign(x))
+    assert rule.p_values(tail_along).tolist() == [max(1e-9, float(unskewed(tail_along)[0]))]
+
+
+def test_skewness_that_was_not_measured_is_refused():
+    rule = EdgeRule(allow_for_skew=True)
+    for row in (one(), one(skewness=np.nan, mean_delta=1.0, sd_delta=1.0)):
+        with pytest.raises(ScircuitError, match="did not keep them"):
+            rule.passes(row)
+    assert not rule.passes(one(skewness=np.nan, mean_delta=0.0, sd_delta=0.0, n_nonzero=0, n_pos=0, p_value=1.0)).any()

@@ -8,6 +8,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+from scipy.stats import skew
 
 from scircuit._io import read_json
 from scircuit.cells.tokens import TokenStore, tokenize
@@ -74,7 +75,10 @@ def test_p_is_that_of_the_stored_responses(engine: str, traced_setup: Traced, tm
     wide = cells.pivot_table(index=ENDS, columns="cell", values="delta", fill_value=0.0)
     few = effects[(effects["n_nonzero"] <= 20) & (effects["n_nonzero"] > 1)].set_index(ENDS)
     assert len(few) > 10
-    np.testing.assert_allclose(few["p_value"], exact_p(wide.loc[few.index].to_numpy()), rtol=1e-6)
+    values = wide.loc[few.index].to_numpy()
+    np.testing.assert_allclose(few["p_value"], exact_p(values), rtol=1e-6)
+    expected = [skew(row[row != 0]) if np.ptp(row[row != 0]) else 0.0 for row in values]
+    np.testing.assert_allclose(few["skewness"], expected, atol=1e-4)
     tests = pd.read_parquet(folder / "tests.parquet")
     assert tests["n_retained"].sum() == len(effects)
     assert (effects["p_value"] <= 0.05).all()
@@ -89,6 +93,7 @@ def test_where_responses_would_fill_the_disk_what_the_t_form_hides_is_measured_a
     monkeypatch.setattr(setups, "RESPONSE_BYTES", 0)
     bare = trace(model, saes, store, sources, tmp_path / "bare", settings=settings)
     assert read_json(bare / "trace.json")["p_value"] == "t form of the sign-flip"
+    assert pd.read_parquet(bare / "effects.parquet")["skewness"].isna().any()
     kept, found = (pd.read_parquet(folder / "effects.parquet") for folder in (whole, bare))
     rule, n = settings.rule, int(pd.read_parquet(whole / "tests.parquet")["n_tests"].sum())
     edges = set(kept.loc[rule.passes(kept, n), ENDS].itertuples(index=False, name=None))

@@ -2,7 +2,7 @@
 
 import logging
 from collections.abc import Mapping
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from typing import Any
 
 import numpy as np
@@ -11,7 +11,7 @@ import pandas as pd
 from scircuit.circuits.circuit import Circuit
 from scircuit.circuits.grades import at_least, graded, headline
 from scircuit.circuits.rule import DEFAULT, EdgeRule
-from scircuit.circuits.schema import CONTROLS, EDGES, EFFECTS, NODES, SOURCE, TERMS, TESTS, conform
+from scircuit.circuits.schema import CONTROLS, EDGES, EFFECTS, ENDS, NODES, SOURCE, TERMS, TESTS, conform
 from scircuit.circuits.specificity import n_made, of_family
 from scircuit.errors import ScircuitError
 from scircuit.stats.signflip import screen_p
@@ -55,7 +55,8 @@ def build_circuit(
     Circuit
         Every reproducible edge and control with its `grade` (`Circuit.at` takes those of one), sorted by their ends.
         Provenance gains `thresholds`, `grade` (the strictest that the rule asks and the trace can tell), `grades`
-        (edges of each beside those of held-out decoys), `n_tests`, `n_control_tests` and `n_edges`.
+        (edges of each beside those of held-out decoys), `n_tests`, `n_control_tests`, `n_edges`, and `n_skewed` (those
+        that `allow_for_skew` would not call; None where the responses were not kept, or no test is asked).
 
     Raises
     ------
@@ -91,6 +92,7 @@ def build_circuit(
         "n_tests": n_made(tests, "latent"),
         "n_control_tests": n_made(tests, "random"),
         "n_edges": int(at_least(edges, told.grade).sum()),
+        "n_skewed": _skewed(effects, tests, edges.loc[at_least(edges, told.grade)], rule),
     }
     return Circuit(
         edges=edges,
@@ -115,6 +117,16 @@ def _reproducible(effects: pd.DataFrame, tests: pd.DataFrame, name: str, rule: E
     consistency = rule.agreement(family).astype(np.float32)
     chosen = family.loc[passes].assign(q_value=q[passes], consistency=consistency[passes])
     return chosen if rule.top_k is None else _strongest(chosen, rule.top_k)
+
+
+def _skewed(effects: pd.DataFrame, tests: pd.DataFrame, edges: pd.DataFrame, rule: EdgeRule) -> int | None:
+    """How many of the edges rest on skewed responses: the same rule with `allow_for_skew` does not call them."""
+    own = effects.loc[of_family(effects, "latent")]
+    if rule.max_q is None or "skewness" not in own or own["skewness"].isna().any():
+        return None
+    q = replace(rule, allow_for_skew=True).q_values(own, n_made(tests, "latent"))
+    allowed = pd.MultiIndex.from_frame(own.loc[q < rule.max_q, ENDS])
+    return int((~pd.MultiIndex.from_frame(edges[ENDS]).isin(allowed)).sum())
 
 
 def _in_order(edges: pd.DataFrame, columns: list[str]) -> pd.DataFrame:

@@ -71,6 +71,11 @@ def sentences(provenance: Mapping[str, Any]) -> list[str]:
             "better dictionaries or other decoys (trace.decoy) may tell them apart; `scircuit analyze QUESTION RUN "
             "--option grade=sizeable` asks the wider circuit."
         )
+    if provenance.get("n_skewed"):
+        found.append(
+            f"{provenance['n_skewed']:,} of {provenance['n_edges']:,} {rows[-1]['grade']} edges rest on skewed "
+            "responses, for which p is too small; edges.allow_for_skew = true leaves them out."
+        )
     return found
 
 

@@ -13,6 +13,7 @@ import pandas as pd
 from scircuit._settings import check_ranges, ranged
 from scircuit.errors import ScircuitError
 from scircuit.stats.multiple import benjamini_hochberg
+from scircuit.stats.skew import unskewed_p
 
 Tests = Mapping[str, Any] | pd.DataFrame
 """Columns of tests by name, as a table or as arrays of one shape."""
@@ -53,6 +54,9 @@ class EdgeRule:
     """Fewest cells that respond."""
     consistency: str = "nonzero"
     """nonzero (cells without response abstain) or zero_as_negative (the published rule)."""
+    allow_for_skew: bool = False
+    """Take the larger of p and that of a t from which the skewness of the responses is removed; needs the responses
+    cell by cell, which the exact engine keeps."""
     top_k: int | None = None
     """Keep the k strongest per source and layer; null keeps all."""
     min_effect_sd: float | None = ranged(0.1, 0)
@@ -94,8 +98,29 @@ class EdgeRule:
         """
         responded = _column(tests, "n_nonzero") > 0
         q = np.ones(responded.shape)
-        q[responded] = benjamini_hochberg(_column(tests, "p_value")[responded], n_tests)
+        q[responded] = benjamini_hochberg(self.p_values(tests)[responded], n_tests)
         return q
+
+    def p_values(self, tests: Tests) -> np.ndarray:
+        """The p by which tests are judged, float64 `[test]`: `p_value`, or the larger one of `allow_for_skew`.
+
+        Where the long tail of the responses points away from their mean, p is too small and the second is larger;
+        elsewhere the first is. So the rule can only lose edges by it.
+
+        Raises
+        ------
+        ScircuitError
+            Where skewness is asked for and was not measured.
+        """
+        p = _column(tests, "p_value")
+        if not self.allow_for_skew:
+            return p
+        if "skewness" not in tests or (np.isnan(_column(tests, "skewness")) & (_column(tests, "n_nonzero") > 0)).any():
+            raise ScircuitError(
+                "allow_for_skew needs the responses cell by cell, and this trace did not keep them; trace fewer "
+                'sources, or with trace.engine = "exact".'
+            )
+        return np.maximum(p, unskewed(tests))
 
     def sizeable(self, tests: Tests) -> np.ndarray:
         """Whether the near end of the interval exceeds the floor, bool `[test]`, of any test, reproducible or not.
@@ -135,6 +160,15 @@ def stored_size(d: Any) -> np.ndarray:
     A test at a threshold is so judged alike before and after it was written.
     """
     return np.abs(np.asarray(d, dtype=np.float32)).astype(np.float64)
+
+
+def unskewed(tests: Tests) -> np.ndarray:
+    """`stats.skew.unskewed_p` over the cells that respond, float64 `[test]`; NaN where skewness is not known."""
+    n, m, mean, sd = (_column(tests, name) for name in ("n_cells", "n_nonzero", "mean_delta", "sd_delta"))
+    some = np.maximum(m, 1)
+    square = (n - 1) * sd**2 + n * mean**2 - (n * mean) ** 2 / some
+    square = np.where(square > 1e-6 * n * mean**2, square, 0.0)
+    return unskewed_p(m, n * mean / some, np.sqrt(square / np.maximum(m - 1, 1)), _column(tests, "skewness"))
 
 
 DEFAULT = EdgeRule()

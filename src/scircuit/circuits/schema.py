@@ -52,6 +52,10 @@ PUSHED_BY = ("push_norm", "push_weight")
 """What the specificity of an edge needs: mean norm of the rows taken from the residual stream, and encoder of the
 target . mean row (units of the target)."""
 
+UNSKEWED_BY = ("mean_delta", "sd_delta", "skewness")
+"""What a p that allows for skewed responses needs: skewness over the cells that respond, NaN where their responses were
+not kept."""
+
 TESTS: Mapping[str, str] = {
     "source_layer": "int16",
     "source_feature": "int32",

@@ -104,13 +104,16 @@ def _edges(run: Artefacts) -> list[Fact]:
     if not told:
         return [made, Fact("edges", numbers.count(len(circuit.edges)), _again(again[:1]), rule(run))]
     limits = {"rule": rule(run), **(circuit.provenance.get("thresholds") or {})}
-    facts = [made]
+    facts, skewed = [made], circuit.provenance.get("n_skewed")
     for place, row in enumerate(told):
         by_decoys = row["n_by_decoys"]
         beside = "no decoy held out" if by_decoys is None else f"{by_decoys:,.0f} by held-out decoys"
         claim = _CLAIMS[row["grade"]].format(**limits)
         found = _again(again[place : place + 1])
-        facts.append(Fact(row["grade"], numbers.count(row["n_edges"]), "; ".join(filter(None, (beside, found))), claim))
+        tails = f"{skewed:,} rest on skewed responses" if skewed and row is told[-1] else ""
+        facts.append(
+            Fact(row["grade"], numbers.count(row["n_edges"]), "; ".join(filter(None, (beside, found, tails))), claim)
+        )
     return facts
 
 

@@ -17,7 +17,10 @@ RESOURCES = ("tokens", "sources_per_block", "memory", "accept_approximation")
 _FILES = ("model.source", "model.dictionaries", "cells.path", "sae.path", "sae.mix", "features.gene_sets")
 
 
-_BEFORE_GRADES = {"trace": {"decoy": "random"}, "edges": {"min_effect_sd": None, "max_q_specific": None}}
+_BEFORE_GRADES = {
+    "trace": {"decoy": "random"},
+    "edges": {"min_effect_sd": None, "max_q_specific": None, "allow_for_skew": False},
+}
 """What settings that version 0.1.0 did not have were in its runs: edges made one claim, decoys were random."""
 
 

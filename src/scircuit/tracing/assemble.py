@@ -11,6 +11,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from scircuit._tables import write_parquet
+from scircuit.circuits.schema import UNSKEWED_BY
 from scircuit.circuits.specificity import merge_scales
 from scircuit.tracing.engines.interventions import Intervention
 from scircuit.tracing.groups import group_table, unit_p
@@ -84,7 +85,7 @@ class Assembly:
         """Edges among the blocks so far, by the rule of the settings; q over the tests so far."""
         if not self._effects:
             return 0
-        columns = ["kind", "cohens_d", "p_value", "n_cells", "n_nonzero", "n_pos", "n_neg"]
+        columns = ["kind", "cohens_d", "p_value", "n_cells", "n_nonzero", "n_pos", "n_neg", *UNSKEWED_BY]
         e = pd.concat([table[columns] for table in self._effects], ignore_index=True)
         e = e[e["kind"] == "latent"]
         n_tests = sum(int(t.loc[t["kind"] == "latent", "n_tests"].sum()) for t in self._tests)

@@ -16,6 +16,7 @@ import torch
 from scircuit._io import sha256_of, write_json
 from scircuit._settings import values_of
 from scircuit._tables import write_parquet
+from scircuit.circuits.rule import EdgeRule
 from scircuit.errors import ScircuitError
 from scircuit.sae.base import SparseAutoencoder
 from scircuit.stats.multiple import benjamini_hochberg
@@ -25,14 +26,14 @@ from scircuit.tracing.moments import merge
 from scircuit.tracing.parts import CellEffects, Part, Unit, source_blocks
 from scircuit.tracing.settings import RESOURCES, TraceSettings
 from scircuit.tracing.setup import Setup
-from scircuit.tracing.tables import cell_p, effect_rows, weights_of
+from scircuit.tracing.tables import cell_p, effect_rows, skewness_of, weights_of
 from scircuit.tracing.tracer import is_whole, remove_parts, run_parts
 
 FORMAT_VERSION = 1
 ENDS = ["source_layer", "source_feature", "target_layer", "target_feature"]
 _STATISTICS = [
     "n_cells", "n_nonzero", "n_pos", "n_neg", "mean_delta", "sd_delta", "cohens_d", "hedges_g", "ci_low", "ci_high",
-    "consistency", "p_value",
+    "consistency", "p_value", "skewness",
 ]  # fmt: skip
 _COUNTS = ["n_cells", "n_nonzero", "n_pos", "n_neg"]
 
@@ -86,7 +87,7 @@ def replicate(
         sources, targets = _ends_of(edges, "source_feature"), _ends_of(edges, "target_layer")
         setup = replace(Setup.of(model, saes, cells, sources, settings), targets=targets)
         table, counts = _measured(fit(setup), edges, out / "parts" / key[:16], client)
-    table = _with_discovery(edges, table)
+    table = _with_discovery(edges, table, settings.rule)
     write_parquet(out / "edges.parquet", table)
     summary = {
         "format_version": FORMAT_VERSION, "key": key, "n_edges": len(edges),
@@ -147,6 +148,7 @@ def _rows(setup: Setup, unit: Unit, target: int, listed: pd.DataFrame, read: lis
     pushes = np.sum([part.pushes for part in read], axis=0)
     weights = weights_of(unit.interventions, pushes, m["n_cells"], saes[unit.layer], saes[target])
     table = effect_rows(unit.layer, target, unit.interventions, m, p, m["n_nonzero"] > 0, weights)
+    table["skewness"] = skewness_of(m["n_nonzero"] > 0, found)
     silent = np.argwhere(wanted & (m["n_nonzero"] == 0))
     if not len(silent):
         return table[[*ENDS, *_STATISTICS]]
@@ -161,11 +163,11 @@ def _rows(setup: Setup, unit: Unit, target: int, listed: pd.DataFrame, read: lis
     return pd.concat([table[[*ENDS, *_STATISTICS]], gone], ignore_index=True) if len(table) else gone
 
 
-def _with_discovery(edges: pd.DataFrame, measured: pd.DataFrame) -> pd.DataFrame:
+def _with_discovery(edges: pd.DataFrame, measured: pd.DataFrame, rule: EdgeRule) -> pd.DataFrame:
     """Measured rows in the order of the edges, with what the discovery cells had said; types as in the trace."""
     found = edges.rename(columns={"cohens_d": "discovery_d", "mean_delta": "discovery_delta"})
     table = found.merge(measured, on=ENDS, how="left", validate="one_to_one")
-    table["q_value"] = benjamini_hochberg(table["p_value"].to_numpy(np.float64))
+    table["q_value"] = benjamini_hochberg(rule.p_values(table))
     types = dict.fromkeys(_COUNTS, "int32") | {"source_layer": "int16", "target_layer": "int16"}
     types |= {"source_feature": "int32", "target_feature": "int32"}
     table = table.reindex(columns=[*ENDS, *_STATISTICS, "q_value", "discovery_d", "discovery_delta"])

@@ -13,6 +13,7 @@ from scircuit.circuits.specificity import competes
 from scircuit.sae.base import SparseAutoencoder
 from scircuit.stats.effect import hedges
 from scircuit.stats.signflip import can_reach, screen_p, signflip_p
+from scircuit.stats.skew import skewness
 from scircuit.tracing.engines.interventions import KINDS, Intervention
 from scircuit.tracing.moments import Moments
 from scircuit.tracing.parts import CellEffects
@@ -58,6 +59,7 @@ def effect_table(
     if kept_abs_d is not None:
         kept |= (m["n_nonzero"] > 0) & ~(stored_size(_finite_size(m)) <= kept_abs_d)
     table = effect_rows(layer, target, interventions, m, p, kept, weights)
+    table["skewness"] = skewness_of(kept, effects)
     return table, _tests(layer, target, interventions, m, kept)
 
 
@@ -71,6 +73,17 @@ def cell_p(m: Mapping[str, np.ndarray], effects: CellEffects, *, retention: floa
     p = screen_p(*sums)
     _refine(p, can_reach(retention, *sums), effects, seed)
     return p
+
+
+def skewness_of(kept: np.ndarray, effects: CellEffects) -> np.ndarray:
+    """Skewness of the responses of each test in `kept`, bool `[intervention, latent]`, float32 `[test]`.
+
+    Over the cells that respond, as the sign-flip test sees them; NaN where per-cell responses were not kept.
+    """
+    number = np.cumsum(kept).reshape(kept.shape) - 1
+    mine = kept[effects.row, effects.latent]
+    of_test = number[effects.row[mine], effects.latent[mine]]
+    return skewness(effects.delta[mine], of_test, int(kept.sum())).astype(np.float32)
 
 
 def effect_rows(
