@@ -1,4 +1,4 @@
-"""Interrupted trainings continue bit for bit; several settings share one pass; data sets mix by weight."""
+"""Interrupted trainings continue bit for bit; layers share one pass; data sets mix by weight."""
 
 from collections import Counter
 from dataclasses import replace
@@ -11,7 +11,7 @@ from scircuit.sae import training as sae_training
 from scircuit.sae.buffer import Position, ShuffleBuffer
 from scircuit.sae.mixing import mix
 from scircuit.sae.settings import SaeTraining
-from scircuit.sae.training import train_many, train_saes
+from scircuit.sae.training import train_saes
 
 from .streams import residuals, stream_of
 
@@ -74,7 +74,10 @@ def test_the_checkpoint_of_another_training_is_refused(tmp_path):
         train_saes(stream, 16, [0], BASE, checkpoint=path)
 
 
-def test_many_settings_in_one_pass_equal_each_alone():
+@pytest.mark.parametrize(
+    "changes", [{}, {"expansion": 8, "seed": 3}, {"architecture": "batchtopk"}, {"matryoshka": (0.25, 0.5)}]
+)
+def test_all_layers_share_one_pass_over_each_epoch(changes):
     calls = Counter()
     inner = stream_of(residuals(700))
 
@@ -82,19 +85,9 @@ def test_many_settings_in_one_pass_equal_each_alone():
         calls[epoch] += 1
         return inner(epoch)
 
-    configs = {
-        "small": BASE,
-        "wide": replace(BASE, expansion=8, seed=3),
-        "batch": replace(BASE, architecture="batchtopk"),
-        "nested": replace(BASE, matryoshka=(0.25, 0.5)),
-    }
-    together = train_many(stream, 16, [0, 1], configs)
+    together = train_saes(stream, 16, [0, 1], replace(BASE, **changes))
     assert set(calls.values()) == {1}
-    for name, config in configs.items():
-        assert_same(together[name], train_saes(inner, 16, [0, 1], config))
-    assert together["wide"][0].n_latents == 128
-    with pytest.raises(ScircuitError, match="'b' have n_steps = 7, 'a' have 40"):
-        train_many(stream, 16, [0], {"a": BASE, "b": replace(BASE, n_steps=7)})
+    assert together[0].n_latents == 16 * changes.get("expansion", BASE.expansion)
 
 
 def test_layers_in_groups_or_alone_give_the_same_dictionaries(monkeypatch):

@@ -1,13 +1,13 @@
 """Dictionaries of all layers trained in one pass over a stream of activations; nothing is stored on disk.
 
-One buffer of shuffled rows feeds any number of settings, and each of them trains all its layers in step. A
-checkpoint holds parameters, optimiser and the position in the stream, never an activation: on resuming, the
-stream is run again from the start of its epoch up to the rows that were in the buffer.
+All layers are trained in step, on one buffer of shuffled rows. A checkpoint holds parameters, optimiser and the
+position in the stream, never an activation: on resuming, the stream is run again from the start of its epoch up to the
+rows that were in the buffer.
 """
 
 import json
 import logging
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -29,8 +29,6 @@ logger = logging.getLogger(__name__)
 
 _GROUP_ELEMENTS = 1 << 28
 """Pre-activations of one stack and batch; 1 GB in float32. More layers than fit are trained as several stacks."""
-
-_SHARED = ("n_steps", "batch_rows", "buffer_rows", "order_seed")
 
 
 def train_saes(
@@ -69,99 +67,60 @@ def train_saes(
         If the stream lacks a layer, has another width, holds NaN, or gives less than one batch; if the checkpoint
         belongs to another training.
     """
-    configs = {"sae": config or SaeTraining()}
-    return train_many(stream, d_in, layers, configs, device, checkpoint=checkpoint, checkpoint_every=checkpoint_every)[
-        "sae"
-    ]
-
-
-def train_many(
-    stream: Stream,
-    d_in: int,
-    layers: Sequence[int],
-    configs: Mapping[str, SaeTraining],
-    device: torch.device | str = "cpu",
-    *,
-    checkpoint: str | Path | None = None,
-    checkpoint_every: int = 500,
-) -> dict[str, dict[int, LinearSAE]]:
-    """Train several settings side by side in one pass over the stream: name -> layer -> dictionary.
-
-    Each gives what `train_saes` gives for it alone. They must agree in what decides which rows come when:
-    n_steps, batch_rows, buffer_rows and order_seed. Otherwise as `train_saes`.
-    """
     if not layers or len(set(layers)) != len(layers):
         raise ScircuitError(f"SAE training: layers are {list(layers)}; name each layer once, and at least one.")
-    first = _shared_settings(configs)
-    saved = _Saved.read(Path(checkpoint), _identity(d_in, layers, configs)) if checkpoint else None
+    config = config or SaeTraining()
+    identity = _identity(d_in, layers, config)
+    saved = _Saved.read(Path(checkpoint), identity) if checkpoint else None
     buffer = ShuffleBuffer(
         stream,
         layers,
         d_in,
-        buffer_rows=first.buffer_rows,
-        batch_rows=first.batch_rows,
-        seed=first.order_seed,
+        buffer_rows=config.buffer_rows,
+        batch_rows=config.batch_rows,
+        seed=config.order_seed,
         device=device,
         position=saved.position if saved else None,
     )
-    groups = list(_groups(configs, layers, buffer.rows))
+    groups = list(_groups(config, layers, buffer.rows))
     if saved:
         for group in groups:
             group.stack.restore(saved.of(group))
         saved = None
     n_done = groups[0].stack.n_done
-    with progress(total=first.n_steps, initial=n_done, desc="SAEs", unit="step") as bar:
-        while n_done < first.n_steps:
+    with progress(total=config.n_steps, initial=n_done, desc="SAEs", unit="step") as bar:
+        while n_done < config.n_steps:
             batch = buffer.next_batch()
             reports = [group.stack.step(batch[group.start : group.end]) for group in groups]
             n_done += 1
             bar.update(1)
-            if n_done % max(1, first.n_steps // 50) == 0:
+            if n_done % max(1, config.n_steps // 50) == 0:
                 bar.set_postfix_str(_describe(reports))
-            if bar.disable and n_done % max(1, first.n_steps // 5) == 0:
-                logger.info("SAEs: step %d of %d, %s", n_done, first.n_steps, _describe(reports))
-            if checkpoint and (n_done % checkpoint_every == 0 or n_done == first.n_steps):
-                _Saved.write(Path(checkpoint), _identity(d_in, layers, configs), buffer.position, groups)
-    trained: dict[str, dict[int, LinearSAE]] = {name: {} for name in configs}
-    for group in groups:
-        trained[group.name] |= group.stack.export()
-    return trained
-
-
-def _shared_settings(configs: Mapping[str, SaeTraining]) -> SaeTraining:
-    if not configs:
-        raise ScircuitError("SAE training needs at least one set of settings; none was given.")
-    name, first = next(iter(configs.items()))
-    for other_name, other in configs.items():
-        for field in _SHARED:
-            if getattr(other, field) != getattr(first, field):
-                raise ScircuitError(
-                    f"settings {other_name!r} have {field} = {getattr(other, field)}, {name!r} have "
-                    f"{getattr(first, field)}; settings trained in one pass must share {', '.join(_SHARED)}."
-                )
-    return first
+            if bar.disable and n_done % max(1, config.n_steps // 5) == 0:
+                logger.info("SAEs: step %d of %d, %s", n_done, config.n_steps, _describe(reports))
+            if checkpoint and (n_done % checkpoint_every == 0 or n_done == config.n_steps):
+                _Saved.write(Path(checkpoint), identity, buffer.position, groups)
+    return {layer: sae for group in groups for layer, sae in group.stack.export().items()}
 
 
 class _Group(NamedTuple):
-    """The layers `start` to `end` (in the order asked for) under the settings `name`, as one stack."""
+    """The layers `start` to `end` (in the order asked for) as one stack."""
 
-    name: str
     start: int
     end: int
     stack: Stack
 
     @property
     def prefix(self) -> str:
-        return f"{self.name}/{self.start}/"
+        return f"sae/{self.start}/"
 
 
-def _groups(configs: Mapping[str, SaeTraining], layers: Sequence[int], rows: Tensor) -> Iterator[_Group]:
+def _groups(config: SaeTraining, layers: Sequence[int], rows: Tensor) -> Iterator[_Group]:
     """Layers in groups whose pre-activations fit in memory together."""
-    for name, config in configs.items():
-        size = max(1, _GROUP_ELEMENTS // (config.batch_rows * config.n_latents(rows.shape[2])))
-        for start in range(0, len(layers), size):
-            end = min(start + size, len(layers))
-            yield _Group(name, start, end, Stack(config, layers[start:end], rows[start:end]))
+    size = max(1, _GROUP_ELEMENTS // (config.batch_rows * config.n_latents(rows.shape[2])))
+    for start in range(0, len(layers), size):
+        end = min(start + size, len(layers))
+        yield _Group(start, end, Stack(config, layers[start:end], rows[start:end]))
 
 
 def _describe(reports: Sequence[StepReport]) -> str:
@@ -169,8 +128,8 @@ def _describe(reports: Sequence[StepReport]) -> str:
     return f"variance unexplained {unexplained:.3f}, L0 {l0:.1f}, dead {dead:.1%}"
 
 
-def _identity(d_in: int, layers: Sequence[int], configs: Mapping[str, SaeTraining]) -> dict[str, Any]:
-    settings = {name: json.loads(json.dumps(values_of(config, SaeTraining))) for name, config in configs.items()}
+def _identity(d_in: int, layers: Sequence[int], config: SaeTraining) -> dict[str, Any]:
+    settings = {"sae": json.loads(json.dumps(values_of(config, SaeTraining)))}
     return {"d_in": d_in, "layers": list(layers), "settings": settings}
 
 
