@@ -12,7 +12,7 @@ from scircuit._io import read_json
 from scircuit.circuits.circuit import Circuit
 from scircuit.config_file import load_config
 from scircuit.errors import ScircuitError
-from scircuit.runs.stages import STAGES, run, run_stage
+from scircuit.runs.stages import NEEDS, run, run_stage
 
 ARTEFACTS = {
     "tokens": ("tokens.safetensors", "cells.parquet", "tokens.json"),
@@ -95,7 +95,7 @@ def test_resuming_does_nothing_twice(finished: dict[str, Path]) -> None:
 
 def test_stages_one_by_one_give_the_same_tables(finished: dict[str, Path], tmp_path: Path) -> None:
     config = replace(load_config(finished["geneformer"] / "run.toml"), out=str(tmp_path / "out"))
-    for stage in STAGES:
+    for stage in NEEDS:
         run_stage(config, stage)
     whole, single = finished["geneformer"] / "out", tmp_path / "out"
     tables = sorted(str(p.relative_to(whole)) for p in whole.rglob("*.parquet"))

@@ -2,6 +2,7 @@
 
 import logging
 import time
+from collections.abc import Mapping
 from contextlib import nullcontext
 from pathlib import Path
 
@@ -23,7 +24,14 @@ from scircuit.tracing.distributed import open_client
 from scircuit.tracing.setup import Setup
 
 log = logging.getLogger(__name__)
-STAGES = ("tokenize", "train-sae", "features", "trace", "report")
+NEEDS: Mapping[str, tuple[str, ...]] = {
+    "tokenize": (),
+    "train-sae": ("tokens",),
+    "features": ("tokens", "saes"),
+    "trace": ("tokens", "saes", "features"),
+    "report": ("circuit",),
+}
+"""The commands that run one stage alone, and the stages that must be whole before."""
 
 
 def run(config: RunConfig, *, until: str = "report", cluster: str | None = None) -> Run:
@@ -84,17 +92,9 @@ def _analyse(folder: Run) -> None:
 
 
 def run_stage(config: RunConfig, stage: str, cluster: str | None = None) -> Run:
-    """One stage alone; the stages before it must be there. `cluster` as in `run`.
-
-    Raises
-    ------
-    ScircuitError
-        When an earlier artefact is missing, naming the command that writes it.
-    """
+    """One stage alone; the stages before it must be there. `cluster` as in `run`."""
     folder = Run.open(config)
-    before = {"tokenize": (), "train-sae": ("tokens",), "features": ("tokens", "saes"),
-              "trace": ("tokens", "saes", "features"), "report": ("circuit",)}[stage]  # fmt: skip
-    for name in before:
+    for name in NEEDS[stage]:
         folder.need(name)
     if stage == "report":
         with locked(folder.root):
