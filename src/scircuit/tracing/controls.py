@@ -24,21 +24,8 @@ def matched_latents(
     """The `n` latents of a layer most like one of them in firing rate and in the norm of what its ablation removes.
 
     Distance: Euclidean in (log firing rate, log of mean activation times ||W_dec[f]||), both over their standard
-    deviations among the live latents of the layer.
-
-    Parameters
-    ----------
-    features : DataFrame
-        `features/features.parquet`: `layer, feature, frequency, mean_activation`.
-    sae
-        Dictionary of the layer.
-    exclude
-        Latents that may not be chosen, for example the other sources.
-
-    Raises
-    ------
-    ScircuitError
-        When the latent is not live in the table, or fewer than `n` others are.
+    deviations among the live latents of the layer. `features` is `features/features.parquet`, `sae` the layer's
+    dictionary; latents of `exclude` may not be chosen.
     """
     live = features[(features["layer"] == layer) & (features["frequency"] > 0) & (features["mean_activation"] > 0)]
     number = live["feature"].to_numpy(np.int64)
@@ -77,13 +64,7 @@ def resample(
     n_donors: int = 8,
     seed: int = 0,
 ) -> list[Intervention]:
-    """For each source, its resampling from `n_donors` of the setup's cells, chosen with the seed.
-
-    Raises
-    ------
-    ScircuitError
-        With fewer than two cells or donors, for a cell is never its own donor.
-    """
+    """For each source, its resampling from `n_donors` of the setup's cells, chosen with the seed."""
     n_donors = min(len(setup.cells), n_donors)
     if n_donors < 2:
         raise ScircuitError(f"{n_donors} donor cell is too few for resampling; give at least two.")

@@ -27,17 +27,9 @@ _LOADED: dict[str, Callable[[Unit], Part]] = {}
 def open_client(where: str = "local") -> Iterator[Any]:
     """A `distributed.Client` for as long as the block runs.
 
-    Parameters
-    ----------
-    where
-        `local` or `local:N` (N processes on this machine, which share its cores; by default one per core),
-        `slurm:N` (N jobs through dask-jobqueue, as configured in its `jobqueue.slurm`), or the address of a
-        running scheduler such as `tcp://host:8786`.
-
-    Raises
-    ------
-    ScircuitError
-        When `distributed` (or dask-jobqueue) is missing, `where` is none of these, or no scheduler answers.
+    `where` is `local` or `local:N` (N processes on this machine, which share its cores; by default one per core),
+    `slurm:N` (N jobs through dask-jobqueue, as configured in its `jobqueue.slurm`), or the address of a running
+    scheduler such as `tcp://host:8786`.
     """
     distributed = _require("distributed")
     kind, _, number = where.partition(":")
@@ -88,16 +80,8 @@ def _slurm(n_jobs: int) -> Any:
 def run_units(units: Sequence[Unit], run: Callable[[Unit], Part], parts: Path, client: Any) -> Iterator[Unit]:
     """Run the units on the client's workers; yields each unit once its part is written to `parts`.
 
-    Parameters
-    ----------
-    run
-        Computes one unit; it is pickled by value, with all it refers to, and read once per worker process.
-        Workers compute with as many torch threads as this process, on which the last bit depends.
-
-    Raises
-    ------
-    ScircuitError
-        When a unit killed every worker that tried it, or a worker's part is not to be seen here.
+    `run` computes one unit; it is pickled by value, with all it refers to, and read once per worker process. Workers
+    compute with as many torch threads as this process, on which the last bit depends.
     """
     if not units:
         return

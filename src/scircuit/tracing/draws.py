@@ -59,14 +59,7 @@ def decoys_of(
     sources: Mapping[int, Sequence[int]],
     settings: TraceSettings,
 ) -> dict[int, dict[int, list[Intervention]]]:
-    """Per source layer the decoys of each source that has some.
-
-    Raises
-    ------
-    ScircuitError
-        For `dictionary` decoys of a latent beside which no other fires, and `encoder_cosine` ones where a later
-        dictionary does not show its encoder.
-    """
+    """Per source layer the decoys of each source that has some."""
     wanted = {layer: draws(f, saes[layer].n_latents, settings.n_random, settings.seed) for layer, f in sources.items()}
     layers = [layer for layer, found in wanted.items() if found]
     if settings.decoy == "covariance":

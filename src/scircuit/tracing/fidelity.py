@@ -24,23 +24,16 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class Fidelity:
-    """Agreement of the local engine with the exact one.
-
-    Attributes
-    ----------
-    context_rows : float
-        Context rows per firing position at which it was measured.
-    table : DataFrame
-        One row per layer distance: `distance, n_tests`, `r` and `slope` of local on exact d, `sign` (share of
-        tests with the same sign of d), `rmse` of d, `precision` and `recall` of edges (by |d|, consistency and
-        the screening p on the checked cells).
-    passed : bool
-        Whether r and sign reach their floors at every distance.
-    """
+    """Agreement of the local engine with the exact one."""
 
     context_rows: float
+    """Context rows per firing position at which it was measured."""
     table: pd.DataFrame
+    """One row per layer distance: `distance, n_tests`, `r` and `slope` of local on exact d, `sign` (share of tests with
+    the same sign of d), `rmse` of d, `precision` and `recall` of edges (by |d|, consistency and the screening p on the
+    checked cells)."""
     passed: bool
+    """Whether r and sign reach their floors at every distance."""
 
     def to_json(self) -> dict[str, Any]:
         """For `trace.json`; numbers that are not defined (no edge to recall) are null."""
@@ -48,14 +41,7 @@ class Fidelity:
 
 
 def choose_context(setup: Setup) -> Fidelity:
-    """The least context that meets the floors, or the best tried.
-
-    Raises
-    ------
-    ScircuitError
-        When no step of the ladder (or the `context_rows` asked for) meets the floors, unless the approximation
-        is accepted.
-    """
+    """The least context that meets the floors, or the best tried."""
     sample, settings = check_sample(setup), setup.settings
     ladder = CONTEXT_LADDER if settings.context_rows is None else (settings.context_rows,)
     exact = sample_moments(sample.by("exact"))

@@ -72,16 +72,10 @@ class Floor:
         return cls(1.0, relative_floor(dtype, device))
 
     def apply(self, delta: Tensor, h: Tensor, of_job: Tensor | None = None) -> Tensor:
-        """Responses with 0 wherever they lie under the floor.
+        """The responses `delta`, float64 `[job, value]`, with 0 wherever they lie under the floor.
 
-        Parameters
-        ----------
-        delta
-            Float64 `[job, value]`.
-        h
-            The clean residual `[row, d_model]` at the positions over which the responses were averaged.
-        of_job
-            Whose position each row is, int64 `[row]`; None: every job has all of them.
+        `h` `[row, d_model]` is the clean residual at the positions over which they were averaged, `of_job` int64
+        `[row]` whose position each row is (None: every job has all of them).
         """
         square = in_float64((h if h.dtype == torch.float64 else h.float()).square().mean(dim=1)).to(delta.device)
         owner = torch.zeros(len(h), dtype=torch.int64, device=delta.device) if of_job is None else of_job

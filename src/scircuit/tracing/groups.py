@@ -29,13 +29,7 @@ class Grouping:
 
 
 def groupings(cells: TokenStore, names: Sequence[str]) -> tuple[Grouping, ...]:
-    """The obs columns as groupings, in the order given.
-
-    Raises
-    ------
-    ScircuitError
-        When a column is not there, or holds a missing value.
-    """
+    """The obs columns as groupings, in the order given."""
     out = []
     for name in names:
         if name not in cells.cells:

@@ -30,13 +30,7 @@ _RESPONSE_BYTES = 32
 
 
 def parse_memory(text: str) -> int:
-    """Bytes of `8GB`, `512 MiB` or `1.5e9`.
-
-    Raises
-    ------
-    ScircuitError
-        When it is no positive amount in B, KB, MB, GB, TB or KiB, MiB, GiB, TiB.
-    """
+    """Bytes of `8GB`, `512 MiB` or `1.5e9`."""
     match = re.fullmatch(r"\s*([0-9.]+(?:[eE][0-9]+)?)\s*([A-Za-z]*)\s*", text)
     try:
         amount = float(match[1]) * _UNITS[match[2].upper()] if match else 0.0
@@ -59,13 +53,7 @@ class BatchSize:
     score_bytes: int
 
     def halving(self, setup: Setup, compute: Callable[[Setup], T]) -> T:
-        """`compute` of the setup at this size; again with half of it for as long as memory runs out.
-
-        Raises
-        ------
-        ScircuitError
-            When memory runs out with the smallest batch as well.
-        """
+        """`compute` of the setup at this size; again with half of it for as long as memory runs out."""
         while True:
             try:
                 return compute(setup.with_settings(tokens=self.tokens, score_bytes=self.score_bytes))
@@ -172,11 +160,6 @@ def fit(setup: Setup) -> Setup:
 
     Half of what the weights leave goes to the sums of a block of sources, the rest to the batch. Without a
     budget the settings stay as they are.
-
-    Raises
-    ------
-    ScircuitError
-        When the weights and one sequence do not fit.
     """
     settings, length = setup.settings, int(setup.cells.lengths.max())
     if settings.memory is None:

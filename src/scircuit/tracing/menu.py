@@ -27,13 +27,7 @@ class Word(NamedTuple):
 
 
 def parse_words(words: Sequence[str]) -> list[Word]:
-    """The words, checked.
-
-    Raises
-    ------
-    ScircuitError
-        On an unknown word, a number that is missing or not one, or a word named twice.
-    """
+    """The words, checked."""
     found = [_parse(word) for word in words]
     twice = [word for i, word in enumerate(words) if found[i] in found[:i]]
     counted = [w.action for w in found if w.action in (*_COUNTED, "mean", "resample", "zero")]
@@ -68,19 +62,8 @@ def build(
 ) -> list[Intervention]:
     """Every word done to every group of latents of a layer; `draw` numbers those of one action.
 
-    Parameters
-    ----------
-    groups
-        Latents that are edited together, most often one.
-    setup
-        `resample` takes its values from its cells; its seed decides every draw.
-    features
-        `features/features.parquet`, for `mean` and `matched`.
-
-    Raises
-    ------
-    ScircuitError
-        When `matched` or `resample` is asked for several latents together, or a latent is not in the feature table.
+    The latents of a group, most often one, are edited together. `resample` takes its values from the cells of the
+    setup, whose seed decides every draw; `mean` and `matched` read `features` (`features/features.parquet`).
     """
     alone = [w.action for w in words if w.action in ("matched", "resample")]
     if alone and any(len(g) > 1 for g in groups):

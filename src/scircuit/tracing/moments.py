@@ -16,28 +16,21 @@ _FIELDS = ("n_cells", "n_nonzero", "n_pos", "total", "total_sq", "clean", "clean
 class Moments:
     """Sums over cells of the responses of one target layer.
 
-    Attributes
-    ----------
-    n_cells : int64 `[row]`
-        Cells in which the intervention acted.
-    n_nonzero, n_pos : int32 `[row, latent]`
-        Cells with a response other than 0, and above 0.
-    total, total_sq : float64 `[row, latent]`
-        Sum and sum of squares of the per-cell responses.
-    clean, clean_sq : float64 `[row, latent]`
-        The same of the target's clean activation at the same positions.
-
     `a + b` adds; sums in float64 taken in the same order of blocks are the same to the last bit, so a resumed
     or distributed run equals an uninterrupted one.
     """
 
     n_cells: Tensor
+    """int64 `[row]`: cells in which the intervention acted."""
     n_nonzero: Tensor
     n_pos: Tensor
+    """int32 `[row, latent]`: cells with a response other than 0, and above 0."""
     total: Tensor
     total_sq: Tensor
+    """float64 `[row, latent]`: sum and sum of squares of the per-cell responses."""
     clean: Tensor
     clean_sq: Tensor
+    """float64 `[row, latent]`: the same of the target's clean activation at the same positions."""
 
     @classmethod
     def zeros(cls, n_rows: int, n_latents: int, device: torch.device) -> "Moments":

@@ -37,54 +37,37 @@ Look = Callable[[int, int, Sequence[Sequence[Intervention]]], tuple[CleanBatch, 
 
 @dataclass(frozen=True)
 class Pace:
-    """How fast a device traces by one engine.
-
-    Attributes
-    ----------
-    work : float
-        Seconds per unit of work (`work_of`), measured on whole units of a trace.
-    test : float
-        Seconds per test once every cell is measured: p-values and tables.
-    density : float
-        Share of latents that respond to an ablation, which decides disk and not time, where responses are kept.
-    """
+    """How fast a device traces by one engine."""
 
     work: float
+    """Seconds per unit of work (`work_of`), measured on whole units of a trace."""
     test: float
+    """Seconds per test once every cell is measured: p-values and tables."""
     density: float
+    """Share of latents that respond to an ablation, which decides disk and not time, where responses are kept."""
 
 
 @dataclass(frozen=True)
 class Plan:
-    """What a trace will take.
-
-    Attributes
-    ----------
-    engine, device : str
-        By which engine, and on what.
-    table : DataFrame
-        One row per source layer: `layer, n_sources, n_targets` (target layers), `n_clean` and `n_ablated` forwards
-        (for the local engine: cells passed and ablations propagated), `madds` (multiply-adds of all products; NaN
-        for models that show no blocks) and `seconds`.
-    n_cells, n_counted : int
-        Cells of the trace, and those on which firings were counted; forwards are exact where they are equal,
-        scaled up otherwise, and expected by a firing rate where none was.
-    memory : MemoryPlan
-        Bytes at the peak.
-    disk : int
-        Bytes of the parts before they are summed.
-    settings : TraceSettings
-        As fitted to the memory budget.
-    """
+    """What a trace will take."""
 
     engine: str
     device: str
+    """By which engine, and on what."""
     table: pd.DataFrame
+    """One row per source layer: `layer, n_sources, n_targets` (target layers), `n_clean` and `n_ablated` forwards (for
+    the local engine: cells passed and ablations propagated), `madds` (multiply-adds of all products; NaN for models
+    that show no blocks) and `seconds`."""
     n_cells: int
     n_counted: int
+    """Cells of the trace, and those on which firings were counted; forwards are exact where they are equal, scaled up
+    otherwise, and expected by a firing rate where none was."""
     memory: MemoryPlan
+    """Bytes at the peak."""
     disk: int
+    """Bytes of the parts before they are summed."""
     settings: TraceSettings
+    """As fitted to the memory budget."""
 
     def lines(self) -> list[str]:
         """For the terminal."""
@@ -129,11 +112,6 @@ def plan_trace(setup: Setup, *, max_cells: int = 256, n_calibration: int = 8) ->
 
     Firings are counted by one clean pass over at most `max_cells` cells (seeded), the cost of an ablation by
     formula on three of them, and the speed of this device by `calibrate` with `n_calibration` ablations.
-
-    Raises
-    ------
-    ScircuitError
-        When the memory budget is too small.
     """
     setup = fit(setup)
     n_cells = len(setup.cells)
@@ -152,21 +130,9 @@ def plan_trace(setup: Setup, *, max_cells: int = 256, n_calibration: int = 8) ->
 def expect_trace(setup: Setup, n_cells: int, rate: float, pace: Pace) -> Plan:
     """Plan the trace of a setup whose model is a shape: weights on torch's meta device, which hold nothing.
 
-    Parameters
-    ----------
-    setup
-        Its cells are like those to be traced (their lengths count, the longest decides the memory).
-    n_cells
-        Cells of the trace.
-    rate
-        Firing rate of a source: firings per gene position. Where they fall is drawn.
-    pace
-        Of the setup's engine on the device that will trace (`calibrate`, of a model of the same widths).
-
-    Raises
-    ------
-    ScircuitError
-        When the memory budget is too small.
+    The setup's cells are like the `n_cells` to be traced: their lengths count, the longest decides the memory. A source
+    fires at the share `rate` of gene positions, drawn at random. `pace` is that of the setup's engine on the device
+    that will trace (`calibrate`, of a model of the same widths).
     """
     setup = fit(setup)
     every = np.arange(len(setup.cells))

@@ -47,19 +47,12 @@ class Drive:
 
 @dataclass(frozen=True)
 class Planted:
-    """A model with planted circuits.
-
-    Attributes
-    ----------
-    model : FoundationModel
-        Three blocks; post-norm ones are a `BlockStack`, so that both engines run on them.
-    saes : mapping
-        Per layer the dictionary of the true latents.
-    drives : tuple of Drive
-    """
+    """A model with planted circuits."""
 
     model: Any
+    """Three blocks; post-norm ones are a `BlockStack`, so that both engines run on them."""
     saes: Mapping[int, TopKSAE]
+    """Per layer the dictionary of the true latents."""
     drives: tuple[Drive, ...]
 
     def cells(self, n: int, seed: int = 0) -> TokenStore:
@@ -84,13 +77,7 @@ class Planted:
 
 
 def planted(width: int, norm: str = "post", seed: int = 0) -> Planted:
-    """A planted model of a residual width.
-
-    Raises
-    ------
-    ScircuitError
-        On an unknown norm, or a width that has no room for the latents.
-    """
+    """A planted model of a residual width."""
     if norm not in NORMS:
         raise ScircuitError(f"norm={norm!r} is unknown; it may be {', '.join(NORMS)}.")
     if width < N_LATENTS + 2:

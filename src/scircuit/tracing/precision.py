@@ -22,22 +22,11 @@ def is_reduced(model: FoundationModel) -> bool:
 
 
 def precision_report(setup: Setup) -> dict[str, Any]:
-    """Agreement of a reduced precision with float32, for `trace.json`.
+    """Agreement of a reduced precision with float32, for `trace.json`; its `table` has the columns of `Fidelity.table`.
 
-    The seeded sample of the fidelity check (`check_sources`, `check_cells`) is traced twice by the exact engine: by
-    the model as it is, and by the same weights in float32 without TF32. Each side encodes its own residuals, so that
+    The seeded sample of the fidelity check (`check_sources`, `check_cells`) is traced twice by the exact engine: by the
+    model as it is, and by the same weights in float32 without TF32. Each side encodes its own residuals, so that
     firings which rounding adds or removes count.
-
-    Returns
-    -------
-    dict
-        `dtype`, `tf32`, `n_cells`, `n_sources`, and `table`: per layer distance `n_tests`, `r`, `slope`, `sign`, `rmse`
-        of d and `precision`, `recall` of edges, as in `Fidelity`.
-
-    Raises
-    ------
-    ScircuitError
-        For a foreign model with weights below float32, of which there is no float32 copy.
     """
     sample, model = check_sample(setup).by("exact"), setup.model
     reduced = sample_moments(sample)

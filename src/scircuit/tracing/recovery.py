@@ -12,7 +12,7 @@ from scircuit.circuits.build import build_circuit
 from scircuit.circuits.circuit import Circuit
 from scircuit.circuits.grades import at_least
 from scircuit.circuits.rule import DEFAULT, EdgeRule
-from scircuit.circuits.schema import GRADES, TERMS
+from scircuit.circuits.schema import ENDS, GRADES, TERMS
 from scircuit.tracing.planted import N_LATENTS, N_LAYERS, Planted
 from scircuit.tracing.settings import TraceSettings
 from scircuit.tracing.tracer import trace
@@ -23,20 +23,14 @@ DOSE = 0.3
 
 @dataclass(frozen=True)
 class Recovery:
-    """What was found.
-
-    Attributes
-    ----------
-    table : DataFrame
-        One row per grade: `grade, n_edges, precision` (share of the edges that were planted), `recall` (share of the
-        planted pairs whose mean response is at least `DOSE` clean SD), `n_by_decoys` (held-out decoys, brought to the
-        number of tests of the latents).
-    by_dose : DataFrame
-        The same recall of the strictest grade in bins of the dose: `dose_low, dose_high, n_planted, recall`.
-    """
+    """What was found."""
 
     table: pd.DataFrame
+    """One row per grade: `grade, n_edges, precision` (share of the edges that were planted), `recall` (share of the
+    planted pairs whose mean response is at least `DOSE` clean SD), `n_by_decoys` (held-out decoys, brought to the
+    number of tests of the latents)."""
     by_dose: pd.DataFrame
+    """The same recall of the strictest grade in bins of the dose: `dose_low, dose_high, n_planted, recall`."""
 
 
 def recover(
@@ -62,12 +56,11 @@ def compared(circuit: Circuit, effects: pd.DataFrame, truth: Planted) -> Recover
         planted=_planted(own, truth), dose=(own["mean_delta"].abs() / own["clean_sd"].where(own["clean_sd"] > 0))
     )
     known: Mapping[str, float | None] = {row["grade"]: row["n_by_decoys"] for row in circuit.provenance["grades"]}
-    ends = ["source_layer", "source_feature", "target_layer", "target_feature"]
     large = own[own["planted"] & (own["dose"] >= DOSE)]
     rows, hit = [], np.zeros(len(large), dtype=bool)
     for grade in GRADES[: GRADES.index(circuit.provenance["grade"]) + 1]:
         edges = circuit.edges[at_least(circuit.edges, grade)]
-        hit = pd.MultiIndex.from_frame(large[ends]).isin(pd.MultiIndex.from_frame(edges[ends]))
+        hit = pd.MultiIndex.from_frame(large[ENDS]).isin(pd.MultiIndex.from_frame(edges[ENDS]))
         rows.append(
             {
                 "grade": grade,
@@ -77,7 +70,7 @@ def compared(circuit: Circuit, effects: pd.DataFrame, truth: Planted) -> Recover
                 "n_by_decoys": known[grade],
             }
         )
-    return Recovery(pd.DataFrame(rows), _by_dose(own[own["planted"]], edges[ends]))
+    return Recovery(pd.DataFrame(rows), _by_dose(own[own["planted"]], edges[ENDS]))
 
 
 def _planted(pairs: pd.DataFrame, truth: Planted) -> np.ndarray:

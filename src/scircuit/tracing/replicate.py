@@ -17,6 +17,7 @@ from scircuit._io import sha256_of, write_json
 from scircuit._settings import values_of
 from scircuit._tables import write_parquet
 from scircuit.circuits.rule import EdgeRule
+from scircuit.circuits.schema import ENDS, SOURCE
 from scircuit.errors import ScircuitError
 from scircuit.sae.base import SparseAutoencoder
 from scircuit.stats.multiple import benjamini_hochberg
@@ -30,7 +31,6 @@ from scircuit.tracing.tables import cell_p, effect_rows, skewness_of, weights_of
 from scircuit.tracing.tracer import is_whole, remove_parts, run_parts
 
 FORMAT_VERSION = 1
-ENDS = ["source_layer", "source_feature", "target_layer", "target_feature"]
 _STATISTICS = [
     "n_cells", "n_nonzero", "n_pos", "n_neg", "mean_delta", "sd_delta", "cohens_d", "hedges_g", "ci_low", "ci_high",
     "consistency", "p_value", "skewness",
@@ -46,26 +46,11 @@ def replicate(
     provenance: Mapping[str, Any] | None = None,
     client: Any = None,
 ) -> Path:
-    """Measure edges in other cells by the exact engine.
+    """Measure edges (`circuit/edges.parquet` or a part of it) in other cells by the exact engine.
 
-    Parameters
-    ----------
-    setup
-        Model, dictionaries, cells that were not traced, and the settings of the trace; of these, random directions,
-        groups and the engine play no part.
-    edges
-        `circuit/edges.parquet` or a part of it: the ends, `cohens_d` and `mean_delta`.
-    out
-        Folder of the artefact: `edges.parquet`, one row per edge with its ends, the statistics of
-        `trace/effects.parquet` in these cells, `q_value` (Benjamini-Hochberg over these edges), and
-        `discovery_d, discovery_delta` as they were found; then `confirmation.json`. What was interrupted goes on.
-    client
-        As `tracer.trace`.
-
-    Raises
-    ------
-    ScircuitError
-        When there is no cell, an edge's end is in no dictionary, or `out` holds the confirmation of other inputs.
+    The setup's cells were not traced; of its settings, random directions, groups and the engine play no part. The
+    folder `out` becomes the artefact `confirmation/`, with a row per edge; what was interrupted goes on. `client` as in
+    `tracer.trace`.
     """
     settings = replace(setup.settings, engine="exact", n_random=0, groups=())
     model, saes, cells, out = setup.model, setup.saes, setup.cells, Path(out)
@@ -91,7 +76,7 @@ def replicate(
     write_parquet(out / "edges.parquet", table)
     summary = {
         "format_version": FORMAT_VERSION, "key": key, "n_edges": len(edges),
-        "n_sources": len(edges[ENDS[:2]].drop_duplicates()), "n_cells": len(cells), "cells": cells.fingerprint,
+        "n_sources": len(edges[SOURCE].drop_duplicates()), "n_cells": len(cells), "cells": cells.fingerprint,
         "n_clean_forwards": counts[0], "n_ablated_forwards": counts[1],
     }  # fmt: skip
     write_json(record, {**summary, **(provenance or {})})

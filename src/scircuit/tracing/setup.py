@@ -27,32 +27,23 @@ class Setup:
     """What is traced, through which dictionaries, in which cells and how.
 
     `Setup.of` checks all of it. Probes, which name their own latents, need no more than the first three fields.
-
-    Attributes
-    ----------
-    saes
-        Dictionary per layer.
-    sources
-        Latents to ablate per source layer.
-    targets
-        Layers to read per source layer, ascending.
-    extra
-        Further interventions per source layer that were asked for.
-    todo
-        All that is done per source layer: the ablation of each source, followed by its decoys, then the extra ones.
-    groupings
-        obs columns whose groups of cells have sums of their own: those of `settings.groups` and `settings.units`.
     """
 
     model: FoundationModel
     saes: Mapping[int, SparseAutoencoder]
+    """Dictionary per layer."""
     cells: TokenStore
     sources: Mapping[int, Sequence[int]] = field(default_factory=dict)
+    """Latents to ablate per source layer."""
     targets: Mapping[int, Sequence[int]] = field(default_factory=dict)
+    """Layers to read per source layer, ascending."""
     settings: TraceSettings = field(default_factory=TraceSettings)
     extra: Mapping[int, Sequence[Intervention]] = field(default_factory=dict)
+    """Further interventions per source layer that were asked for."""
     todo: Mapping[int, Sequence[Intervention]] = field(default_factory=dict)
+    """All that is done per source layer: the ablation of each source, followed by its decoys, then the extra ones."""
     groupings: tuple[Grouping, ...] = ()
+    """obs columns whose groups of cells have sums of their own: those of `settings.groups` and `settings.units`."""
 
     @classmethod
     def of(
@@ -64,22 +55,14 @@ class Setup:
         settings: TraceSettings | None = None,
         extra: Mapping[int, Sequence[Intervention]] | None = None,
     ) -> "Setup":
-        """The setup of a trace; dictionaries may be another library's (`scircuit.sae.adapter.as_sae`).
-
-        Raises
-        ------
-        ScircuitError
-            When a layer has no SAE or no later layer, an SAE's latents are no directions of the residual stream, a
-            latent is not in its dictionary, two interventions have one name, a source has no decoy, or an obs column
-            cannot group the cells.
-        """
-        settings, extra, saes = settings or TraceSettings(), extra or {}, as_saes(saes)
-        for sae in saes.values():
+        """The setup of a trace; dictionaries may be another library's (`scircuit.sae.adapter.as_sae`)."""
+        settings = settings or TraceSettings()
+        asked = cls(model, as_saes(saes), cells, sources, settings=settings, extra=extra or {})
+        for sae in asked.saes.values():
             require_traceable(sae)
         columns = dict.fromkeys([*settings.groups, *([settings.units] if settings.units else [])])
-        targets = _targets(model, saes, sources, settings)
-        todo = _interventions(model, saes, cells, sources, settings, extra)
-        return cls(model, saes, cells, sources, targets, settings, extra, todo, groupings(cells, list(columns)))
+        targets, todo = _targets(asked), _interventions(asked)
+        return replace(asked, targets=targets, todo=todo, groupings=groupings(cells, list(columns)))
 
     @property
     def engine(self) -> str:
@@ -130,21 +113,16 @@ class Setup:
         return plan_units(self.todo, np.arange(len(self.cells)), at_once, self.settings.cells_per_block)
 
 
-def _targets(
-    model: FoundationModel,
-    saes: Mapping[int, SparseAutoencoder],
-    sources: Mapping[int, Sequence[int]],
-    settings: TraceSettings,
-) -> dict[int, list[int]]:
+def _targets(setup: Setup) -> dict[int, list[int]]:
     """Target layers of each source layer."""
-    if not sources:
+    if not setup.sources:
         raise ScircuitError("No source was given; name at least one latent of one layer.")
-    out = {}
-    for layer, features in sources.items():
+    out, saes = {}, setup.saes
+    for layer, features in setup.sources.items():
         if layer not in saes:
             raise ScircuitError(f"Layer {layer} has no SAE; source layers may be {', '.join(map(str, sorted(saes)))}.")
         _check_latents(saes, layer, features)
-        asked = settings.targets or tuple(range(model.n_layers))
+        asked = setup.settings.targets or tuple(range(setup.model.n_layers))
         out[layer] = [t for t in asked if t > layer and t in saes]
         if not out[layer]:
             raise ScircuitError(f"No SAE lies above source layer {layer}; trace from an earlier layer.")
@@ -159,21 +137,14 @@ def _check_latents(saes: Mapping[int, SparseAutoencoder], layer: int, features: 
         )
 
 
-def _interventions(
-    model: FoundationModel,
-    saes: Mapping[int, SparseAutoencoder],
-    cells: TokenStore,
-    sources: Mapping[int, Sequence[int]],
-    settings: TraceSettings,
-    extra: Mapping[int, Sequence[Intervention]],
-) -> dict[int, list[Intervention]]:
+def _interventions(setup: Setup) -> dict[int, list[Intervention]]:
     """Interventions per source layer, none of them twice."""
-    decoys = decoys_of(model, saes, cells, sources, settings)
-    todo = {layer: with_decoys(features, decoys[layer]) for layer, features in sources.items()}
-    for layer, more in extra.items():
+    decoys = decoys_of(setup.model, setup.saes, setup.cells, setup.sources, setup.settings)
+    todo = {layer: with_decoys(features, decoys[layer]) for layer, features in setup.sources.items()}
+    for layer, more in setup.extra.items():
         if layer not in todo:
             raise ScircuitError(f"Layer {layer} has further interventions but no source; name a source of it.")
-        _check_latents(saes, layer, [f for i in more for f in (*i.features, *i.instead)])
+        _check_latents(setup.saes, layer, [f for i in more for f in (*i.features, *i.instead)])
         todo[layer] += more
         known: set[tuple[int, str, int]] = set()
         for i in todo[layer]:

@@ -17,16 +17,9 @@ def attend(
 ) -> Tensor:
     """Weighted means of the values `[head, row, d_head]`.
 
-    Parameters
-    ----------
-    q, k_own, v_own
-        Queries, keys and values of the edited rows, `[head, row, d_head]`.
-    k, v
-        Clean keys and values of the cell, `[head, position, d_head]`.
-    own
-        Clean columns that a row's own ones replace, int64 `[pair]`: row x positions + position.
-    table, valid
-        The rows of each job, int64 `[job, widest]`, and bool `[job, widest]`, False at its padding.
+    `q`, `k_own`, `v_own` `[head, row, d_head]` are of the edited rows, `k`, `v` `[head, position, d_head]` the cell's
+    clean ones. `own`, int64 `[pair]`, lists the clean columns that a row's own ones replace, as row x positions +
+    position; `table`, int64 `[job, widest]`, the rows of each job; `valid` is False at its padding.
     """
     mask = q.new_zeros(q.shape[1], k.shape[1])
     mask.view(-1)[own] = -math.inf

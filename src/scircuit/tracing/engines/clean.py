@@ -1,7 +1,7 @@
 """The clean side of a trace: a batch of cells at the source layer, computed once for all its edits."""
 
-from collections.abc import Sequence
-from typing import NamedTuple
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from typing import NamedTuple, TypeVar
 
 import torch
 from torch import Tensor
@@ -12,6 +12,8 @@ from scircuit.models.stream import residuals
 from scircuit.sae.base import SparseAutoencoder
 from scircuit.sae.latents import Latents
 from scircuit.tracing.engines.interventions import Edit, Firings, Intervention
+
+T = TypeVar("T")
 
 
 class CleanBatch(NamedTuple):
@@ -34,6 +36,20 @@ class Job(NamedTuple):
     row: int
     cell: int
     edit: Edit
+
+
+def packed(items: Iterable[T], size: Callable[[T], int], most: int) -> Iterator[list[T]]:
+    """Neighbours in groups whose sizes add up to at most `most`; a larger one goes alone."""
+    group: list[T] = []
+    total = 0
+    for item in items:
+        if group and total + size(item) > most:
+            yield group
+            group, total = [], 0
+        group.append(item)
+        total += size(item)
+    if group:
+        yield group
 
 
 def touched(jobs: Sequence[Job]) -> Tensor:

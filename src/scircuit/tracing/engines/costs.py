@@ -6,13 +6,13 @@ width d and MLP width m, a block takes L (4 d^2 + 2 d m) + 2 L^2 d; a row alone 
 """
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 
 import torch
 
 from scircuit.models.stack import BlockStack
 from scircuit.sae.base import SparseAutoencoder
-from scircuit.tracing.engines.clean import CleanBatch, Job
+from scircuit.tracing.engines.clean import CleanBatch, Job, packed
 from scircuit.tracing.engines.exact import pack
 
 
@@ -87,24 +87,12 @@ def local_madds(
         own = [len(p) for p in positions]
         sizes = [n + min(length - n, math.ceil(min(context_rows * n, length))) for n in own]
         per_layer = block_madds(model, length, length)
-        for chunk in _packed(sizes, max(1, score_bytes // (4 * model.block(0).n_heads * length))):
+        for chunk in packed(sorted(sizes), int, max(1, score_bytes // (4 * model.block(0).n_heads * length))):
             per_layer += block_madds(model, sum(chunk), length) + 2 * len(chunk) * max(chunk) ** 2 * d
         context = length * 3 * d * d + length * length * d if context_rows > 0 else 0
         read = len(torch.cat(positions).unique()) + sum(own)
         total += context + n_layers * per_layer + read * d * n_latents
     return total
-
-
-def _packed(sizes: Sequence[int], rows: int) -> Iterator[list[int]]:
-    """Sizes of the jobs that go together: like sizes, at most `rows` rows."""
-    pending: list[int] = []
-    for size in sorted(sizes):
-        if pending and sum(pending) + size > rows:
-            yield pending
-            pending = []
-        pending.append(size)
-    if pending:
-        yield pending
 
 
 def _by_cell(jobs: Sequence[Job]) -> dict[int, list[torch.Tensor]]:

@@ -32,13 +32,7 @@ _CELLS, _SHRINKAGE = 16, 0.1
 def radial_rows(removed: Tensor, residual: Tensor, direction: Tensor) -> Tensor:
     """Rows to add, `[position, d_model]`: `removed` with all but its part along `residual` turned to `direction`.
 
-    Parameters
-    ----------
-    removed : `[position, d_model]`
-        Rows that the ablation adds.
-    residual : `[position, d_model]`
-        Where it acts.
-    direction : `[d_model]`
+    `removed` are the rows that the ablation adds to `residual`, `[position, d_model]` both; `direction` is `[d_model]`.
     """
     unit = residual / residual.norm(dim=1, keepdim=True)
     own = (removed * unit).sum(dim=1, keepdim=True) * unit

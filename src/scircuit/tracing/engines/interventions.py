@@ -33,16 +33,9 @@ class Edit(NamedTuple):
 class Firings:
     """Where each latent fires in one cell, sorted once so that any latent is found without a search.
 
-    Parameters
-    ----------
-    latents
-        Activations at the cell's gene positions, `[row, k]`.
-    positions
-        Position in the sequence of each of those rows, int64 `[row]`, ascending.
-    cell
-        Number of the cell, by which resampled values are drawn; batches do not change it.
-    residual
-        The cell's clean residual `[position, d_model]`, which radial decoys need.
+    `latents` `[row, k]` are the activations at the gene positions `positions` (int64 `[row]`, ascending). Resampled
+    values are drawn by the number `cell`, which batches do not change; radial decoys need the clean `residual`
+    `[position, d_model]`.
     """
 
     def __init__(self, latents: Latents, positions: Tensor, cell: int = -1, residual: Tensor | None = None) -> None:
@@ -77,43 +70,30 @@ class Donor(NamedTuple):
 
 @dataclass(frozen=True)
 class Intervention:
-    """What happens to one or several latents of a layer at the positions where any of them fires.
-
-    Attributes
-    ----------
-    features : tuple of int
-        The latents; more than one are edited together.
-    action : str
-        `zero`: ablate, the residual loses z_f(p) W_dec[f]. `mean`: z becomes `value`, the latent's mean
-        activation. `set`: z becomes `value`. `scale`: z becomes `value` * z (2 doubles it). `resample`: z becomes
-        what the latent does at a random gene of another cell (`donors`). `activate`: z becomes `value` at every
-        gene position, firing or not. Decoys (see `engines.decoys`), rows of the norm ||z_f(p) W_dec[f]|| that
-        mean nothing: `random`, `radial`, `covariance` and `encoder_cosine` (along `direction`), `dictionary` (along the
-        decoder row of the latent `instead`). `matched`: the latents `instead` are ablated in place of `features`, for
-        which they count.
-    value : float or tuple of float
-        For `mean`, `set`, `scale` and `activate`: one for all latents, or one for each.
-    draw : int
-        For decoys: which of the directions; `random` and `radial` ones depend on (seed, features, draw) only. For every
-        other action it numbers the interventions of one kind on one latent (doses, matched latents).
-    seed : int
-        For `random`, `radial` and `resample`.
-    instead : tuple of int
-        For `matched` (see `matched_latents`) and `dictionary`.
-    direction : tuple of float
-        For `covariance` and `encoder_cosine`: `[d_model]`, of any length but 0.
-    donors : tuple of tuple of Donor
-        For `resample`: one tuple per latent (see `find_donors`). A cell never is its own donor.
-    """
+    """What happens to one or several latents of a layer at the positions where any of them fires."""
 
     features: tuple[int, ...]
+    """The latents; more than one are edited together."""
     action: str = "zero"
+    """`zero`: ablate, the residual loses z_f(p) W_dec[f]. `mean`: z becomes `value`, the latent's mean activation.
+    `set`: z becomes `value`. `scale`: z becomes `value` * z (2 doubles it). `resample`: z becomes what the latent does
+    at a random gene of another cell (`donors`). `activate`: z becomes `value` at every gene position, firing or not.
+    Decoys (see `engines.decoys`), rows of the norm ||z_f(p) W_dec[f]|| that mean nothing: `random`, `radial`,
+    `covariance` and `encoder_cosine` (along `direction`), `dictionary` (along the decoder row of the latent `instead`).
+    `matched`: the latents `instead` are ablated in place of `features`, for which they count."""
     value: float | tuple[float, ...] = 0.0
+    """For `mean`, `set`, `scale` and `activate`: one for all latents, or one for each."""
     draw: int = 0
+    """For decoys: which of the directions; `random` and `radial` ones depend on (seed, features, draw) only. For every
+    other action it numbers the interventions of one kind on one latent (doses, matched latents)."""
     seed: int = 0
+    """For `random`, `radial` and `resample`."""
     instead: tuple[int, ...] = ()
+    """For `matched` (see `matched_latents`) and `dictionary`."""
     direction: tuple[float, ...] = ()
+    """For `covariance` and `encoder_cosine`: `[d_model]`, of any length but 0."""
     donors: tuple[tuple[Donor, ...], ...] = ()
+    """For `resample`: one tuple per latent (see `find_donors`). A cell never is its own donor."""
 
     def __post_init__(self) -> None:
         if self.action not in ACTIONS:

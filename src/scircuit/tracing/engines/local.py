@@ -28,7 +28,7 @@ from scircuit.models.stack import BlockStack
 from scircuit.sae.base import SparseAutoencoder
 from scircuit.sae.latents import Latents
 from scircuit.tracing.engines.attention import attend
-from scircuit.tracing.engines.clean import CleanBatch, Job, touched
+from scircuit.tracing.engines.clean import CleanBatch, Job, packed, touched
 from scircuit.tracing.engines.exact import Responses, mean_over_jobs
 from scircuit.tracing.floor import Floor, floors
 
@@ -67,17 +67,8 @@ def local_responses(
 ) -> Iterator[Responses]:
     """Responses of every latent of `targets` to each job, layer by layer, chunk by chunk.
 
-    Parameters
-    ----------
-    context_rows
-        Rows propagated beside the firing positions, per firing position of the job; 0 is local, infinity exact.
-    score_bytes
-        Memory for the attention scores of a chunk; decides how many rows go together.
-
-    Raises
-    ------
-    ScircuitError
-        For a model that does not show its keys and values (`HookedModel`): use the exact engine there.
+    `context_rows` are propagated beside the firing positions, per firing position of the job (0 is local, infinity
+    exact); `score_bytes` of attention scores decide how many rows go together.
     """
     if not isinstance(model, BlockStack):
         raise ScircuitError(f"{model.name} does not show its keys and values, so only engine='exact' can trace it.")
@@ -130,16 +121,11 @@ def _chunks(
 ) -> Iterator[_Chunk]:
     """Jobs of like size together, at most `rows` rows (at least one job)."""
     chosen = {n: _rows_of(jobs[n], len(h), context_rows, context) for n in numbers}
-    pending: list[int] = []
-    total = 0
-    for n in sorted(chosen, key=lambda number: len(chosen[number][0])):
-        size = len(chosen[n][0])
-        if pending and total + size > rows:
-            yield _pack(jobs, pending, chosen, h)
-            pending, total = [], 0
-        pending.append(n)
-        total += size
-    yield _pack(jobs, pending, chosen, h)
+
+    def size(number: int) -> int:
+        return len(chosen[number][0])
+
+    return (_pack(jobs, some, chosen, h) for some in packed(sorted(chosen, key=size), size, rows))
 
 
 def _pack(jobs: Sequence[Job], numbers: list[int], chosen: Mapping[int, tuple[Tensor, Tensor]], h: Tensor) -> _Chunk:

@@ -1,6 +1,6 @@
 """Pairs and triples of sources ablated together and apart, cell by cell: what `analysis.interactions` reads."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -14,6 +14,7 @@ from scircuit._tables import write_parquet
 from scircuit.cells.batch import TokenBatch
 from scircuit.errors import ScircuitError
 from scircuit.models.stream import residuals
+from scircuit.tracing.engines.clean import packed
 from scircuit.tracing.probes.walk import Copy, Step, mean_change, walk
 from scircuit.tracing.setup import Setup
 
@@ -41,40 +42,29 @@ class Interactions(NamedTuple):
 def trace_interactions(setup: Setup, sets: Sequence[Sequence[Source]], *, targets: Sequence[int] = ()) -> Interactions:
     """Ablate every subset of every set and read all of them at the same positions: where any member fires.
 
-    Members of one layer are ablated together; members of different layers one after the other, each later one as it
-    is encoded after the earlier ablations (arXiv 2603.11940). The positions are those of the clean cell.
-
-    Parameters
-    ----------
-    sets
-        Sets of two or more (layer, latent); three at most are usual, for 2^n - 1 subsets are run.
-    targets
-        Target layers; empty means every layer above all members that has a dictionary.
-
-    Raises
-    ------
-    ScircuitError
-        When a set has fewer than two different members, a member is in no dictionary, no target lies above, or no
-        member of any set fires.
+    Members of one layer are ablated together; members of different layers one after the other, each later one as it is
+    encoded after the earlier ablations (arXiv 2603.11940). The positions are those of the clean cell. Sets of three at
+    most are usual, for 2^n - 1 subsets are run. Without `targets`, every layer above all members is read.
     """
     saes, cells, tokens = setup.saes, setup.cells, setup.settings.tokens
     layers = [_targets(setup, members, targets) for members in sets]
     parts: list[pd.DataFrame] = []
-    n_cells = np.zeros(len(sets), dtype=np.int64)
+    n_cells, n_subsets = np.zeros(len(sets), dtype=np.int64), [(1 << len(members)) - 1 for members in sets]
     for batch in progress(cells.batches(1, by_length=False), total=len(cells), desc="interactions", unit="cell"):
         h = residuals(setup.model, batch, {layer for members in sets for layer, _ in members})
         firing = [_positions(setup, batch, h, members) for members in sets]
         n_cells += np.array([len(p) > 0 for p in firing])
         for lowest in sorted({min(members)[0] for members in sets}):
             mine = [s for s, members in enumerate(sets) if min(members)[0] == lowest and len(firing[s])]
-            for chunk in _chunks(sets, mine, max(1, tokens // batch.tokens.shape[1])):
+            # One sequence more is the clean cell.
+            for chunk in packed(mine, n_subsets.__getitem__, max(1, tokens // batch.tokens.shape[1]) - 1):
                 copies = [copy for s in chunk for copy in _subsets(sets[s])]
-                first = np.cumsum([1] + [(1 << len(sets[s])) - 1 for s in chunk])
+                first = np.cumsum([1] + [n_subsets[s] for s in chunk])
                 deepest = max(layers[s][-1] for s in chunk)
                 for layer, state in walk(setup, batch, h[lowest][0], lowest, copies, deepest):
                     for s, row in zip(chunk, first, strict=False):
                         if layer in layers[s]:
-                            copies_of_set = range(row, row + (1 << len(sets[s])) - 1)
+                            copies_of_set = range(row, row + n_subsets[s])
                             delta = mean_change(saes[layer], state, firing[s], copies_of_set)
                             parts.append(_rows(s, layer, int(batch.cell[0]), delta))
     if not parts:
@@ -106,21 +96,6 @@ def _positions(setup: Setup, batch: TokenBatch, h: Mapping[int, Tensor], members
         for feature in (f for at, f in members if at == layer):
             fires |= latents.column(feature) > 0
     return genes[fires]
-
-
-def _chunks(sets: Sequence[Sequence[Source]], chosen: Sequence[int], size: int) -> Iterator[list[int]]:
-    """Sets whose subsets, with one clean copy, fill at most `size` sequences; at least one set."""
-    chunk: list[int] = []
-    total = 1
-    for s in chosen:
-        more = (1 << len(sets[s])) - 1
-        if chunk and total + more > size:
-            yield chunk
-            chunk, total = [], 1
-        chunk.append(s)
-        total += more
-    if chunk:
-        yield chunk
 
 
 def _subsets(members: Sequence[Source]) -> list[Copy]:

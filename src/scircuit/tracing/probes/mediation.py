@@ -11,14 +11,13 @@ from torch import Tensor
 from scircuit._progress import progress
 from scircuit._tables import write_parquet
 from scircuit.cells.batch import TokenBatch
+from scircuit.circuits.schema import ENDS, SOURCE
 from scircuit.errors import ScircuitError
 from scircuit.models.stream import residuals
 from scircuit.sae.base import SparseAutoencoder
 from scircuit.tracing.probes.walk import Copy, Step, mean_change, walk
 from scircuit.tracing.setup import Setup
 
-_SOURCE = ["source_layer", "source_feature"]
-_ENDS = [*_SOURCE, "target_layer", "target_feature"]
 _MEDIATOR = ["mediator_layer", "mediator_feature"]
 
 
@@ -28,29 +27,14 @@ def trace_mediation(setup: Setup, candidates: pd.DataFrame, *, out: str | Path |
 
     Holding latent m at layer l adds (z_m clean - z_m) W_dec[m] to the residual of the ablated run at every gene
     position, z_m being encoded as the run arrives there: the path through m is closed, all others stay open. Besides
-    each mediator alone, all of kind `mediator` of an edge are held at once (`joint`, from the lowest layer up).
+    each mediator alone, all of kind `mediator` of an edge are held at once (`joint`, from the lowest layer up; its
+    mediator is -1).
 
-    Parameters
-    ----------
-    candidates
-        `analysis.mediation.candidate_mediators`: the ends of each edge, `mediator_layer, mediator_feature, kind`
-        (`mediator` or `random`).
-    out
-        Folder in which to write `mediation.parquet`; None writes nothing.
-
-    Returns
-    -------
-    DataFrame
-        The ends, mediator (-1 for joint), `kind, cell, delta, delta_held`: one row for every cell in which the source
-        fires. Responses are means over the positions where the source fires.
-
-    Raises
-    ------
-    ScircuitError
-        On missing columns, no candidate, or a mediator that does not lie between source and target.
+    `candidates` are those of `analysis.mediation.candidate_mediators`. The table is `mediation.parquet`, written into
+    the folder `out`: a row for every cell in which the source fires, with means over the positions where it does.
     """
     saes, cells = setup.saes, setup.cells
-    plans = [_Plan(rows) for _, rows in _checked(saes, candidates).groupby(_SOURCE, sort=True)]
+    plans = [_Plan(rows) for _, rows in _checked(saes, candidates).groupby(SOURCE, sort=True)]
     parts = []
     for batch in progress(cells.batches(1, by_length=False), total=len(cells), desc="mediation", unit="cell"):
         h = residuals(setup.model, batch, {plan.layer for plan in plans})
@@ -71,9 +55,9 @@ class _Plan:
     """All runs of one source: copy 0 ablates it, the others hold a mediator or all of an edge besides."""
 
     def __init__(self, candidates: pd.DataFrame) -> None:
-        self.layer, self.feature = (int(x) for x in candidates[_SOURCE].iloc[0])
-        mine = [*_ENDS, *_MEDIATOR, "kind"]
-        joint = candidates.loc[candidates["kind"] == "mediator", _ENDS].drop_duplicates()
+        self.layer, self.feature = (int(x) for x in candidates[SOURCE].iloc[0])
+        mine = [*ENDS, *_MEDIATOR, "kind"]
+        joint = candidates.loc[candidates["kind"] == "mediator", ENDS].drop_duplicates()
         joint = joint.assign(mediator_layer=-1, mediator_feature=-1, kind="joint")
         self.table = pd.concat([candidates[mine], joint[mine]], ignore_index=True)
         ablate = Step(self.layer, (self.feature,))
@@ -87,13 +71,13 @@ class _Plan:
         """The steps that hold the mediators of each row of the table."""
         own: dict[tuple[int, ...], dict[int, set[int]]] = {}
         for *ends, layer, feature in (
-            candidates.loc[candidates["kind"] == "mediator", [*_ENDS, *_MEDIATOR]].to_numpy(np.int64).tolist()
+            candidates.loc[candidates["kind"] == "mediator", [*ENDS, *_MEDIATOR]].to_numpy(np.int64).tolist()
         ):
             own.setdefault(tuple(ends), {}).setdefault(layer, set()).add(feature)
         steps: list[Copy] = []
         kinds = self.table["kind"].tolist()
         for kind, (*ends, layer, feature) in zip(
-            kinds, self.table[[*_ENDS, *_MEDIATOR]].to_numpy(np.int64).tolist(), strict=True
+            kinds, self.table[[*ENDS, *_MEDIATOR]].to_numpy(np.int64).tolist(), strict=True
         ):
             members = own[tuple(ends)] if kind == "joint" else {layer: {feature}}
             steps.append(tuple(Step(at, tuple(sorted(f)), "hold") for at, f in sorted(members.items())))
@@ -101,7 +85,7 @@ class _Plan:
 
     def rows(self, change: Mapping[int, Tensor], cell: int) -> pd.DataFrame:
         """The table for one cell; `change` is `[copy, latent]` per target layer."""
-        layer, feature = (self.table[c].to_numpy(np.int64) for c in _ENDS[2:])
+        layer, feature = (self.table[c].to_numpy(np.int64) for c in ENDS[2:])
         delta, held = np.zeros(len(layer)), np.zeros(len(layer))
         for target, values in change.items():
             at = layer == target
@@ -128,7 +112,7 @@ def _firing(sae: SparseAutoencoder, batch: TokenBatch, h: Tensor, feature: int) 
 
 
 def _checked(saes: Mapping[int, SparseAutoencoder], candidates: pd.DataFrame) -> pd.DataFrame:
-    needs = [*_ENDS, *_MEDIATOR, "kind"]
+    needs = [*ENDS, *_MEDIATOR, "kind"]
     missing = [column for column in needs if column not in candidates]
     if missing:
         raise ScircuitError(f"The candidates lack {', '.join(missing)}; take them from candidate_mediators.")

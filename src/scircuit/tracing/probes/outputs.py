@@ -81,23 +81,9 @@ def ablation_outputs(
     *,
     tokens: int = 16_384,
 ) -> OutputChange:
-    """Change of the output for every gene when each of `features` of a layer is ablated, over all cells.
+    """Change of the output for every gene when each of `features` of a layer is ablated where it fires, over all cells.
 
-    Parameters
-    ----------
-    model, sae
-        `sae` reads the residual after block `layer`.
-    features
-        Latents, each ablated alone where it fires.
-    batches
-        The cells.
-    tokens
-        Positions propagated at once.
-
-    Raises
-    ------
-    ScircuitError
-        The model shows no masked-token head.
+    `sae` reads the residual after block `layer`; `tokens` positions are propagated at once.
     """
     require_outputs(model)
     sums = OutputChange.zeros(len(features), len(model.genes))
@@ -127,20 +113,9 @@ def deletion_outputs(
 ) -> OutputChange:
     """Change of the output for every other gene when a gene's token is deleted from the cells that hold it.
 
-    In-silico deletion of Theodoris et al. (Nature 2023), read at the model's output: the sequence closes up, so that
-    in a model of ranks every later gene moves up by one.
-
-    Parameters
-    ----------
-    genes
-        Rows of the model's gene table.
-    batches_of
-        For each position in `genes`, batches of cells that all hold that gene.
-
-    Raises
-    ------
-    ScircuitError
-        The model shows no masked-token head.
+    In-silico deletion of Theodoris et al. (Nature 2023), read at the model's output: the sequence closes up, so that in
+    a model of ranks every later gene moves up by one. `genes` are rows of the model's gene table; for each position in
+    it, `batches_of` has batches of cells that all hold that gene.
     """
     require_outputs(model)
     sums = OutputChange.zeros(len(genes), len(model.genes))
@@ -156,13 +131,7 @@ def deletion_outputs(
 
 
 def delete_gene(batch: TokenBatch, gene: int) -> TokenBatch:
-    """The batch with the one position of a gene taken out of every sequence.
-
-    Raises
-    ------
-    ScircuitError
-        A cell does not hold the gene.
-    """
+    """The batch with the one position of a gene taken out of every sequence."""
     keep = batch.gene != gene
     if not ((~keep).sum(axis=1) == 1).all():
         raise ScircuitError(f"A cell does not hold gene {gene} once; its token can be deleted only where it stands.")

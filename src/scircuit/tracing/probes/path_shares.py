@@ -10,6 +10,7 @@ import torch
 
 from scircuit._progress import progress
 from scircuit._tables import write_parquet
+from scircuit.circuits.schema import ENDS
 from scircuit.errors import ScircuitError
 from scircuit.sae.base import SparseAutoencoder
 from scircuit.tracing.engines.clean import CleanBatch, Job, clean_batch, make_jobs
@@ -19,43 +20,24 @@ from scircuit.tracing.setup import Setup
 from scircuit.tracing.tables import weight_effects
 from scircuit.tracing.units import respond
 
-_ENDS = ["source_layer", "source_feature", "target_layer", "target_feature"]
-
 
 @torch.inference_mode()
 def path_shares(setup: Setup, edges: pd.DataFrame, *, out: str | Path | None = None) -> pd.DataFrame:
-    """Split the mean response of each edge by the paths it takes.
+    """Split the mean response of each edge by the paths it takes; the table is also written into the folder `out`.
 
-    Parameters
-    ----------
-    edges
-        Ends of the effects in question (`source_layer, source_feature, target_layer, target_feature`).
-    out
-        Folder in which to write `path_shares.parquet`; None writes nothing.
-
-    Returns
-    -------
-    DataFrame
-        The ends, `n_cells`, `mean_delta` (exact), `local_delta` (paths that stay at the firing positions, by the
-        local engine without context rows), `context_delta` = mean_delta - local_delta (paths that leave them and
-        come back through other genes), `local_share` and `context_share` (of mean_delta; NaN where it is 0),
-        `weight_effect` (encoder of the target . decoder of the source) and `weight_delta` = - mean activation of the
-        source times weight_effect: what a residual copy of the source would do to the target's pre-activation, were
-        nothing in between.
-
-    Raises
-    ------
-    ScircuitError
-        On missing columns, an edge that does not lead upwards, a source that never fires in these cells, or a model
-        that has no local engine.
+    Returns the columns of `path_shares.parquet`. `local_delta` is measured by the local engine without context rows;
+    `context_delta` = mean_delta - local_delta leaves the firing positions and comes back through other genes; shares
+    are of mean_delta, NaN where it is 0. `weight_delta` = - mean activation of the source times `weight_effect`
+    (encoder of the target . decoder of the source): what a residual copy of the source would do to the target's
+    pre-activation, were nothing in between.
     """
-    missing = [column for column in _ENDS if column not in edges]
+    missing = [column for column in ENDS if column not in edges]
     if missing:
-        raise ScircuitError(f"The edges lack {', '.join(missing)}; give the columns {', '.join(_ENDS)}.")
+        raise ScircuitError(f"The edges lack {', '.join(missing)}; give the columns {', '.join(ENDS)}.")
     if edges.empty or not (edges["source_layer"] < edges["target_layer"]).all():
         raise ScircuitError("Every edge must lead to a later layer, and there must be one; check the table.")
     parts = [
-        _of_layer(setup, layer, edges.loc[edges["source_layer"] == layer, _ENDS])
+        _of_layer(setup, layer, edges.loc[edges["source_layer"] == layer, ENDS])
         for layer in sorted(edges["source_layer"].unique().tolist())
     ]
     table = pd.concat(parts, ignore_index=True)

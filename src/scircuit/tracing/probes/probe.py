@@ -27,27 +27,12 @@ def probe(
     where: str = "active",
     what: str = "activation",
 ) -> pd.DataFrame:
-    """Change of everything that is read, over cells, by the exact engine.
+    """Change of everything that is read, over cells, by the exact engine; `targets`, `where`, `what` as for `readout`.
 
-    Parameters
-    ----------
-    targets
-        Target layers (`activation`, `pre_activation`); empty means every later layer with a dictionary.
-    where, what
-        See `tracing.readouts.readout`.
-
-    Returns
-    -------
-    DataFrame
-        One row per intervention and value read that changed in any cell: `source_layer, source` (latents joined by
-        +), `kind, value, draw, where, what, target_layer, target` (latent, vocabulary entry or residual dimension),
-        `n_cells, n_nonzero, n_pos, mean_delta, sd_delta, cohens_d, clean_mean, p_value` (t form of the sign-flip test
-        over cells), `q_value` (BH over the rows).
-
-    Raises
-    ------
-    ScircuitError
-        As `readout`; and when no intervention changes anything in these cells.
+    Returns one row per intervention and value read that changed in any cell: `source_layer, source` (latents joined by
+    +), `kind, value, draw, where, what, target_layer, target` (latent, vocabulary entry or residual dimension),
+    `n_cells, n_nonzero, n_pos, mean_delta, sd_delta, cohens_d, clean_mean, p_value` (t form of the sign-flip test over
+    cells), `q_value` (BH over the rows). Without `targets`, every later layer with a dictionary is read.
     """
     model, saes, cells = setup.model, setup.saes, setup.cells
     if what in ("activation", "pre_activation") and not targets:

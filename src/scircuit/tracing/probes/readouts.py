@@ -49,22 +49,10 @@ def readout(
 ) -> Iterator[Readout]:
     """Run each job exactly and read it, chunk by chunk, layer by layer.
 
-    Parameters
-    ----------
-    targets
-        Target layers; ignored for `logits` and `embedding`, which are read from the last layer.
-    where
-        `active`: the edited positions; `other`: all other gene positions of the cell; `all`: every gene position.
-    what
-        `activation` (after TopK or threshold) or `pre_activation` of every latent of the target layers; `logits`:
-        the output of the model's masked-token head; `embedding`: the last layer's residual, whose mean over all
-        gene positions is the cell embedding.
-
-    Raises
-    ------
-    ScircuitError
-        On an unknown `where` or `what`, an embedding of fewer than all positions, a model without a masked-token
-        head, or no target layer above the source.
+    `where` is `active` (the edited positions), `other` (all other gene positions of the cell) or `all`. `what` is
+    `activation` (after TopK or threshold) or `pre_activation` of every latent of the `targets`; or of the last layer
+    `logits` (the output of the model's masked-token head) or `embedding` (the residual, whose mean over all gene
+    positions is the cell embedding).
     """
     model = setup.model
     _check(setup, clean.layer, targets, where, what)
