@@ -31,29 +31,20 @@ class Circuit:
 
     The column names, types and units of the tables are in `scircuit.circuits.schema` and in
     docs/architecture.md; effects are in units of the target latent's activation.
-
-    Attributes
-    ----------
-    edges : DataFrame
-        One row per reproducible (source latent, target latent); `grade` says what more each claims.
-    nodes : DataFrame
-        One row per latent of every traced layer, with or without edges.
-    tests : DataFrame
-        How many tests were made, per (source, target layer, kind, draw).
-    controls : DataFrame
-        The edges that norm-matched random directions produced under the same rule.
-    terms : DataFrame
-        Significant gene sets of the latents.
-    provenance : dict
-        JSON-able: model, SAE and cell hashes, config, versions, seed, thresholds, number of tests.
     """
 
     edges: pd.DataFrame
+    """One row per reproducible (source latent, target latent); `grade` says what more each claims."""
     nodes: pd.DataFrame
+    """One row per latent of every traced layer, with or without edges."""
     tests: pd.DataFrame
+    """How many tests were made, per (source, target layer, kind, draw)."""
     controls: pd.DataFrame
+    """The edges that norm-matched random directions produced under the same rule."""
     terms: pd.DataFrame
+    """Significant gene sets of the latents."""
     provenance: dict[str, Any] = field(default_factory=dict)
+    """JSON-able: model, SAE and cell hashes, config, versions, seed, thresholds, number of tests."""
 
     @property
     def run_id(self) -> str:

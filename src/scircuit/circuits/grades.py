@@ -24,14 +24,8 @@ class Graded(NamedTuple):
 def graded(edges: pd.DataFrame, tests: pd.DataFrame, rule: EdgeRule, scales: pd.DataFrame | None) -> Graded:
     """Judge reproducible edges of latents and decoys by the further claims of a rule.
 
-    Parameters
-    ----------
-    edges : DataFrame
-        Columns of `effects`; where it lacks those of size or of the push, the claims that need them are not made.
-    tests : DataFrame
-        `tests.parquet`, for the numbers of tests on which the competition with decoys rests.
-    scales : DataFrame or None
-        `trace/scales.parquet`.
+    `edges` have the columns of `effects`; where they lack those of size or of the push, the claims that need them are
+    not made. `tests` count what the competition with decoys rests on, `scales` are `trace/scales.parquet`.
     """
     grade = np.zeros(len(edges), dtype=np.int8)
     reached = 0
@@ -82,11 +76,8 @@ def sentences(provenance: Mapping[str, Any]) -> list[str]:
 def headline(edges: pd.DataFrame, controls: pd.DataFrame, tests: pd.DataFrame, told: str) -> list[dict[str, Any]]:
     """Edges of each grade up to `told`, beside what held-out decoys reach under the same rule.
 
-    Returns
-    -------
-    list of dict
-        `grade, n_edges`, and `n_by_decoys`: the edges of held-out decoys, brought to the number of tests of the latents
-        (None where no decoy was held out).
+    Per grade `grade, n_edges` and `n_by_decoys`: the edges of held-out decoys, brought to the number of tests of the
+    latents (None where no decoy was held out).
     """
     of_latents = n_made(tests, "latent")
     of_decoys = int(tests.loc[held_out(tests), "n_tests"].sum())

@@ -134,16 +134,8 @@ class EdgeRule:
     def passes(self, tests: Tests, n_tests: int | None = None, q: np.ndarray | None = None) -> np.ndarray:
         """Which tests are reproducible, bool `[test]`; `top_k` is left to who has the whole table.
 
-        d counts as `stored_size`.
-
-        Parameters
-        ----------
-        tests : DataFrame or mapping of arrays
-            `cohens_d, n_cells, n_nonzero, n_pos, n_neg`, and for `max_q` without `q` also `p_value`.
-        n_tests : int, optional
-            As in `q_values`.
-        q : float `[test]`, optional
-            q-values that are known already.
+        `tests` gives `cohens_d` (which counts as `stored_size`), `n_cells, n_nonzero, n_pos, n_neg`, and for `max_q`
+        also `p_value`, unless their `q` is known already; `n_tests` as in `q_values`.
         """
         d = stored_size(tests["cohens_d"])
         n_nonzero = _column(tests, "n_nonzero")

@@ -98,13 +98,7 @@ TERMS: Mapping[str, str] = {
 
 
 def conform(table: pd.DataFrame, schema: Mapping[str, str], name: str) -> pd.DataFrame:
-    """The table with the schema's columns first and in its types; further columns follow untouched.
-
-    Raises
-    ------
-    ScircuitError
-        Naming the table and the columns that are missing, or that do not hold what they should.
-    """
+    """The table with the schema's columns first and in its types; further columns follow untouched."""
     missing = [column for column in schema if column not in table.columns]
     if missing:
         raise ScircuitError(f"the table {name} lacks {', '.join(missing)}; it needs the columns {', '.join(schema)}.")

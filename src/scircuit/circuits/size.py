@@ -10,19 +10,11 @@ import pandas as pd
 
 
 def sizes(effects: pd.DataFrame) -> pd.DataFrame:
-    """Columns of size, float32, one row per test.
+    """Columns of size, float32, one row per test of `mean_delta, ci_low, ci_high, clean_mean, clean_sd`.
 
-    Parameters
-    ----------
-    effects : DataFrame
-        `mean_delta, ci_low, ci_high, clean_mean, clean_sd`, in units of the target's activation.
-
-    Returns
-    -------
-    DataFrame
-        `effect_sd` with its 95 % interval `effect_sd_low, effect_sd_high`, `effect_sd_near` (the end of the interval
-        that lies nearer to 0, as a distance; negative where the interval holds 0), and `share_lost`. NaN where the
-        clean activation does not vary, or for `share_lost` is 0.
+    `effect_sd` with its 95 % interval `effect_sd_low, effect_sd_high`, `effect_sd_near` (the end of the interval that
+    lies nearer to 0, as a distance; negative where the interval holds 0), and `share_lost`. NaN where the clean
+    activation does not vary, or for `share_lost` is 0.
     """
     sd = effects["clean_sd"].to_numpy(np.float64)
     scale = np.where(sd > 0, sd, np.nan)

@@ -8,15 +8,10 @@ from scircuit.circuits.specificity import is_decoy
 
 
 def source_counts(circuit: Circuit) -> pd.DataFrame:
-    """Edges and tests of every source and of its matched random directions.
+    """The table `circuit/sources.parquet`: edges and tests of every source and of its matched random directions.
 
-    Returns
-    -------
-    DataFrame
-        One row per source: `source_layer, source_feature, n_cells` (in which it fires), `n_tests` (targets with a
-        response), `n_edges`, `n_random` (directions of the same norm, ablated at the same positions), and per such
-        direction `n_random_tests, n_random_edges` (means; NaN without one), and `more_than_random`: the directions
-        that have fewer edges than the source.
+    `n_random_tests, n_random_edges` are means over the directions, NaN without one; `more_than_random` counts those
+    that have fewer edges than the source.
     """
     tests = circuit.tests.assign(draw=circuit.tests["draw"].astype("int64"))
     own = tests[tests["kind"] == "latent"].groupby(SOURCE)

@@ -56,12 +56,7 @@ def n_made(tests: pd.DataFrame, name: str) -> int:
 def scores(effects: pd.DataFrame, scales: pd.DataFrame) -> np.ndarray:
     """Specificity score of each test, float64 `[test]`; NaN where no decoy was traced to that layer.
 
-    Parameters
-    ----------
-    effects : DataFrame
-        The ends, `kind, draw, mean_delta, push_norm, push_weight`.
-    scales : DataFrame
-        `trace/scales.parquet`: the key, `n_decoys`, and over the competing decoys `sum_uu, sum_uc, sum_cc`.
+    `effects` has the ends, `kind, draw, mean_delta, push_norm, push_weight`; `scales` is `trace/scales.parquet`.
     """
     if scales.empty or effects.empty:
         return np.full(len(effects), np.nan)
@@ -93,16 +88,8 @@ def _rounding(total: np.ndarray) -> np.ndarray:
 def q_specific(effects: pd.DataFrame, score: np.ndarray, passes: np.ndarray, tests: pd.DataFrame) -> np.ndarray:
     """Target-decoy q of each test, float64 `[test]`; 1 for tests that fail the rest of the rule or have no score.
 
-    Parameters
-    ----------
-    effects : DataFrame
-        `source_layer, target_layer, kind, draw`, latents and decoys together.
-    score : float `[test]`
-        As `scores` gives.
-    passes : bool `[test]`
-        Whether a test passes the rest of the rule.
-    tests : DataFrame
-        `tests.parquet`: how many tests were made of each kind and draw.
+    `effects` are latents and decoys together, `score` as `scores` gives; `passes`, bool `[test]`, says whether a test
+    passes the rest of the rule. `tests` is `tests.parquet`.
     """
     q = np.ones(len(effects))
     latent, decoy = of_family(effects, "latent"), competes(effects)

@@ -65,37 +65,11 @@ def planted_circuit(
 ) -> Planted:
     """Simulate a trace over planted edges and build its circuit.
 
-    Parameters
-    ----------
-    n_layers, n_latents : int
-        Layers, and latents per layer; every layer but the last holds sources.
-    n_sources : int
-        Traced latents per source layer.
-    n_cells : int
-        Cells in which every source fires.
-    edge_share : float
-        Share of a source's targets in the next layer that it drives; times `decay` per further layer.
-    supporting : float
-        Share of planted edges whose target falls.
-    zero_share : float
-        Mean share of cells without any response, per target.
-    effect : float
-        Mean response in units of its noise.
-    decay : float
-        Factor on `edge_share` per layer of distance.
-    term_affinity : float
-        Share of planted edges whose ends are given a common gene set.
-    n_directions : int
-        Norm-matched random directions per source.
-    direction_share : float
-        A random direction moves this many times as many targets as a latent, as often up as down.
-    rule : EdgeRule
-        Thresholds of the circuit.
-    seed : int
-
-    Returns
-    -------
-    Planted
+    Every layer but the last holds `n_sources` sources, which all fire in all cells. Each drives `edge_share` of the
+    latents of the next layer, times `decay` per further layer; `supporting` of the targets fall. A response is `effect`
+    in units of its noise, and in `zero_share` of the cells there is none. Of the planted edges, `term_affinity` have
+    ends with a common gene set. Each source has `n_directions` random directions, which move `direction_share` times as
+    many targets as a latent, as often up as down.
     """
     rng = np.random.default_rng(seed)
     features = _features(n_layers, n_latents, rng)

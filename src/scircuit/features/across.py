@@ -38,16 +38,8 @@ def watch_across(
 ) -> Across:
     """Count common firings of sources and later latents, and sum activations per cell.
 
-    Parameters
-    ----------
-    batches
-        Each of `cells` once.
-    saes
-        Layer to SAE of any library (`as_sae`).
-    sources
-        Latents per layer whose pairs are counted; memory grows with their number times the latents above them.
-    cells : int64 `[cell]`
-        The values of `TokenBatch.cell`, in the order of the rows of `activations`.
+    `batches` hold each of `cells` (values of `TokenBatch.cell`, in the order of the rows of `activations`) once; `saes`
+    are of any library. Memory grows with the number of sources times the latents above them.
     """
     saes = as_saes(saes)
     layers = list(saes)

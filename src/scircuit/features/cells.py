@@ -92,17 +92,11 @@ class TopCells:
 
 
 def enrich_obs(cells: pd.DataFrame, profile: CellProfile, *, alpha: float = 0.05) -> pd.DataFrame:
-    """Categories over-represented among the cells in which a latent is most active.
+    """Categories over-represented among the cells in which a latent is most active: `features/obs.parquet`.
 
     The query of a latent are its top cells: the most active 5 % of the run, at least 10 and at most as many as the
     catalogue kept, only cells in which it fires. One-sided Fisher tests against all cells of the run; BH over every
-    (live latent, category) pair of every column.
-
-    Returns
-    -------
-    DataFrame
-        `layer, feature, column, category, n_overlap, category_size, query_size, fold, p_value, q_value`, rows with
-        q <= `alpha`, most significant first within a latent.
+    (live latent, category) pair of every column. Rows with q <= `alpha`, most significant first within a latent.
     """
     n = profile.n_cells
     query = cells[cells["rank"] < max(MIN_QUERY, int(np.ceil(TOP_SHARE * n)))]

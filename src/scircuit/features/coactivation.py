@@ -43,15 +43,10 @@ def count_together(row: np.ndarray, latent: np.ndarray, n_latents: int) -> Pairs
 def coactivation_table(
     together: Pairs, n_firings: np.ndarray, n_positions: int, layer: int, limits: Limits
 ) -> pd.DataFrame:
-    """Pairs of latents that fire together more often than their rates explain.
+    """Rows of `coactivation.parquet`: pairs of latents that fire together more often than their rates explain.
 
     PMI = log2(p_ab / (p_a p_b)) over gene positions; NPMI = PMI / -log2(p_ab), in [-1, 1] (Bouma 2009). `together` are
     summed results of `count_together`, `n_firings` is int64 `[latent]`.
-
-    Returns
-    -------
-    DataFrame
-        `layer, feature_a, feature_b, n_both, n_a, n_b, pmi, npmi`, by feature_a and feature_b.
     """
     enough = together.n >= limits.min_both
     a, b = np.divmod(together.key[enough], len(n_firings))
@@ -78,27 +73,11 @@ def coactivation_table(
 def find_modules(
     pairs: pd.DataFrame, *, method: str = "louvain", resolution: float = 1.0, min_size: int = 3, seed: int = 42
 ) -> pd.DataFrame:
-    """Groups of latents that fire together, per layer, on the NPMI-weighted graph of `coactivation_table`.
+    """Rows of `modules.parquet`: groups of latents of a layer, on the NPMI-weighted graph of `coactivation_table`.
 
-    Parameters
-    ----------
-    pairs : DataFrame
-        Rows of one or several layers; pairs with NPMI <= 0 carry no weight and are left out.
-    method : str
-        `louvain` (Blondel et al. 2008, NetworkX), or `leiden` (Traag et al. 2019, RB configuration model), which
-        needs the extra `scircuit[leiden]` (leidenalg and igraph are GPL-licensed and therefore no requirement).
-    min_size : int
-        Smaller groups are no modules.
-
-    Returns
-    -------
-    DataFrame
-        `layer, feature, module, module_size`; modules of a layer are numbered from the largest.
-
-    Raises
-    ------
-    ScircuitError
-        On an unknown method, or when `leiden` is asked for and not installed.
+    `louvain` is that of NetworkX (Blondel et al. 2008); `leiden` (Traag et al. 2019, RB configuration model) needs the
+    extra `scircuit[leiden]` (leidenalg and igraph are GPL-licensed and therefore no requirement). Pairs with NPMI <= 0
+    carry no weight, groups of fewer than `min_size` are no modules; modules of a layer are numbered from the largest.
     """
     check_method(method)
     partition = _louvain if method == "louvain" else _leiden()
@@ -120,16 +99,12 @@ def check_method(method: str) -> None:
 
 
 def match_layers(decoders: Mapping[int, torch.Tensor], *, min_cosine: float = 0.7, block: int = 1024) -> pd.DataFrame:
-    """Latents of different layers that write the same direction.
+    """Rows of `layer_matches.parquet`: latents of different layers that write the same direction.
 
     For every pair of layers a < b, each latent of a is matched with the latent of b whose decoder direction has the
-    largest absolute cosine; pairs of at least `min_cosine` are kept (0.7 is the published threshold). `decoders` are
-    `W_dec [latent, d_model]` by layer; `block` latents are compared at a time, which bounds the memory.
-
-    Returns
-    -------
-    DataFrame
-        `layer_a, feature_a, layer_b, feature_b, cosine, mutual` (each is the other's best match).
+    largest absolute cosine; pairs of at least `min_cosine` are kept (0.7 is the published threshold), `mutual` if each
+    is the other's best. `decoders` are `W_dec [latent, d_model]` by layer; `block` latents are compared at a time,
+    which bounds the memory.
     """
     unit = {layer: torch.nn.functional.normalize(w.detach().float(), dim=1) for layer, w in sorted(decoders.items())}
     rows: list[pd.DataFrame] = []

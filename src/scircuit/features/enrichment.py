@@ -63,11 +63,6 @@ def cut_to_background(libraries: GeneSets | Sequence[GeneSets], background: pd.D
 
     Names are resolved by `knowledge.genes.GeneNames`; ambiguous ones are left out and reported. Genes that share a
     symbol count once. Sets without a gene in the background are dropped and counted.
-
-    Raises
-    ------
-    ScircuitError
-        When no set has a gene in the background, or two libraries carry the same name.
     """
     libraries = [libraries] if isinstance(libraries, GeneSets) else list(libraries)
     if len({sets.name for sets in libraries}) < len(libraries):

@@ -9,13 +9,7 @@ from scircuit.knowledge.genes import GeneNames
 
 
 def query_matrix(features: pd.DataFrame, names: GeneNames) -> sparse.csr_matrix:
-    """Indicator int32 `[latent, gene]` of `top_genes` over the rows of the background; a gene named twice counts once.
-
-    Raises
-    ------
-    ScircuitError
-        When a top gene is not in the background.
-    """
+    """Indicator int32 `[latent, gene]` of `top_genes` over the background's rows; a gene named twice counts once."""
     length = features["top_genes"].map(len).to_numpy(dtype=np.int64)
     flat = [gene for genes in features["top_genes"] for gene in genes]
     distinct, code = np.unique(np.array(flat, dtype=object).astype(str), return_inverse=True)

@@ -55,24 +55,14 @@ def rank_enrich(
     min_size: int = 3,
     latents_per_block: int = 512,
 ) -> Enrichment:
-    """Test whether a set's genes rank high in a latent's loading profile.
+    """Test whether a set's genes rank high in a latent's loading profile, by latent and then `statistic` (t).
 
     The profile (`loading_profile`) is turned into ranks within the latent, ties in the middle, and decoupler's
     univariate linear model (`ulm`; Badia-i-Mompel et al., Bioinformatics Advances 2022) regresses the ranks on
-    membership: t of the slope with (genes - 2) degrees of freedom. p is one-sided (high ranks); BH over every pair of
-    a live latent and a set of at least `min_size` genes in the background.
+    membership: t of the slope with (genes - 2) degrees of freedom. p is one-sided (high ranks); BH over every pair of a
+    live latent and a set of at least `min_size` genes in the background.
 
     `features`, `genes` and `background` are tables of one catalogue; `latents_per_block` are made dense at a time.
-
-    Returns
-    -------
-    Enrichment
-        Terms with `statistic` (t), `set_size`, `p_value`, `q_value`, `information_content`, by latent and then t.
-
-    Raises
-    ------
-    ScircuitError
-        When decoupler is not installed, or no set is large enough.
     """
     decoupler = import_decoupler()
     sets = cut_to_background(libraries, background)

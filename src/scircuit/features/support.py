@@ -33,7 +33,7 @@ def network_support(
     max_draws: int = 10_000,
     seed: int = 0,
 ) -> pd.DataFrame:
-    """Test the number of links inside each latent's top genes.
+    """Rows of `support.parquet`: the number of links inside each latent's top genes, tested.
 
     The null are gene sets of equal size whose genes have, one by one, a degree in the same bin: powers of two of the
     degree within the background, bins of fewer than 100 genes joined with the next lower one. p = (b + 1) / (m + 1)
@@ -41,11 +41,6 @@ def network_support(
     first `draws` is drawn up to `max_draws`. A latent without a link has p = 1. BH over every latent with at least two
     genes. Links are counted without direction. `features` has `layer, feature, top_genes`, `background` the `symbol,
     ensembl_id` of the genes tokenised in the run.
-
-    Returns
-    -------
-    DataFrame
-        `layer, feature, network, n_genes, n_links, expected, fold, n_draws, p_value, q_value` for every latent tested.
     """
     names = GeneNames(background.drop_duplicates("symbol", ignore_index=True))
     query = query_matrix(features, names)

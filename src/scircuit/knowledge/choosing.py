@@ -17,11 +17,6 @@ def disease_sets(names: Sequence[str | Path], *, cache: str | Path | None = None
     """Genes of every disease of the named sources: ClinGen, IntOGen, Open Targets, GWAS, or GMT files of one's own.
 
     Each name is a source in the cache or the path of a GMT file. Of several sources, diseases carry the source's name.
-
-    Raises
-    ------
-    ScircuitError
-        A source is unknown, not in the cache, or holds no disease genes.
     """
     found: dict[str, list[str]] = {}
     for name in names:
@@ -40,11 +35,6 @@ def open_network(name: str | Path, *, cache: str | Path | None = None) -> Networ
     """A network by the name of a source in the cache, or from a file.
 
     A file is a GMT of targets per factor (as the ENCODE library), or a table with `source, target, weight`.
-
-    Raises
-    ------
-    ScircuitError
-        A source is unknown, not in the cache, or no network; a file lacks a column.
     """
     text = str(name)
     if _is_file(text):

@@ -123,11 +123,6 @@ def regulons(network: Network, *, min_targets: int = 5) -> GeneSets:
     Over-representation of these sets names the regulator behind a latent's genes and the direction of control.
 
     Sets of fewer than `min_targets` genes are left out.
-
-    Raises
-    ------
-    ScircuitError
-        If the network is undirected, or no regulator has so many targets.
     """
     if not network.directed:
         raise ScircuitError(f"{network.name} is undirected and has no regulators; use TRRUST, CollecTRI or DoRothEA.")

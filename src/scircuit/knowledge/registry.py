@@ -50,14 +50,7 @@ def list_sources(cache: str | Path | None = None) -> pd.DataFrame:
 
 
 def fetch(name: str, *, cache: str | Path | None = None, again: bool = False) -> Path:
-    """Download a known source once; returns its folder in the cache.
-
-    Raises
-    ------
-    ScircuitError
-        On an unknown name (with the nearest ones), a source without an address, a failed download, a checksum that is
-        not the pinned one, or a file that its reader refuses; nothing is left behind.
-    """
+    """Download a known source once; returns its folder in the cache."""
     source = _known(name)
     target = knowledge_folder(cache) / name
     if (target / "source.json").is_file() and not again:
@@ -85,11 +78,6 @@ def add(
     """Put a file of the user's into the cache under a name; returns its folder.
 
     The name of a known source takes that source's kind and title. The file is read before it is accepted.
-
-    Raises
-    ------
-    ScircuitError
-        On a missing file, an unknown kind, a name that is no plain word, or a file that the reader refuses.
     """
     path = Path(path)
     if not name.replace("_", "").replace("-", "").isalnum() or name == PROGRAMS:
@@ -125,11 +113,6 @@ def load(name: str, *, cache: str | Path | None = None, **options: Any) -> Any:
     """Read a source from the cache, never from the network: `GeneSets`, `Network`, `DiseaseGenes` or an alias table.
 
     `options` go to the reader (`min_score`, `levels`, ...).
-
-    Raises
-    ------
-    ScircuitError
-        On an unknown name, a source that is not in the cache, or a file that is no longer what was fetched.
     """
     if name == PROGRAMS:
         return packaged_programs()

@@ -10,13 +10,7 @@ from scircuit.errors import ScircuitError
 
 
 def read_table(path: str | Path, columns: Sequence[str], **options: Any) -> pd.DataFrame:
-    """Read a delimited text file, plain or compressed, and keep `columns`.
-
-    Raises
-    ------
-    ScircuitError
-        When the file is missing, unreadable, empty, or lacks one of the columns.
-    """
+    """Read a delimited text file, plain or compressed, and keep `columns`."""
     path = Path(path)
     if not path.is_file():
         raise ScircuitError(f"{path} does not exist; give the path of the downloaded file.")

@@ -100,12 +100,6 @@ def load_geneformer(
 
     The token dictionaries are looked for in `dictionaries`, or in the folder and its parents' `geneformer/`. With
     `checkpoint`, every file is held to the registered hash of that published model.
-
-    Raises
-    ------
-    ScircuitError
-        When a file is missing, truncated or not `checkpoint`'s, a weight is missing or unexpected, or the
-        dictionaries are of another series than the weights.
     """
     folder = Path(folder)
     config = read_json(folder / "config.json")

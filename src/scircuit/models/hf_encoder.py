@@ -64,11 +64,6 @@ def load_hf_encoder(
     `tokens.tsv` (see `cells.vocabulary.read_token_table`) says which token is which gene. A cell is its genes in
     descending order of count / median (of count, where the table has no medians), between `<cls>` and `<eos>` where
     both exist. Nothing is downloaded and no code of the folder is run.
-
-    Raises
-    ------
-    ScircuitError
-        When transformers is missing, the folder is no encoder, weights are missing, or tokens and weights differ.
     """
     try:
         transformers = import_module("transformers")

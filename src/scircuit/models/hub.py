@@ -32,11 +32,6 @@ def locate(checkpoint: Checkpoint, *, dictionaries: str | Path | None = None, do
 
     Looked for in this order: `models_folder()/NAME`; the cache of huggingface_hub (`HF_HOME`) at the pinned revision;
     a download of the missing files into that cache, unless `HF_HUB_OFFLINE` is set or `download` is false.
-
-    Raises
-    ------
-    ScircuitError
-        When it is nowhere and cannot be had: the sentence says what to install, to unset, or to download by hand.
     """
     dictionaries = None if dictionaries is None else Path(dictionaries)
     folder = models_folder() / checkpoint.name
@@ -56,11 +51,6 @@ def fetch_checkpoint(name: str, *, again: bool = False) -> Path:
 
     Only the files that the model needs are downloaded, at the pinned revision; each is held to its registered hash.
     `again` downloads even what the cache has, for instance because it was refused.
-
-    Raises
-    ------
-    ScircuitError
-        As `locate`, and when a downloaded file is not the registered one.
     """
     from scircuit.models.origin import read_origin
 

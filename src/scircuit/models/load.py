@@ -72,13 +72,7 @@ def adapters() -> Mapping[str, Adapter]:
 
 
 def adapter_of(folder: Path) -> Adapter:
-    """The adapter that reads a folder.
-
-    Raises
-    ------
-    ScircuitError
-        When none does, or several say so.
-    """
+    """The adapter that reads a folder."""
     known = [adapter for adapter in adapters().values() if adapter.knows(folder)]
     best = [adapter for adapter in known if len(adapter.marks) == max(len(a.marks) for a in known)]
     if len(best) == 1:
@@ -94,11 +88,6 @@ def find_source(source: str | Path, dictionaries: str | Path | None = None, *, d
     """The folder behind a name or path: packaged model, local folder, published checkpoint, in that order.
 
     With `download` false a published checkpoint must be on this machine already.
-
-    Raises
-    ------
-    ScircuitError
-        When there is no such folder or name, or a published checkpoint is not at hand and cannot be downloaded.
     """
     name = str(source)
     if name in PACKAGED:

@@ -37,11 +37,6 @@ def read_origin(paths: Iterable[Path], weights: Path, checkpoint: Checkpoint | N
 
     Of `paths`, those that do not exist are left to the reader, which names what it lacks; by `weights`, one of them, a
     checkpoint that was not asked for by name is recognised.
-
-    Raises
-    ------
-    ScircuitError
-        When a file has another size or hash than the checkpoint's.
     """
     known = checkpoint.expected() if checkpoint else {}
     origin = Origin(checkpoint=checkpoint)

@@ -24,13 +24,7 @@ def is_function(source: str | Path) -> bool:
 
 
 def call_loader(source: str, **arguments: Any) -> FoundationModel:
-    """Call the function that `source` names, with the arguments of `load_model` as keywords.
-
-    Raises
-    ------
-    ScircuitError
-        When there is no such file, module or function, or what it returns lacks something of `FoundationModel`.
-    """
+    """Call the function that `source` names, with the arguments of `load_model` as keywords."""
     match = _FUNCTION.fullmatch(source)
     assert match is not None
     module = _open(match["where"], source)

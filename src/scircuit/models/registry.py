@@ -102,13 +102,7 @@ def checkpoints() -> Mapping[str, Checkpoint]:
 
 
 def find_checkpoint(name: str) -> Checkpoint:
-    """The checkpoint called `name` (in any case, or by an alias).
-
-    Raises
-    ------
-    ScircuitError
-        When there is none, with the nearest names.
-    """
+    """The checkpoint called `name` (in any case, or by an alias)."""
     found = known_checkpoint(name)
     if found is None:
         near = get_close_matches(name.lower(), checkpoints(), n=2, cutoff=0.4)

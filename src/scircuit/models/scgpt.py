@@ -88,11 +88,6 @@ def load_scgpt(
 
     A tab-separated `genes.tsv` (`ensembl_id`, `symbol`) in the folder lets data with Ensembl ids in. With
     `checkpoint`, every file is held to the registered size and hash of that published model, where they are known.
-
-    Raises
-    ------
-    ScircuitError
-        When a file is missing, truncated or not `checkpoint`'s, or a weight is missing, unexpected or of another shape.
     """
     folder = Path(folder)
     args = read_json(folder / "args.json")

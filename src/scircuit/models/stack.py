@@ -150,13 +150,7 @@ def hash_weights(weights: Mapping[str, Tensor]) -> str:
 
 
 def assign(model: nn.Module, weights: Mapping[str, Tensor], path: Path, unused: frozenset[str]) -> None:
-    """Load `weights` (our names) strictly.
-
-    Raises
-    ------
-    ScircuitError
-        When a parameter is missing, has another shape, or a tensor is left that is not listed in `unused`.
-    """
+    """Load `weights` (our names) strictly."""
     expected = model.state_dict()
     missing = sorted(set(expected) - set(weights))
     extra = sorted(set(weights) - set(expected) - unused)

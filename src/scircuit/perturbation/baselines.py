@@ -52,11 +52,6 @@ def coexpression(screen: Screen, truth: Truth) -> tuple[Score, Score]:
 
     Signed: a gene that rises and falls with the target falls with it, score = -r. Absolute: -|r|. r is the Pearson
     correlation of log1p counts per ten thousand, centred within strata; 0 where the target is not in the matrix.
-
-    Raises
-    ------
-    ScircuitError
-        No targeted gene is in the matrix.
     """
     targets, row = _targets(truth)
     place = screen.genes.get_indexer(targets)
@@ -72,11 +67,6 @@ def from_table(table: pd.DataFrame, truth: Truth) -> Score:
     """Scores a user supplies for `target, gene, score`, for example a deletion of the gene's token from the model.
 
     Pairs that are absent get 0.
-
-    Raises
-    ------
-    ScircuitError
-        A column is missing, or no pair belongs to the knock-downs.
     """
     missing = [name for name in ("target", "gene", "score") if name not in table]
     if missing:

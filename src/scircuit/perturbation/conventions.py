@@ -37,11 +37,6 @@ def find_perturbation(
 
     Known conventions: `gene` with `non-targeting` (Replogle 2022), `perturbation` with `control` (scPerturb),
     `perturbation` or `gene_target` with `NT` (pertpy).
-
-    Raises
-    ------
-    ScircuitError
-        The column is missing, two columns qualify and differ, no label is a control, or two labels are.
     """
     if column is None:
         column = _one_column(
@@ -108,13 +103,7 @@ def find_symbols(var: pd.DataFrame, column: str | None) -> pd.Index:
 
 
 def find_scale(values: np.ndarray, log1p_recorded: bool, scale: str | None) -> str:
-    """Whether a sample of X holds `counts`, `normalised` (not logged) or `log1p` values.
-
-    Raises
-    ------
-    ScircuitError
-        Values are negative (scaled or residual data), or not what `scale` says.
-    """
+    """Whether a sample of X holds `counts`, `normalised` (not logged) or `log1p` values."""
     if scale is not None and scale not in SCALES:
         raise ScircuitError(f"scale {scale!r} is unknown; choose one of {', '.join(SCALES)}.")
     refuse_negative(values)

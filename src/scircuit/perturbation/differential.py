@@ -24,32 +24,23 @@ _COLUMNS = ("log2_fold_change", "standard_error", "p_value", "q_value", "mean_co
 
 @dataclass(frozen=True)
 class Effects:
-    """Effects of perturbations on genes.
-
-    Attributes
-    ----------
-    perturbations : DataFrame
-        `label, gene` (the targeted gene), `n_cells, n_controls`, one row per perturbation.
-    genes : Index `[gene]`
-        Measured genes.
-    log2_fold_change, standard_error : float64 `[perturbation, gene]`
-        Against controls of the same strata; NaN where a method gives none.
-    p_value, q_value : float64 `[perturbation, gene]`
-        Two-sided; q by Benjamini-Hochberg over the genes of one perturbation, its own gene left out.
-    mean_control : float64 `[perturbation, gene]`
-        Counts per ten thousand in the matched controls.
-    method : str
-        `wilcoxon`, `pseudobulk` or `paper`.
-    """
+    """Effects of perturbations on genes."""
 
     perturbations: pd.DataFrame
+    """`label, gene` (the targeted gene), `n_cells, n_controls`, one row per perturbation."""
     genes: pd.Index
+    """Index `[gene]`: measured genes."""
     log2_fold_change: np.ndarray
     standard_error: np.ndarray
+    """float64 `[perturbation, gene]`: against controls of the same strata; NaN where a method gives none."""
     p_value: np.ndarray
     q_value: np.ndarray
+    """float64 `[perturbation, gene]`: two-sided; q by Benjamini-Hochberg over the genes of one perturbation, its own
+    gene left out."""
     mean_control: np.ndarray
+    """float64 `[perturbation, gene]`: counts per ten thousand in the matched controls."""
     method: str
+    """`wilcoxon`, `pseudobulk` or `paper`."""
 
     def table(self) -> pd.DataFrame:
         """Long table: `label, target, gene` and the five statistics, one row per (perturbation, gene)."""
@@ -103,25 +94,12 @@ def differential_expression(
 ) -> Effects:
     """Test every (perturbation, gene) of a screen.
 
-    Parameters
-    ----------
-    screen : Screen
-        Opened and filtered cells.
-    method : str
-        `wilcoxon`: rank-sum test stratified by (line, batch), fold change of stratum-matched means.
-        `pseudobulk`: DESeq2 on counts summed per (perturbation, stratum).
-        `paper`: log2(mean X + 1) against all controls, no test (arXiv 2603.01752): p and q are NaN.
-    pseudocount : float
-        Added to both means of the `wilcoxon` fold change, counts per ten thousand.
-    cache : path, optional
-        Folder of results named by a hash of data, cells and settings; a result that is there is read, not computed.
-    memory : float
-        Bytes for one block of genes.
+    `wilcoxon` is the rank-sum test stratified by (line, batch), with the fold change of stratum-matched means, to both
+    of which `pseudocount` counts per ten thousand are added; `pseudobulk` is DESeq2 on counts summed per (perturbation,
+    stratum); `paper` is log2(mean X + 1) against all controls without a test (arXiv 2603.01752): p and q are NaN.
 
-    Raises
-    ------
-    ScircuitError
-        Unknown method; counts are needed and absent.
+    Results in the folder `cache` are named by a hash of data, cells and settings, and read where they are there. A
+    block of genes takes `memory` bytes.
     """
     if method not in METHODS:
         raise ScircuitError(f"method {method!r} is unknown; choose one of {', '.join(METHODS)}.")

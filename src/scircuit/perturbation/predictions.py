@@ -49,22 +49,11 @@ def predict_from_loadings(
     """Predictions through the gene loadings of both ends of every edge (the default definition).
 
     score[g, j] = sum over edges s -> t of L_s(g) * (mean_delta / clean_sd) * L_t(j), with L_f(g) the share of the
-    summed activation of latent f that sits at gene g and the effect in units of the target's clean standard
-    deviation. Edges onto targets that never vary in clean cells have no such unit and are left out.
+    summed activation of latent f that sits at gene g and the effect in units of the target's clean standard deviation.
+    Edges onto targets that never vary in clean cells have no such unit and are left out.
 
-    Parameters
-    ----------
-    edges : DataFrame
-        `circuit.edges`.
-    loadings : DataFrame
-        `features/genes.parquet`: `layer, feature, gene, n_firings, mean_activation`.
-    knocked : Index, optional
-        Genes to knock down; all that load on a source by default.
-
-    Raises
-    ------
-    ScircuitError
-        No edge has loadings at both ends, or none of the genes to knock down loads on a source.
+    `edges` are a circuit's, `loadings` is `features/genes.parquet`; by default all genes that load on a source are
+    `knocked` down.
     """
     varying = edges["clean_sd"].to_numpy() > 0
     if dropped := int((~varying).sum()):
@@ -89,19 +78,8 @@ def predict_from_logits(
 ) -> GenePredictions:
     """Predictions through the measured change of the model's own output when sources are ablated.
 
-    score[g, j] = sum over sources s of L_s(g) * change of the output logit of gene j under ablation of s.
-
-    Parameters
-    ----------
-    logits : DataFrame
-        `source_layer, source_feature, gene, mean_delta`: mean change of the logit of `gene`.
-    loadings, knocked
-        As in `predict_from_loadings`.
-
-    Raises
-    ------
-    ScircuitError
-        A column is missing, or no measured source has loadings.
+    score[g, j] = sum over sources s of L_s(g) * change of the output logit of gene j under ablation of s. `logits` is
+    `trace/logits.parquet`; the others as in `predict_from_loadings`.
     """
     missing = [name for name in (*SOURCE, "gene", "mean_delta") if name not in logits]
     if missing:

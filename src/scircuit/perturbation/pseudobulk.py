@@ -18,20 +18,11 @@ MAX_BYTES = 8e9
 
 
 def deseq2(screen: Screen) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """DESeq2 per perturbation on counts summed per stratum, design `~ stratum + condition`.
+    """log2 fold change, standard error and p by DESeq2, design `~ stratum + condition`; float64 `[label, gene]` each.
 
-    Strata with fewer than five treated or control cells are left out. The negative-binomial model, its dispersion
-    shrinkage and the Wald test are those of pydeseq2 (Love, Huber & Anders 2014).
-
-    Returns
-    -------
-    log2_fold_change, standard_error, p_value : float64 `[label, gene]`
-        NaN where DESeq2 gives none (genes without counts, perturbations with fewer than two strata).
-
-    Raises
-    ------
-    ScircuitError
-        The matrix holds no counts, no perturbation has two strata, or pydeseq2 is not installed.
+    Counts are summed per (perturbation, stratum); strata with fewer than five treated or control cells are left out.
+    The negative-binomial model, its dispersion shrinkage and the Wald test are those of pydeseq2 (Love, Huber & Anders
+    2014). NaN where DESeq2 gives none (genes without counts, perturbations with fewer than two strata).
     """
     if screen.scale != "counts":
         raise ScircuitError(

@@ -45,15 +45,9 @@ def wilcoxon(screen: Screen, memory: float = 2e9) -> RankTest:
     """Wilcoxon rank-sum test per (perturbation, gene), strata combined after van Elteren.
 
     z = sum_b w_b (U_b - n_b m_b / 2) / sqrt(sum_b w_b^2 V_b) with w_b = 1 / (n_b + m_b + 1) over strata b with n_b
-    treated and m_b control cells, V_b = n_b m_b / 12 ((N_b + 1) - sum (t^3 - t) / (N_b (N_b - 1))) the variance of
-    U_b with ties t (van Elteren 1960). Genes without any variation get z = 0, p = 1.
-
-    Parameters
-    ----------
-    screen : Screen
-        Values are compared after depth normalisation where the matrix holds counts.
-    memory : float
-        Bytes for one block of genes; each block is one pass over the file.
+    treated and m_b control cells, V_b = n_b m_b / 12 ((N_b + 1) - sum (t^3 - t) / (N_b (N_b - 1))) the variance of U_b
+    with ties t (van Elteren 1960). Genes without any variation get z = 0, p = 1. Values are compared after depth
+    normalisation where the matrix holds counts; each block of genes, of `memory` bytes, is one pass over the file.
     """
     groups = _groups(screen)
     controls = [

@@ -24,40 +24,27 @@ CHUNK_CELLS = 4096
 
 @dataclass(frozen=True)
 class Screen:
-    """Cells of a screen: one perturbation each, or none (controls).
-
-    Attributes
-    ----------
-    genes : Index `[gene]`
-        Gene symbols, unique.
-    labels : DataFrame
-        One row per perturbation: `label` (as in the file), `gene` (the gene it targets).
-    cells : int64 `[cell]`
-        Rows of the matrix, ascending.
-    label : int32 `[cell]`
-        Row of `labels`; -1 for control cells.
-    stratum : int32 `[cell]`
-        Code of the (line, batch) of each cell; controls are matched within strata.
-    strata : list of str
-        Names of the strata.
-    line : str
-        The cell line, `"all"` when lines were pooled on purpose, `""` when the file names none.
-    scale : str
-        `counts`, `normalised` or `log1p` (natural logarithm of 1 + normalised).
-    fingerprint : str
-        Identity of file, layer and columns; with the kept cells it names cached results.
-    """
+    """Cells of a screen: one perturbation each, or none (controls)."""
 
     matrix: Any
     genes: pd.Index
+    """Index `[gene]`: gene symbols, unique."""
     labels: pd.DataFrame
+    """One row per perturbation: `label` (as in the file), `gene` (the gene it targets)."""
     cells: np.ndarray
+    """int64 `[cell]`: rows of the matrix, ascending."""
     label: np.ndarray
+    """int32 `[cell]`: row of `labels`; -1 for control cells."""
     stratum: np.ndarray
+    """int32 `[cell]`: code of the (line, batch) of each cell; controls are matched within strata."""
     strata: list[str]
+    """Names of the strata."""
     line: str
+    """The cell line, `"all"` when lines were pooled on purpose, `""` when the file names none."""
     scale: str
+    """`counts`, `normalised` or `log1p` (natural logarithm of 1 + normalised)."""
     fingerprint: str
+    """Identity of file, layer and columns; with the kept cells it names cached results."""
 
     def __len__(self) -> int:
         return len(self.cells)
@@ -79,13 +66,7 @@ class Screen:
         )
 
     def select(self, labels: Sequence[str] | None = None, min_cells: int = 1) -> "Screen":
-        """Keep the named perturbations with at least `min_cells` cells, and all controls.
-
-        Raises
-        ------
-        ScircuitError
-            A label is unknown, or nothing is left.
-        """
+        """The named perturbations with at least `min_cells` cells, and all controls; refused where none is left."""
         wanted = np.ones(len(self.labels), dtype=bool)
         if labels is not None:
             unknown = sorted(set(labels) - set(self.labels["label"]))

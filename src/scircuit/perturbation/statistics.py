@@ -126,13 +126,10 @@ def paper_fold_change(sums: GroupSums) -> np.ndarray:
 
 
 def on_target(screen: Screen, sums: GroupSums | None = None) -> pd.DataFrame:
-    """How far the expression of each targeted gene falls in its own cells.
+    """How far the expression of each targeted gene falls in its own cells, one row per perturbation.
 
-    Returns
-    -------
-    DataFrame
-        One row per perturbation: `label, gene, n_cells, n_controls, measured, mean, mean_control,
-        log2_fold_change, standard_error, p_fall` (one-sided, normal); NaN where the gene is not in the matrix.
+    `label, gene, n_cells, n_controls, measured, mean, mean_control, log2_fold_change, standard_error, p_fall`
+    (one-sided, normal); NaN where the gene is not in the matrix.
     """
     sums = group_sums(screen) if sums is None else sums
     change = fold_change(sums)
@@ -163,11 +160,7 @@ def effective(
 ) -> Screen:
     """Keep the perturbations whose own gene falls: log2 fold change and one-sided p below the limits.
 
-    Raises
-    ------
-    ScircuitError
-        No targeted gene is measured, or none falls that far. Perturbations whose gene is not in the matrix cannot
-        be judged and are left out.
+    Perturbations whose gene is not in the matrix cannot be judged and are left out.
     """
     table = on_target(screen, sums)
     if not table["measured"].any():

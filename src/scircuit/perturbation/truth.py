@@ -15,28 +15,19 @@ LEAST_CHANGE = 0.01
 
 @dataclass(frozen=True)
 class Truth:
-    """Measured responses to knock-downs.
-
-    Attributes
-    ----------
-    knockdowns : DataFrame
-        `label, gene`: one row per knock-down and the gene it targets.
-    genes : Index `[gene]`
-        Genes with a measurement in any knock-down.
-    sign : int8 `[knockdown, gene]`
-        -1 falls, +1 rises, 0 does not respond (or not measured).
-    score : float64 `[knockdown, gene]`
-        Strength with sign (log2 fold change, or the sign itself); NaN where not measured. The knocked-down gene itself
-        counts as not measured: that it falls is the intervention, not a prediction.
-    one_sided : bool
-        Only rises are listed (or only falls): an unlisted gene did not necessarily stay.
-    """
+    """Measured responses to knock-downs."""
 
     knockdowns: pd.DataFrame
+    """`label, gene`: one row per knock-down and the gene it targets."""
     genes: pd.Index
+    """Index `[gene]`: genes with a measurement in any knock-down."""
     sign: np.ndarray
+    """int8 `[knockdown, gene]`: -1 falls, +1 rises, 0 does not respond (or not measured)."""
     score: np.ndarray
+    """float64 `[knockdown, gene]`: strength with sign (log2 fold change, or the sign itself); NaN where not measured.
+    The knocked-down gene itself counts as not measured: that it falls is the intervention, not a prediction."""
     one_sided: bool
+    """Only rises are listed (or only falls): an unlisted gene did not necessarily stay."""
 
     @property
     def measured(self) -> np.ndarray:
@@ -48,11 +39,6 @@ def truth_from_effects(effects: Effects, alpha: float = 0.05, min_abs_log2_fold_
     """Responding genes of a screen: q < `alpha` and |log2 fold change| of at least the limit.
 
     Effects of the `paper` method have no test: there every gene with |log2 fold change| >= 0.01 responds.
-
-    Raises
-    ------
-    ScircuitError
-        No gene responds to any perturbation.
     """
     lfc = effects.log2_fold_change
     if effects.method == "paper":
@@ -72,11 +58,6 @@ def truth_from_table(table: pd.DataFrame) -> Truth:
     """A table of one's own: `target, gene` and `sign` (-1, 0, 1) or `score` (its sign is taken), or both.
 
     Rows that are absent were not measured.
-
-    Raises
-    ------
-    ScircuitError
-        A column is missing, a value is not a sign, or a (target, gene) occurs twice.
     """
     missing = [name for name in ("target", "gene") if name not in table]
     if missing or not {"sign", "score"} & set(table):

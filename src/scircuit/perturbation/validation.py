@@ -24,30 +24,21 @@ _OTHERS = 50
 
 @dataclass(frozen=True)
 class Validation:
-    """The outcome of a validation.
-
-    Attributes
-    ----------
-    knockdowns : DataFrame
-        One row per (stratum, method, knock-down): `stratum, method, label, gene, n_genes, n_responding,
-        n_called` (responding genes with a predicted sign) and the metrics. Strata: `all`, `direct`, `indirect`.
-    summary : DataFrame
-        One row per (stratum, method, metric): `estimate, low, high, n_knockdowns`, macro-averaged, 95 % interval by
-        bootstrap over knocked-down genes.
-    comparison : DataFrame
-        One row per (stratum, metric): `estimate, low, high, chance, best_baseline, baseline, difference,
-        difference_low, difference_high, p_permuted, verdict`.
-    sentences : tuple of str
-        What may be said about skill, from `comparison`.
-    n_unpredicted : int
-        Knock-downs of genes that load on no source of the circuit; they are not judged.
-    """
+    """The outcome of a validation."""
 
     knockdowns: pd.DataFrame
+    """One row per (stratum, method, knock-down): `stratum, method, label, gene, n_genes, n_responding, n_called`
+    (responding genes with a predicted sign) and the metrics. Strata: `all`, `direct`, `indirect`."""
     summary: pd.DataFrame
+    """One row per (stratum, method, metric): `estimate, low, high, n_knockdowns`, macro-averaged, 95 % interval by
+    bootstrap over knocked-down genes."""
     comparison: pd.DataFrame
+    """One row per (stratum, metric): `estimate, low, high, chance, best_baseline, baseline, difference, difference_low,
+    difference_high, p_permuted, verdict`."""
     sentences: tuple[str, ...]
+    """What may be said about skill, from `comparison`."""
     n_unpredicted: int
+    """Knock-downs of genes that load on no source of the circuit; they are not judged."""
 
 
 def validate(
@@ -60,26 +51,10 @@ def validate(
 ) -> Validation:
     """Judge predictions against measured knock-downs, beside baselines.
 
-    Parameters
-    ----------
-    predictions : GenePredictions
-        From a circuit.
-    truth : Truth
-        Measured responses.
-    screen : Screen, optional
-        Its control cells give mean expression and co-expression; without it these baselines are absent.
-    extra : mapping of str to DataFrame, optional
-        Further baselines as `target, gene, score`, for example an in-silico deletion by the same model.
-    network : DataFrame, optional
-        `source, target` of direct regulation (ENCODE binding, CollecTRI): direct and indirect targets of its
-        sources are judged apart.
-    seed : int
-        Of the draws of permuted sources.
-
-    Raises
-    ------
-    ScircuitError
-        The screen shares no knock-down or no gene with the circuit, or nothing responds among the shared genes.
+    Mean expression and co-expression need the control cells of a `screen`. `extra` are further baselines as `target,
+    gene, score`, for example an in-silico deletion by the same model. With a `network` of direct regulation (`source,
+    target`: ENCODE binding, CollecTRI), direct and indirect targets of its sources are judged apart. `seed` is that of
+    the draws of permuted sources.
     """
     whole = truth
     truth, scores, predicted, shared = _align(predictions, whole)

@@ -50,28 +50,12 @@ def ask(
     second: str | Path | Artefacts | None = None,
     sources: Sources | None = None,
 ) -> pd.DataFrame:
-    """Ask questions of a run and write the answers beside its circuit.
+    """Ask questions of a run and write the answers beside its circuit; returns the summary of all its answers.
 
-    Parameters
-    ----------
-    run : folder or Artefacts
-    names : list of str
-        Questions; a single one that cannot be answered raises, one of several is recorded as refused.
-    profile_name : str
-        `default` writes `analysis/<question>.json` and `.parquet`; `paper` the published definitions, under
-        `analysis/paper/`.
-    options : mapping, optional
-        Keywords of a question's function, by question.
-    second : folder or Artefacts, optional
-        Another run, for the questions that compare two.
-    sources : Sources, optional
-        Gene sets, networks and the like, for the questions that draw on them.
-
-    Returns
-    -------
-    DataFrame
-        The summary (`scircuit.analysis.answers`), also written as `answers.parquet`. Answers to other questions that
-        were there stay.
+    A single question that cannot be answered raises, one of several is recorded as refused. The profile `default`
+    writes into `analysis/`, `paper` the published definitions into `analysis/paper/`. `options` are keywords of the
+    questions' functions, by question; `second` is the other run of questions that compare two, `sources` what they draw
+    on (gene sets, networks and the like).
     """
     run, second = Artefacts.of(run), None if second is None else Artefacts.of(second)
     names = [question(name).name for name in names]

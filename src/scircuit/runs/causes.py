@@ -37,20 +37,10 @@ def mediate(
 ) -> Path:
     """Measure which latents carry some edges of a finished run; writes `trace/mediation.parquet`, returns it.
 
-    Parameters
-    ----------
-    edges : list of str
-        Edges such as `0:12-3:45` (layer:latent - layer:latent); without any, `n_edges` are drawn with the run's seed
-        among those over several layers that have a candidate (`analysis.mediation.candidate_mediators`).
-    top : int
-        Mediators held per edge, and as many random latents.
-    n_cells : int
-        Discovery and confirmation cells: first those that were not traced, so that the edges were not chosen in them.
-
-    Raises
-    ------
-    ScircuitError
-        An edge that the circuit has not, or none with a latent between its ends that lies on two edges.
+    Edges are written `0:12-3:45` (layer:latent - layer:latent); without any, `n_edges` are drawn with the run's seed
+    among those over several layers that have a candidate (`analysis.mediation.candidate_mediators`). Per edge `top`
+    mediators are held, and as many random latents. The `n_cells` are discovery and confirmation cells: first those that
+    were not traced, so that the edges were not chosen in them.
     """
     run = Run.open(config)
     circuit = run.circuit()
@@ -79,11 +69,6 @@ def combine(config: RunConfig, sets: Sequence[str] = (), *, n_sets: int = 10, si
     Sets are written `0:12+0:33+1:7` (layer:latent). Without any, `n_sets` sets of `size` sources are drawn with the
     run's seed, each among the sources of one target: sources without a target in common cannot interact on it. Cells
     as for `mediate`.
-
-    Raises
-    ------
-    ScircuitError
-        A set that cannot be read, or no target with so many sources.
     """
     run = Run.open(config)
     circuit = run.circuit()

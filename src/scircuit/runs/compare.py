@@ -44,49 +44,22 @@ def compare(
     models: Sequence[str] | None = None,
     min_models: int = 2,
 ) -> Path:
-    """Compare finished runs and write tables and a report into a folder.
+    """Compare finished runs and write tables and a report into the folder `out`, which it returns.
 
     Label pairs conserved between models (`consensus`, with the published null beside it), and for every pair of runs
     latents matched by their genes (`feature_consensus`) and effect sizes at equal cells, depth and firing rate
     (`compare_effect_sizes`); with disease sets, whether disease pairs are conserved (`disease_conservation`).
 
-    Parameters
-    ----------
-    runs : folders or Artefacts
-        At least two runs, of one model or several: runs of one model are conditions of it, models are compared.
-    out : folder
-        `answers.parquet` (one row per number), `QUESTION.{json, parquet}`, `pairs/A--B/`, `paper/`, `index.html`, and
-        `compare.json` last. A folder that holds this very comparison is left as it is.
-    names : list of str, optional
-        One per run; by default the names they gave themselves.
-    profile : str
-        `paper` adds, under `paper/`, the published definitions on circuits built by the published rule.
-    rule : EdgeRule, optional
-        Build all circuits from their traces under this rule first.
-    n_cells : int, optional
-        Subsample all traces to so many cells first, from their stored per-cell responses.
-    disease : sources or files, optional
-        Curated disease genes: names in the knowledge cache, or GMT files.
-    gene_sets : sources or files, optional
-        Sets in whose names the published disease categories are looked for (paper profile); by default those that the
-        runs were annotated with.
-    draws : int
-        Draws of every null, at least 1,000 for a publishable p.
-    models : list of str, optional
-        One per run: runs of one name are conditions of one model; by default the model that a run was traced in.
-    min_models : int
-        Models that must share a label pair.
+    Runs of one model (of `models`, by default that in which each was traced) are conditions of it; a label pair counts
+    when `min_models` share it. All circuits are first built from their traces under a `rule`, or in `n_cells` from the
+    stored per-cell responses, where one of them is given. `disease` are names in the knowledge cache, or GMT files. The
+    profile `paper` adds the published definitions, on circuits of the published rule; the names of `gene_sets` (by
+    default those that the runs were annotated with) are then searched for its disease categories. A publishable p takes
+    1,000 `draws`.
 
-    Returns
-    -------
-    Path
-        `out`.
-
-    Raises
-    ------
-    ScircuitError
-        Fewer than two runs, runs that cannot be compared (other thresholds, other numbers of cells), missing tables,
-        or a folder that holds something else. A single question that has no answer is recorded with the reason.
+    `out` holds `answers.parquet` (one row per number), `QUESTION.{json, parquet}`, `pairs/A--B/`, `paper/`,
+    `index.html`, and `compare.json` last; a folder that holds this very comparison is left as it is. A single question
+    that has no answer is recorded with the reason.
     """
     out, chosen = Path(out), named_profile(profile)
     if len(runs) < 2:
@@ -145,13 +118,7 @@ def open_conditions(
     seed: int = 0,
     models: Sequence[str] | None = None,
 ) -> list[Artefacts]:
-    """Finished runs as conditions: under one rule, in one number of cells; arguments as for `compare`.
-
-    Raises
-    ------
-    ScircuitError
-        A folder holds no circuit or not the tables that are asked for, or names are missing or repeated.
-    """
+    """Finished runs as conditions: under one rule, in one number of cells; arguments as for `compare`."""
     opened = [Artefacts.of(run) for run in runs]
     for what, given in (("names", names), ("models", models)):
         if given is not None and len(given) != len(opened):

@@ -28,13 +28,7 @@ from scircuit.tracing.memory import parse_memory
 
 
 def open_model(config: RunConfig) -> FoundationModel:
-    """The run's model.
-
-    Raises
-    ------
-    ScircuitError
-        As `load_model`; or when TF32 is asked for without CUDA, or compiled blocks of a model that has none.
-    """
+    """The run's model."""
     m = config.model
     dtype = "float32" if m.dtype == "tf32" else m.dtype
     model = load_model(
@@ -150,14 +144,7 @@ def listed(values: Sequence[int]) -> str:
 
 
 def check_inputs(config: RunConfig, model: FoundationModel) -> None:
-    """Meet every mistake that can be seen without cells, so that hours of work do not end in one.
-
-    Raises
-    ------
-    ScircuitError
-        On dictionaries of another model, unreadable gene sets, layers the model has not, or the
-        local engine for a model whose layers cannot be looked into.
-    """
+    """Meet every mistake that can be seen without cells, so that hours of work do not end in one."""
     layers = check_layers(model, config.sae.layers or range(model.n_layers))
     if config.sae.path:
         open_saes(config.sae.path, model, layers)

@@ -27,11 +27,6 @@ def run_logits(run: str | Path, n_cells: int = 50, seed: int = 0) -> Path:
     Writes `trace/logits.parquet`: `source_layer, source_feature, gene, mean_delta, n_cells`, one row per source and
     gene that any of the cells holds; `mean_delta` in units of the output (logit, or expression bin). A table that is
     there is kept.
-
-    Raises
-    ------
-    ScircuitError
-        The run's tokens or dictionaries are missing, or its model shows no masked-token head.
     """
     opened, model, store = _open(Run(run), n_cells, seed)
     path = opened.path("logits")
@@ -52,20 +47,11 @@ def run_logits(run: str | Path, n_cells: int = 50, seed: int = 0) -> Path:
 
 
 def run_deletion(run: str | Path, genes: Sequence[str], n_cells: int = 50, seed: int = 0) -> pd.DataFrame:
-    """Delete each gene's token from traced cells of a run and read what the model then says of the others.
+    """Delete each gene's token from at most `n_cells` traced cells of a run and read what the model says of the others.
 
-    Parameters
-    ----------
-    genes : list of str
-        Symbols; those that the model does not read, or that no cell holds, are left out.
-    n_cells : int
-        Most cells per gene.
-
-    Returns
-    -------
-    DataFrame
-        `target` (the deleted gene), `gene, score` (mean change of the output, negative: less of it), `n_cells`; what
-        `scircuit.perturbation.validate` takes as an extra baseline.
+    Symbols that the model does not read, or that no cell holds, are left out. Returns `target` (the deleted gene),
+    `gene, score` (mean change of the output, negative: less of it), `n_cells`: what `scircuit.perturbation.validate`
+    takes as an extra baseline.
     """
     _, model, store = _open(Run(run), None, seed)
     symbols = pd.Index(gene_names(model.genes))

@@ -26,13 +26,7 @@ log = logging.getLogger(__name__)
 
 
 def parse_latents(text: str) -> tuple[int, tuple[int, ...]]:
-    """`3:17` (latent 17 of layer 3) or `3:17+40` (both at once) as layer and latents.
-
-    Raises
-    ------
-    ScircuitError
-        When it is written otherwise.
-    """
+    """`3:17` (latent 17 of layer 3) or `3:17+40` (both at once) as layer and latents."""
     match = re.fullmatch(r"(\d+):(\d+(?:\+\d+)*)", text)
     if match is None:
         raise ScircuitError(
@@ -52,30 +46,11 @@ def probe_run(
     n_cells: int | None = None,
     out: Path | None = None,
 ) -> Path:
-    """Do every word (`tracing.menu.WORDS`) to every latent in the run's traced cells, and write one table.
+    """Do every word (`tracing.menu.WORDS`) to every latent in the run's traced cells; returns the file of the table.
 
-    Parameters
-    ----------
-    latents
-        As `parse_latents` reads them.
-    where, what
-        What is read; see `tracing.readouts.readout`.
-    targets
-        Target layers; empty means all later ones with a dictionary.
-    n_cells
-        Of the traced cells, only the first so many; None takes all.
-    out
-        Parquet file; by default `probes/WHAT_WHERE.parquet` of the run, which is replaced.
-
-    Returns
-    -------
-    Path
-        The file; columns as in `tracing.probe.probe`, for vocabulary entries with `gene`.
-
-    Raises
-    ------
-    ScircuitError
-        When an earlier artefact is missing, or on any wrong word, latent or read-out.
+    `latents` are written as `parse_latents` reads them; `where`, `what` and `targets` as for `tracing.probes.probe`. Of
+    the traced cells, the first `n_cells` or all. The file is `out`, by default `probes/WHAT_WHERE.parquet` of the run,
+    which is replaced; beside the columns of `probe` it has `gene` for vocabulary entries.
     """
     folder = Run.open(config)
     asked = parse_words(words)
@@ -117,13 +92,7 @@ def run_paths(run: Run, setup: Setup, circuit: Circuit) -> Path | None:
 
 
 def paths_of_run(config: RunConfig) -> Path:
-    """`run_paths` for a run that has its circuit.
-
-    Raises
-    ------
-    ScircuitError
-        When there is no circuit yet, or it has no edge.
-    """
+    """`run_paths` for a run that has its circuit."""
     folder = Run.open(config)
     circuit = folder.circuit()
     path = run_paths(folder, folder.setup(), circuit)

@@ -61,25 +61,13 @@ class Run(Artefacts):
 
     @classmethod
     def open(cls, config: RunConfig) -> "Run":
-        """A new run, or the same one to go on with; nothing is written before `record`.
-
-        Raises
-        ------
-        ScircuitError
-            When the folder holds a run of another config, or files that are no run at all.
-        """
+        """A new run, or the same one to go on with; another config is refused. Nothing is written before `record`."""
         refuse_another(config)
         return cls(config.out, config)
 
     @property
     def config(self) -> RunConfig:
-        """The config that it was opened for, or that the folder records.
-
-        Raises
-        ------
-        ScircuitError
-            Where it records none.
-        """
+        """The config that it was opened for, or that the folder records; refused where it records none."""
         if self._config is None:
             found = {**recorded(self.root), "out": str(self.root)}
             self._config = parse_config(found, where=str(self.root / "config.json"))

@@ -62,46 +62,18 @@ def validate(
     draws: int = 2000,
     seed: int = 0,
 ) -> Path:
-    """Judge what the circuit of a run predicts against measured knock-downs, beside every baseline.
+    """Judge what the circuit of a run predicts against measured knock-downs, beside every baseline; returns `out`.
 
-    Parameters
-    ----------
-    run : folder or Artefacts
-        A finished run.
-    screen : path, optional
-        h5ad of a screen, of any size: its effects are the truth, its control cells give the expression baselines.
-    out : folder, optional
-        By default `RUN/validation/NAME`, where the reports look. Holds `effects-*.parquet`, `on_target.parquet`,
-        `predictions`, `knockdowns`, `summary`, `comparison` `.parquet`, and `validation.json` last.
-    truth : path, optional
-        A table of one's own instead of the screen's effects: CSV, TSV or Parquet with `target, gene` and `sign` or
-        `score`, or a GMT of the genes that rise.
-    options : ScreenOptions, optional
-    profile : str
-        `paper` judges the published weighting beside the default one, on the circuit of the published rule, and with
-        a screen gives the published pooled sign accuracy beside its nulls (`pooled.parquet`).
-    network : sources or files, optional
-        Direct regulation (CollecTRI, ENCODE binding): its targets are judged apart.
-    deletion : bool
-        Delete each knocked-down gene's token from the traced cells in the same model, as a baseline; needs the model.
-    logits : bool
-        Measure the change of the model's own outputs under ablation of every source (kept in `trace/logits.parquet`);
-        where it has been measured, predictions through it are judged in any case.
-    model_cells : int
-        Cells for each of the two, per gene and in all.
-    draws, seed : int
-        Bootstrap draws of the published sign accuracy (profile `paper`), and the seed of all draws.
+    The truth are the effects of a `screen`, an h5ad of any size whose control cells give the expression baselines, or a
+    table of one's own: CSV, TSV or Parquet with `target, gene` and `sign` or `score`, or a GMT of the genes that rise.
+    `out` is by default `RUN/validation/NAME`, where the reports look.
 
-    Returns
-    -------
-    Path
-        `out`.
-
-    Raises
-    ------
-    ScircuitError
-        Neither screen nor truth, a screen that cannot judge (no controls, too few cells, scaled values, no gene in
-        common with the circuit), or tables of the run that are missing.
+    The profile `paper` judges the published weighting beside the default one, on the circuit of the published rule, and
+    with a screen gives the published pooled sign accuracy beside its nulls (`pooled.parquet`; `draws` of its
+    bootstrap). Targets of a `network` of direct regulation (CollecTRI, ENCODE binding) are judged apart. `deletion`
+    takes each knocked-down gene's token from the traced cells in the same model, as a baseline. `logits` measures the
+    change of the model's own outputs under ablation of every source; where it has been measured, predictions through it
+    are judged in any case. Both need the model and take `model_cells` cells, per gene and in all.
     """
     run, options = Artefacts.of(run), options or ScreenOptions()
     circuit = run.circuit()

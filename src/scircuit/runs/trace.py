@@ -193,13 +193,7 @@ def some_sources(edges: pd.DataFrame, n: int | None, seed: int) -> pd.DataFrame:
 
 
 def plan(config: RunConfig) -> Plan:
-    """Forwards, multiply-adds, memory, disk and time of the run's trace; nothing is written.
-
-    Raises
-    ------
-    ScircuitError
-        When tokens, dictionaries or features are not there yet (the sources are chosen from them), or as the trace.
-    """
+    """Forwards, multiply-adds, memory, disk and time of the run's trace; nothing is written."""
     folder = Run.open(config)
     for name in ("tokens", "saes", "features"):
         folder.need(name)

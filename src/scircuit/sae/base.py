@@ -106,14 +106,7 @@ class SparseAutoencoder(Protocol):
 
 
 def require_traceable(sae: SparseAutoencoder) -> None:
-    """Refuse a dictionary whose latents are not fixed directions of the residual stream that it reads.
-
-    Raises
-    ------
-    ScircuitError
-        If it normalises its input, writes elsewhere than it reads (a transcoder), or reads another place than the
-        residual stream after a block.
-    """
+    """Refuse a dictionary whose latents are not fixed directions of the residual stream that it reads."""
     config = sae.config
     if config.input_norm != "none":
         raise ScircuitError(

@@ -10,18 +10,12 @@ from torch.nn import functional
 
 
 class Latents(NamedTuple):
-    """The active latents of each row, at most `k` of them.
-
-    Attributes
-    ----------
-    values : float `[row, k]`
-        Activations, zero where fewer than `k` latents are active. A latent fires iff its value is > 0.
-    indices : int64 `[row, k]`
-        Latent of each value; arbitrary but valid where the value is zero.
-    """
+    """The active latents of each row, at most `k` of them."""
 
     values: Tensor
+    """float `[row, k]`: activations, 0 where fewer than `k` latents are active. A latent fires iff its value is > 0."""
     indices: Tensor
+    """int64 `[row, k]`: latent of each value; arbitrary but valid where the value is zero."""
 
     def dense(self, n_latents: int) -> Tensor:
         """`[row, n_latents]`; for small reads and tests, never for whole data sets."""

@@ -18,11 +18,6 @@ def mix(streams: Mapping[str, Stream], weights: Mapping[str, float]) -> Stream:
     to within one chunk at any time, and the order depends on nothing but the streams. A data set that ends while
     others are not through starts again (its stream is called with `epoch * 2**20 + repeat`); an epoch ends when
     every data set has been seen whole at least once.
-
-    Raises
-    ------
-    ScircuitError
-        If the names differ, a weight is not positive, or (when run) a data set has no rows.
     """
     if streams.keys() != weights.keys() or not streams:
         raise ScircuitError(

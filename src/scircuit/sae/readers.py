@@ -29,13 +29,7 @@ _READERS: dict[str, Callable[[Path], LinearSAE]] = {
 
 
 def detect(folder: str | Path) -> str:
-    """Name of the format of a folder (or of an OpenAI file), from the files that lie in it.
-
-    Raises
-    ------
-    ScircuitError
-        If no format fits, or several do: the error lists what was found.
-    """
+    """Name of the format of a folder (or of an OpenAI file), from the files that lie in it."""
     folder = Path(folder)
     if folder.is_file() and folder.suffix == ".pt":
         return "openai"

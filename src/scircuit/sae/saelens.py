@@ -117,12 +117,7 @@ def read_tensors(path: Path) -> dict[str, Tensor]:
 def read_saelens(folder: str | Path, *, device: torch.device | str = "cpu") -> LinearSAE:
     """Read a SAELens directory, ours or another's: topk, jumprelu (so BatchTopK and Matryoshka too), standard.
 
-    Raises
-    ------
-    ScircuitError
-        If a file is missing or truncated, a key that decides the result is missing (`k`, `apply_b_dec_to_input`:
-        SAELens would silently assume one), the architecture is another (gated, transcoder, ...), or the inputs are
-        normalised by running statistics, whitened or reshaped.
+    A key that decides the result (`k`, `apply_b_dec_to_input`) must be there: SAELens would silently assume one.
     """
     folder = Path(folder)
     cfg = read_json(folder / CONFIG)

@@ -30,11 +30,6 @@ def stability(W_dec: Tensor, other: Tensor) -> Stability:
 
     Several latents may share a match (max-cosine matching, Sharkey et al. 2022; Paulo & Belrose 2025 use it between
     seeds). What unrelated dictionaries give by chance depends on width and size: compare with random directions.
-
-    Raises
-    ------
-    ScircuitError
-        If the two dictionaries describe residuals of different width.
     """
     if W_dec.ndim != 2 or other.ndim != 2 or W_dec.shape[1] != other.shape[1]:
         raise ScircuitError(

@@ -17,22 +17,10 @@ def formats() -> Mapping[str, Format]:
 
 
 def export(run: str | Path | Artefacts, fmt: str, out: str | Path | None = None, max_edges: int | None = None) -> Path:
-    """Write the circuit of a run folder for another tool; returns the file.
+    """Write the circuit of a run for another tool, by a key of `formats()`; returns the file.
 
-    Parameters
-    ----------
-    run : folder or Artefacts
-    fmt : str
-        A key of `formats()`.
-    out : path, optional
-        File (neuronpedia: folder); by default under `RUN/export/`.
-    max_edges : int, optional
-        Only the edges of largest |d|; by default all, but 5,000 for neuronpedia, whose viewer loads no more.
-
-    Raises
-    ------
-    ScircuitError
-        On an unknown format or a folder without a circuit.
+    `out` is a file (neuronpedia: a folder), by default under `RUN/export/`. `max_edges` keeps those of largest |d|; by
+    default all, but 5,000 for neuronpedia, whose viewer loads no more.
     """
     run = Artefacts.of(run)
     if fmt not in formats():

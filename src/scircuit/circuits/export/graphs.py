@@ -15,25 +15,11 @@ if TYPE_CHECKING:
 
 
 def to_networkx(circuit: Circuit, max_edges: int | None = None) -> "networkx.DiGraph":
-    """The circuit as a directed graph.
+    """The circuit, or its `max_edges` edges of largest |d|, as a directed graph; refused without edges.
 
-    Parameters
-    ----------
-    circuit : Circuit
-    max_edges : int or None
-        Keep only the edges of largest |d|.
-
-    Returns
-    -------
-    networkx.DiGraph
-        Nodes `L<layer>_F<feature>` with `layer, feature, label, genes, is_source` and their counts; edges with
-        `weight` (minus the mean response, positive = supporting, in units of the target's activation), `sign`
-        (`supporting` or `suppressing`) and the statistics of the edge table. No attribute is missing or None.
-
-    Raises
-    ------
-    ScircuitError
-        When the circuit has no edges.
+    Nodes `L<layer>_F<feature>` have `layer, feature, label, genes, is_source` and their counts; edges `weight` (minus
+    the mean response, positive = supporting, in units of the target's activation), `sign` (`supporting` or
+    `suppressing`) and the statistics of the edge table. No attribute is missing or None.
     """
     import networkx
 

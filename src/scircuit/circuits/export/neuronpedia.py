@@ -50,31 +50,14 @@ def write_neuronpedia(
     genes: pd.DataFrame | None = None,
     max_edges: int | None = MOST_EDGES,
 ) -> Path:
-    """Write `<folder>/<slug>.json` and enter it in `<folder>/graph-metadata.json`.
+    """Write `<folder>/<slug>.json` and enter it in `<folder>/graph-metadata.json`; returns the graph file.
 
-    Parameters
-    ----------
-    circuit : Circuit
-    folder
-        Folder of graphs, as circuit-tracer's `start-server` takes it; graphs already in it stay.
-    slug
-        Name of the graph: letters, digits, `-` and `_`.
-    genes : DataFrame, optional
-        `features/genes.parquet`: each latent then gets a detail file in which its genes stand as tokens with
-        their mean activations, and `scan` points to those files instead of naming the model.
-    max_edges
-        Edges of largest |d| that are written (the upload limit is 100 MB); None writes all.
-
-    Returns
-    -------
-    Path
-        The graph file. A link's `weight` is minus the mean response (positive = supporting, in units of the
-        target's activation); the statistics of the edge table stand beside it.
-
-    Raises
-    ------
-    ScircuitError
-        When the circuit has no edges or no model name, or the slug has other characters.
+    `folder` is one of graphs, as circuit-tracer's `start-server` takes it; those already in it stay. `slug` is made of
+    letters, digits, `-` and `_`. With `genes` (`features/genes.parquet`) each latent gets a detail file in which its
+    genes stand as tokens with their mean activations, and `scan` points to those files instead of naming the model.
+    Edges are the `max_edges` of largest |d| (the upload limit is 100 MB) or all. A link's `weight` is minus the mean
+    response (positive = supporting, in units of the target's activation); the statistics of the edge table stand beside
+    it.
     """
     if not re.fullmatch(r"[A-Za-z0-9_-]+", slug):
         raise ScircuitError(f"slug is {slug!r}; use letters, digits, '-' and '_' only: it becomes a file name.")
@@ -160,19 +143,10 @@ def _enter(path: Path, metadata: dict[str, Any]) -> None:
 def read_neuronpedia(path: str | Path) -> Graph:
     """Read an attribution graph of any maker as tables of latents.
 
-    Token, error and logit nodes are not latents: they and their links are left out, and their number is logged.
-    A latent that stands at several tokens of the prompt keeps one row per position.
-
-    Returns
-    -------
-    Graph
-        Edges with `weight`, `source_position`, `target_position` and every further number of the links; nodes
-        with `position`, `label`, `feature_type` and every further value.
-
-    Raises
-    ------
-    ScircuitError
-        When the file is not an attribution graph, or a link leads to a node that it does not have.
+    Token, error and logit nodes are not latents: they and their links are left out, and their number is logged. A
+    latent that stands at several tokens of the prompt keeps one row per position. Edges have `weight`,
+    `source_position`, `target_position` and every further number of the links; nodes `position`, `label`,
+    `feature_type` and every further value.
     """
     content = read_json(path)
     missing = [key for key in ("metadata", "nodes", "links") if not isinstance(content, dict) or key not in content]
