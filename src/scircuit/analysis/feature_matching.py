@@ -8,7 +8,6 @@ import pandas as pd
 from scipy import sparse
 from scipy.stats import rankdata
 
-from scircuit._progress import progress
 from scircuit.analysis.conditions import check_conditions
 from scircuit.analysis.question import Question
 from scircuit.analysis.result import Measure, Result
@@ -20,8 +19,8 @@ from scircuit.stats.resampling import cluster_bootstrap, permutation_p, ratio_in
 _BLOCK = 1024
 _GLOSSARY = (
     "matched latents: mutual nearest neighbours by correlation of their gene profiles over the genes both models read, "
-    "above what shuffled genes give. testable edge: both ends matched, and the partner source was traced into the "
-    "partner target's layer; conserved: the partner edge exists."
+    "more alike than different latents of one model are. testable edge: both ends matched, and the partner source was "
+    "traced into the partner target's layer; conserved: the partner edge exists."
 )
 
 
@@ -37,27 +36,31 @@ class Matching:
         Latents of each model that could be matched.
     n_genes : int
         Genes both models read.
-    null_matches : float64 `[draw]`
-        Mutual nearest neighbours at least as alike as the weakest match, after the genes of the second model were
-        shuffled.
+    by_chance : float
+        Matches at least as alike as the weakest of them, were no latent shared.
+    p_value : float
+        Of no latent being shared at all (Simes over the mutual nearest neighbours).
     """
 
     table: pd.DataFrame
     n_a: int
     n_b: int
     n_genes: int
-    null_matches: np.ndarray
+    by_chance: float
+    p_value: float
 
 
-def match_latents(
-    a: Artefacts, b: Artefacts, min_genes: int = 5, max_q: float = 0.05, draws: int = 20, seed: int = 0
-) -> Matching:
+def match_latents(a: Artefacts, b: Artefacts, min_genes: int = 5, max_q: float = 0.05) -> Matching:
     """Match the latents at the ends of edges of two conditions by their gene profiles.
 
     A profile is the square root of the share of a latent's summed activation at each shared gene, less the mean over
     the latents of its model: abundant genes, which every latent sees, do not make latents alike. Latents are matched
-    if each is the other's nearest by Pearson correlation and q < `max_q`; p is the share of best correlations at least
-    as high after the genes of `b` were shuffled (one shuffle of all profiles per draw: their dependence stays).
+    if each is the other's nearest by Pearson correlation and q < `max_q`.
+
+    Latents that have nothing to do with each other are alike too: genes are abundant in both models and go together in
+    both. How alike is seen within a model, whose latents of one layer are different latents: p is the share of them
+    whose nearest neighbour in their own layer is at least as alike, times as many as the other model offers more
+    latents to choose from. Shuffled genes would undo what genes share, and match what is only that.
 
     Parameters
     ----------
@@ -66,9 +69,8 @@ def match_latents(
     min_genes : int
         Latents that load on fewer shared genes take no part.
     max_q : float
-        Benjamini-Hochberg level over the mutual nearest neighbours.
-    draws, seed : int
-        Shuffles and their seed.
+        Benjamini-Hochberg level; the family are the latents of `a`. Fewer shared ones than some 1 / (2 `max_q`), ten at
+        the default, cannot be told from chance.
 
     Raises
     ------
@@ -83,22 +85,15 @@ def match_latents(
         )
     (x, latents_a), (y, latents_b) = (_profiles(c, genes, min_genes) for c in (a, b))
     best, partner, mutual = _nearest(x, y)
-    rng = np.random.default_rng(seed)
-    null, null_mutual = [], []
-    for _ in progress(range(draws), desc="matching"):
-        drawn, _, drawn_mutual = _nearest(x, y[:, rng.permutation(len(genes))])
-        null.append(drawn)
-        null_mutual.append(drawn[drawn_mutual])
-    pool = np.sort(np.concatenate(null)) if null else np.zeros(0)
-    p_value = (len(pool) - np.searchsorted(pool, best[mutual]) + 1) / (len(pool) + 1)
-    q_value = benjamini_hochberg(p_value)
+    strangers = [_strangers(x, latents_a[:, 0]), _strangers(y, latents_b[:, 0])]
+    p_value = _chance(best[mutual], np.concatenate(strangers), len(y))
+    q_value = benjamini_hochberg(p_value, len(x))
     pairs = np.concatenate([latents_a[mutual], latents_b[partner[mutual]]], axis=1)
     table = pd.DataFrame(pairs, columns=["layer_a", "feature_a", "layer_b", "feature_b"])
     table = table.assign(correlation=best[mutual], p_value=p_value, q_value=q_value)
     table = table[table["q_value"] < max_q].reset_index(drop=True)
-    weakest = table["correlation"].min() if len(table) else np.inf
-    null_matches = np.array([(r >= weakest).sum() for r in null_mutual], dtype=np.float64)
-    return Matching(table, len(x), len(y), len(genes), null_matches)
+    by_chance = len(x) * float(table["p_value"].max()) if len(table) else 0.0
+    return Matching(table, len(x), len(y), len(genes), by_chance, float(q_value.min(initial=1.0)))
 
 
 def feature_consensus(
@@ -118,9 +113,9 @@ def feature_consensus(
     Returns
     -------
     Result
-        Measures `matched_share` (of the latents of the smaller side; null: as many as shuffled genes give at the same
-        correlation), `conserved_fold` and `conserved_share` (of testable edges; null: partner targets exchanged within
-        layer pairs), `same_sign` (of conserved edges; null: from both shares of negative effects) and
+        Measures `matched_share` (of the latents of the smaller side; null: as many as different latents of one model
+        give at the same correlation), `conserved_fold` and `conserved_share` (of testable edges; null: partner targets
+        exchanged within layer pairs), `same_sign` (of conserved edges; null: from both shares of negative effects) and
         `rank_correlation` (Spearman of d over conserved edges; null 0). Intervals resample sources. What no edge can
         answer is NaN. Table: one row per testable edge of `a`, with d on both sides (NaN where not conserved).
 
@@ -131,15 +126,15 @@ def feature_consensus(
     """
     check_conditions([a, b], 1 if a.model_name == b.model_name else 2)
     rng = np.random.default_rng(seed)
-    matching = match_latents(a, b, seed=seed) if matching is None else matching
+    matching = match_latents(a, b) if matching is None else matching
     smaller = max(min(matching.n_a, matching.n_b), 1)
     n_matched = len(matching.table)
     measures = [
         Measure(
             "matched_share",
             n_matched / smaller,
-            null=float(matching.null_matches.mean()) / smaller,
-            p_value=permutation_p(n_matched, matching.null_matches),
+            null=matching.by_chance / smaller,
+            p_value=matching.p_value,
             n=n_matched,
             unit_of_n="latents",
         )
@@ -151,7 +146,7 @@ def feature_consensus(
         "feature_consensus/1",
         measures,
         table,
-        "genes of one model shuffled (matches); partner targets exchanged within layer pairs (edges)",
+        "different latents of one layer (matches); partner targets exchanged within layer pairs (edges)",
         glossary=_GLOSSARY,
     )
 
@@ -202,6 +197,34 @@ def _nearest(x: np.ndarray, y: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.n
         better = highest > back
         back[better], back_of[better] = highest[better], who[better]
     return best, partner, back_of[partner] == np.arange(len(x))
+
+
+def _strangers(x: np.ndarray, layer: np.ndarray) -> np.ndarray:
+    """Per latent the correlation with its nearest of its own layer, and how many there are; float64 `[latent, 2]`.
+
+    Latents that are alone in their layer are left out.
+    """
+    found = []
+    for mine in (np.flatnonzero(layer == number) for number in np.unique(layer)):
+        for start in range(0, len(mine) if len(mine) > 1 else 0, _BLOCK):
+            rows = mine[start : start + _BLOCK]
+            r = x[rows] @ x[mine].T
+            r[np.arange(len(rows)), start + np.arange(len(rows))] = -np.inf
+            found.append(np.column_stack([r.max(axis=1), np.full(len(rows), len(mine) - 1)]))
+    return np.concatenate(found) if found else np.zeros((0, 2))
+
+
+def _chance(best: np.ndarray, pool: np.ndarray, n_candidates: int) -> np.ndarray:
+    """p of each best correlation over `n_candidates` from those of `_strangers`, at most 1.
+
+    The best of more candidates is higher, by at most their ratio in probability.
+    """
+    if not len(pool):
+        return np.ones(len(best))
+    pool = pool[np.argsort(pool[:, 0])]
+    weight = np.maximum(n_candidates / pool[:, 1], 1.0)
+    above = np.r_[np.cumsum(weight[::-1])[::-1], 0.0][np.searchsorted(pool[:, 0], best)]
+    return np.minimum((weight.max() + above) / (len(pool) + 1), 1.0)
 
 
 def _testable(a: Artefacts, b: Artefacts, matches: pd.DataFrame) -> pd.DataFrame:
