@@ -197,6 +197,10 @@ def test_nearest_directions_are_found_again(run, tmp_path):
     assert len(table) == 160
     assert (order[table["feature_second"]] == table["feature_first"]).all()
     assert (table["similarity"] > 0.99).all()
+    own = load_file(run / "saes" / "layer_00/sae_weights.safetensors")["W_dec"]
+    own = own / np.linalg.norm(own, axis=1, keepdims=True)
+    nearest = (own @ own.T - 2 * np.eye(40)).max(axis=1)
+    np.testing.assert_allclose(table.loc[table["layer"] == 0, "similarity_own"], nearest, atol=1e-6)
 
 
 def test_a_result_gives_its_numbers_by_name():

@@ -37,7 +37,8 @@ def seed_stability(
     first, second : Circuit
     matches : DataFrame
         `layer, feature_first, feature_second, similarity`: each latent's best partner (decoder cosine).
-        Of several partners the most similar stands, one to one.
+        Of several partners the most similar stands, one to one. With `similarity_own` (to the nearest other latent of
+        the first) also how many would have a partner if none were shared.
     min_similarity : float
         Partners below are no match.
     draws : int
@@ -48,7 +49,8 @@ def seed_stability(
     -------
     Result
         Measures `jaccard` (p and null by permuted partners), `r` of d and `sign` agreement over edges
-        found in both (null: permuted), `matched_latents` and `comparable_edges` (shares). Table: one row
+        found in both (null: permuted), `matched_latents` (null: latents as alike to another of their own dictionary)
+        and `comparable_edges` (shares). Table: one row
         per edge of either, in the first's numbering: `d_first, d_second` (NaN where it is no edge).
 
     Raises
@@ -94,7 +96,13 @@ def seed_stability(
             ),
             Measure("r", r, null=0.0, n=len(both)),
             Measure("sign", sign, null=chance, n=len(both)),
-            Measure("matched_latents", len(partner) / len(first.nodes), n=len(first.nodes), unit_of_n="latents"),
+            Measure(
+                "matched_latents",
+                len(partner) / len(first.nodes),
+                null=_strangers(matches, min_similarity),
+                n=len(first.nodes),
+                unit_of_n="latents",
+            ),
             Measure("comparable_edges", len(own) / len(first.edges), n=len(first.edges)),
         ],
         table,
@@ -108,6 +116,11 @@ def _one_to_one(matches: pd.DataFrame, min_similarity: float) -> pd.DataFrame:
     good = good.sort_values("similarity", ascending=False, kind="stable")
     good = good.drop_duplicates(["layer", "feature_first"])
     return good.drop_duplicates(["layer", "feature_second"])[COLUMNS]
+
+
+def _strangers(matches: pd.DataFrame, min_similarity: float) -> float:
+    """Share of latents as alike to another latent of their own dictionary as partners must be; NaN where not known."""
+    return float((matches["similarity_own"] >= min_similarity).mean()) if "similarity_own" in matches else np.nan
 
 
 def _comparable(edges: pd.DataFrame, partner: pd.DataFrame, own: str, traced: pd.DataFrame, other: str) -> pd.DataFrame:
@@ -168,8 +181,8 @@ def match_dictionaries(first: str | Path, second: str | Path) -> pd.DataFrame:
     Returns
     -------
     DataFrame
-        `layer, feature_first, feature_second, similarity` (cosine of the decoder directions), over the layers that
-        both have; what `seed_stability` reads.
+        `layer, feature_first, feature_second, similarity` (cosine of the decoder directions), `similarity_own` (to the
+        nearest other direction of `first`), over the layers that both have; what `seed_stability` reads.
 
     Raises
     ------
@@ -193,7 +206,7 @@ def match_dictionaries(first: str | Path, second: str | Path) -> pd.DataFrame:
             _directions(Path(folder) / m["layers"][layer]["path"])
             for folder, m in zip((first, second), manifests, strict=True)
         )
-        best, similarity = _nearest(own, other)
+        (best, similarity), (_, among_own) = _nearest(own, other), _nearest(own, own, others=True)
         tables.append(
             pd.DataFrame(
                 {
@@ -201,6 +214,7 @@ def match_dictionaries(first: str | Path, second: str | Path) -> pd.DataFrame:
                     "feature_first": np.arange(len(own)),
                     "feature_second": best,
                     "similarity": similarity,
+                    "similarity_own": among_own,
                 }
             )
         )
@@ -223,11 +237,16 @@ def _directions(folder: Path) -> np.ndarray:
     return weights / np.maximum(np.linalg.norm(weights, axis=1, keepdims=True), 1e-12)
 
 
-def _nearest(a: np.ndarray, b: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Index into `b` and cosine of the nearest direction of every row of `a`."""
-    parts = [a[i : i + _CHUNK] @ b.T for i in range(0, len(a), _CHUNK)]
-    best = np.concatenate([part.argmax(axis=1) for part in parts])
-    return best, np.concatenate([part.max(axis=1) for part in parts])
+def _nearest(a: np.ndarray, b: np.ndarray, others: bool = False) -> tuple[np.ndarray, np.ndarray]:
+    """Index into `b` and cosine of the nearest direction of every row of `a`; with `others` never the row's own number."""
+    best, cosine = [], []
+    for start in range(0, len(a), _CHUNK):
+        part = a[start : start + _CHUNK] @ b.T
+        if others:
+            part[np.arange(len(part)), start + np.arange(len(part))] = -1.0
+        best.append(part.argmax(axis=1))
+        cosine.append(part.max(axis=1))
+    return np.concatenate(best), np.concatenate(cosine)
 
 
 QUESTION = Question(
