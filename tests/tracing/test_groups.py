@@ -15,6 +15,7 @@ from scircuit.cells.tokens import tokenize
 from scircuit.circuits.rule import EdgeRule
 from scircuit.errors import ScircuitError
 from scircuit.models.geneformer import load_geneformer
+from scircuit.stats.resampling import clustered_mean
 from scircuit.tracing import tracer
 from scircuit.tracing.controls import resample
 from scircuit.tracing.engines.clean import clean_batch
@@ -148,12 +149,15 @@ def test_units_are_flipped_as_one(setup, traced, tmp_path):
     model, saes, store = setup
     settings = TraceSettings(units="donor", cells_per_block=10, tokens=400, retention=1.0, n_random=0)
     effects = table(tracer.trace(model, saes, store, SOURCES, tmp_path / "t", settings=settings), "effects")
-    mine = effects.set_index(ENDS)["p_value"]
+    mine, bounds = effects.set_index(ENDS)["p_value"], effects.set_index(ENDS)
     responses = per_cell(tmp_path / "t", store)
     for ends, (where, values) in responses.items():
         of_donor = pd.Series(values).groupby(GROUPS["donor"][where]).mean()
         assert len(of_donor) == 6, "too few for a sign-flip"
         assert mine[ends] == pytest.approx(stats.ttest_1samp(of_donor, 0).pvalue, rel=1e-6)
+        expected = clustered_mean(values, GROUPS["donor"][where])
+        assert bounds.loc[ends, "ci_low"] == pytest.approx(expected.low, rel=1e-4)
+        assert bounds.loc[ends, "ci_high"] == pytest.approx(expected.high, rel=1e-4)
     cells = table(traced, "effects")
     assert (cells[cells["kind"] == "latent"]["p_value"] < 1e-6).all(), "cells as units promise far more"
     assert not (tmp_path / "t" / "groups.parquet").exists()

@@ -238,7 +238,7 @@ def _directions(folder: Path) -> np.ndarray:
 
 
 def _nearest(a: np.ndarray, b: np.ndarray, others: bool = False) -> tuple[np.ndarray, np.ndarray]:
-    """Index into `b` and cosine of the nearest direction of every row of `a`; with `others` never the row's own number."""
+    """Index into `b` and cosine of the nearest direction of every row of `a`; with `others` not that of its number."""
     best, cosine = [], []
     for start in range(0, len(a), _CHUNK):
         part = a[start : start + _CHUNK] @ b.T

@@ -14,7 +14,7 @@ from scircuit._tables import write_parquet
 from scircuit.circuits.schema import UNSKEWED_BY
 from scircuit.circuits.specificity import merge_scales
 from scircuit.tracing.engines.interventions import Intervention
-from scircuit.tracing.groups import group_table, unit_p
+from scircuit.tracing.groups import group_table, unit_half_width, unit_p
 from scircuit.tracing.moments import merge
 from scircuit.tracing.parts import CellEffects, Part, Unit, source_blocks
 from scircuit.tracing.setup import Setup
@@ -121,18 +121,20 @@ class Assembly:
         rule: dict[str, Any] = {"retention": s.retention, "seed": s.seed}
         found = CellEffects.concatenate([p.cell_effects[target] for p in read])
         grouped = [merge(p.groups[target][n] for p in read) for n in range(len(groupings))]
-        p = None
+        p = half = None
         for grouping, sums in zip(groupings, grouped, strict=True):
             if grouping.name == s.units:
                 p = unit_p(sums, len(grouping.labels), **rule)
+                half = unit_half_width(sums, len(grouping.labels))
         moments = merge(part.moments[target] for part in read)
         pushes = np.sum([part.pushes for part in read], axis=0)
         n_cells = moments.n_cells.cpu().numpy()
         weights = weights_of(todo, pushes, n_cells, saes[layer], saes[target])
         self._scales.append(scale_table(layer, target, todo, moments.arrays(), weights))
         table, made = effect_table(
-            layer, target, todo, moments, found, **rule, weights=weights, p=p, kept_abs_d=self._setup.kept_abs_d
-        )
+            layer, target, todo, moments, found, **rule, weights=weights, p=p, half_width=half,
+            kept_abs_d=self._setup.kept_abs_d,
+        )  # fmt: skip
         for grouping, sums in zip(groupings, grouped, strict=True):
             if grouping.name in s.groups:
                 self._groups.append(

@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 import pandas as pd
-from scipy.special import stdtr
+from scipy.special import stdtr, stdtrit
 
 from scircuit.cells.tokens import TokenStore
 from scircuit.errors import ScircuitError
@@ -65,6 +65,22 @@ def unit_p(moments: Moments, n_units: int, retention: float, seed: int) -> np.nd
         block = slice(start, start + 20_000)
         p[row[block], latent[block]] = signflip_p(sums[row[block], :, latent[block]], rng, draws=1000)
     return p
+
+
+def unit_half_width(moments: Moments, n_units: int) -> np.ndarray:
+    """Half of the 95 % interval of the mean over cells, whole units being independent, `[intervention, latent]`.
+
+    By t on what the sums of the units leave over the mean, with a degree of freedom less than there are units with a
+    cell (see `stats.resampling.clustered_mean`); NaN with fewer than two.
+    """
+    fields = moments.arrays()
+    sums = fields["total"].reshape(-1, n_units, fields["total"].shape[1])
+    cells = fields["n_cells"].reshape(-1, n_units, 1).astype(np.float64)
+    n, k = cells.sum(axis=1), (cells > 0).sum(axis=1).astype(np.float64)
+    with np.errstate(divide="ignore", invalid="ignore"):
+        square = np.square(sums - cells * (sums.sum(axis=1) / n)[:, None]).sum(axis=1)
+        half = stdtrit(np.maximum(k - 1, 1), 0.975) * np.sqrt(square * k / (k - 1)) / n
+    return np.where(k > 1, half, np.nan)
 
 
 def _t_of_means(sums: np.ndarray, n_cells: np.ndarray) -> np.ndarray:

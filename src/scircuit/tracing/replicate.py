@@ -21,7 +21,7 @@ from scircuit.circuits.schema import ENDS, SOURCE
 from scircuit.errors import ScircuitError
 from scircuit.sae.base import SparseAutoencoder
 from scircuit.stats.multiple import benjamini_hochberg
-from scircuit.tracing.groups import unit_p
+from scircuit.tracing.groups import unit_half_width, unit_p
 from scircuit.tracing.memory import BatchSize, fit
 from scircuit.tracing.moments import merge
 from scircuit.tracing.parts import CellEffects, Part, Unit, source_blocks
@@ -127,12 +127,13 @@ def _rows(setup: Setup, unit: Unit, target: int, listed: pd.DataFrame, read: lis
         n_units = len(setup.groupings[0].labels)
         sums = merge(p.groups[target][0] for p in read)
         sums.total *= torch.from_numpy(np.repeat(wanted, n_units, axis=0)).to(sums.total.device)
-        p = unit_p(sums, n_units, 1.0, settings.seed)
+        p, half = unit_p(sums, n_units, 1.0, settings.seed), unit_half_width(sums, n_units)
     else:
+        half = None
         p = cell_p(m, found, retention=1.0, seed=settings.seed)  # every row is kept, so every p is the real one
     pushes = np.sum([part.pushes for part in read], axis=0)
     weights = weights_of(unit.interventions, pushes, m["n_cells"], saes[unit.layer], saes[target])
-    table = effect_rows(unit.layer, target, unit.interventions, m, p, m["n_nonzero"] > 0, weights)
+    table = effect_rows(unit.layer, target, unit.interventions, m, p, m["n_nonzero"] > 0, weights, half)
     table["skewness"] = skewness_of(m["n_nonzero"] > 0, found)
     silent = np.argwhere(wanted & (m["n_nonzero"] == 0))
     if not len(silent):

@@ -33,8 +33,8 @@ class TraceSettings:
     groups: tuple[str, ...] = ()
     """obs columns (cell type, donor) whose groups of cells get effects of their own, in the same pass."""
     units: str | None = None
-    """obs column (donor, batch) whose cells share their noise: p over whole units instead of cells, by flipping their
-    signs, or of fewer than 10 by t on their means."""
+    """obs column (donor, batch) whose cells share their noise: p and intervals over whole units instead of cells, p by
+    flipping their signs, or of fewer than 10 by t on their means."""
     context_rows: float | None = None
     """local: rows propagated beside each firing position; by default the least that meets the floors below."""
     check_sources: int = ranged(8, 1)

@@ -45,11 +45,12 @@ def effect_table(
     seed: int,
     weights: Weights,
     p: np.ndarray | None = None,
+    half_width: np.ndarray | None = None,
     kept_abs_d: float | None = None,
 ) -> tuple[pd.DataFrame, pd.DataFrame]:
     """Rows of `effects.parquet` and `tests.parquet` for one source block and one target layer.
 
-    `p` `[intervention, latent]` takes the place of the p over cells (see `groups.unit_p`). Tests with
+    `p` and `half_width` `[intervention, latent]` take the place of those over cells (see `groups`). Tests with
     |d| > `kept_abs_d` are rows whatever their p.
     """
     m = moments.arrays()
@@ -58,7 +59,7 @@ def effect_table(
     kept = (p <= retention) & (m["n_nonzero"] > 0)
     if kept_abs_d is not None:
         kept |= (m["n_nonzero"] > 0) & ~(stored_size(_finite_size(m)) <= kept_abs_d)
-    table = effect_rows(layer, target, interventions, m, p, kept, weights)
+    table = effect_rows(layer, target, interventions, m, p, kept, weights, half_width)
     table["skewness"] = skewness_of(kept, effects)
     return table, _tests(layer, target, interventions, m, kept)
 
@@ -94,13 +95,15 @@ def effect_rows(
     p: np.ndarray,
     kept: np.ndarray,
     weights: Weights,
+    half_width: np.ndarray | None = None,
 ) -> pd.DataFrame:
     """Statistics of the tests in `kept`, bool `[intervention, latent]`, one row each.
 
     d = mean / sd over the cells in which the source fires (ddof 1); `hedges_g` is d without its small-sample
-    bias (Hedges 1981); `ci_low` and `ci_high` are the 95 % t interval of `mean_delta` over cells; consistency =
-    max(n_pos, n_neg) / n_nonzero. `push_norm` is the mean norm of the rows taken from the residual stream, over the
-    positions of a cell and then over cells; `push_weight` and `weight_effect` as in `Weights`.
+    bias (Hedges 1981); `ci_low` and `ci_high` are the 95 % interval of `mean_delta`, by t over cells unless a
+    `half_width` is given; consistency = max(n_pos, n_neg) / n_nonzero. `push_norm` is the mean norm of the rows taken
+    from the residual stream, over the positions of a cell and then over cells; `push_weight` and `weight_effect` as in
+    `Weights`.
     """
     row, latent = np.nonzero(kept)
     n = m["n_cells"][row].astype(np.float64)
@@ -111,7 +114,10 @@ def effect_rows(
     with np.errstate(divide="ignore", invalid="ignore"):
         d = np.where(sd > 0, mean / np.where(sd > 0, sd, 1.0), np.copysign(np.inf, mean))
         g = hedges(d, n).g
-    half = np.where(n > 1, stdtrit(np.maximum(n - 1, 1), 0.975) * sd / np.sqrt(n), np.nan)
+    if half_width is None:
+        half = np.where(n > 1, stdtrit(np.maximum(n - 1, 1), 0.975) * sd / np.sqrt(n), np.nan)
+    else:
+        half = half_width[row, latent]
     return pd.DataFrame(
         {
             "source_layer": np.int16(layer),
