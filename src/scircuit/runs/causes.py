@@ -56,11 +56,9 @@ def mediate(
         chosen = chosen.iloc[np.sort(np.random.default_rng([config.seed, 5]).choice(len(chosen), n_edges, False))]
     setup, n_new = _in_fresh_cells(run, n_cells)
     log.info("%s edges, %s cells, %s of them not traced before", len(chosen), len(setup.cells), n_new)
-    folder = run.stage("trace")
-    trace_mediation(setup, candidates.merge(chosen, on=ENDS), out=folder)
+    trace_mediation(setup, candidates.merge(chosen, on=ENDS), out=run.stage("trace"))
     facts = {"edges": len(chosen), "top": top, "n_cells": len(setup.cells), "n_new_cells": n_new}
-    write_json(folder / "mediation.json", {"chosen": "named" if edges else "at random", "seed": config.seed, **facts})
-    return folder / "mediation.parquet"
+    return _recorded(run, "mediation", "named" if edges else "at random", facts)
 
 
 def combine(config: RunConfig, sets: Sequence[str] = (), *, n_sets: int = 10, size: int = 3, n_cells: int = 50) -> Path:
@@ -77,14 +75,15 @@ def combine(config: RunConfig, sets: Sequence[str] = (), *, n_sets: int = 10, si
         members = sets_with_a_common_target(circuit, n_sets, size, config.seed)
     setup, n_new = _in_fresh_cells(run, n_cells)
     log.info("%s sets, %s cells, %s of them not traced before", len(members), len(setup.cells), n_new)
-    folder = run.stage("trace")
-    trace_interactions(setup, members).write(folder)
+    trace_interactions(setup, members).write(run.stage("trace"))
     facts = {"sets": len(members), "n_cells": len(setup.cells), "n_new_cells": n_new}
-    write_json(
-        folder / "interactions.json",
-        {"chosen": "named" if sets else "at random among sources of one target", "seed": config.seed, **facts},
-    )
-    return folder / "interactions.parquet"
+    return _recorded(run, "interactions", "named" if sets else "at random among sources of one target", facts)
+
+
+def _recorded(run: Run, table: str, chosen: str, facts: dict[str, int]) -> Path:
+    """Say beside a table what was asked for it; returns the table's file."""
+    write_json(run.path(table).with_suffix(".json"), {"chosen": chosen, "seed": run.config.seed, **facts})
+    return run.path(table)
 
 
 def sets_with_a_common_target(circuit: Circuit, n_sets: int, size: int, seed: int) -> list[list[Source]]:

@@ -6,6 +6,7 @@ from typing import Any
 
 import torch
 
+from scircuit._optional import optional
 from scircuit.cells.files import open_cells
 from scircuit.config import RunConfig
 from scircuit.errors import ScircuitError
@@ -62,12 +63,7 @@ def _shipped(name: str) -> Any:
     allowed = ("pbmc68k_reduced",)
     if name not in allowed:
         raise ScircuitError(f"scanpy:{name} is unknown; allowed without network is scanpy:{allowed[0]}.")
-    try:
-        import scanpy
-    except ModuleNotFoundError:
-        raise ScircuitError(
-            "These cells ship with scanpy, which is not installed: pip install 'scircuit[scanpy]'."
-        ) from None
+    scanpy = optional("scanpy", "These cells ship with scanpy, which is not installed: pip install 'scircuit[scanpy]'.")
     with warnings.catch_warnings():
         # The file was written by an old AnnData; its reader says so on every load.
         warnings.simplefilter("ignore", (FutureWarning, UserWarning))

@@ -4,7 +4,7 @@ import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import pandas as pd
 
@@ -80,7 +80,8 @@ def validate(
     chosen = named_profile(profile)
     if screen is None and truth is None:
         raise ScircuitError("there is nothing to judge by; give a screen (--screen) or a table of truths (--truth).")
-    out = run.root / "validation" / _stem(truth or screen) if out is None else Path(out)
+    name = Path(str(truth or screen)).name.split(".")[0]
+    out = run.root / "validation" / name if out is None else Path(out)
     opened = None if screen is None else options.open(screen)
     network_read = _networks(network)
     if logits:
@@ -108,7 +109,11 @@ def validate(
     # What the circuit cannot predict is refused before hours of differential expression, not after.
     published = None if chosen.screen is None else chosen.screen(run.circuit(chosen.rule))
     predictions = _predictions(run, circuit, published, _knocked(opened, listed))
-    measured = _effects(opened, options, out) if listed is None else listed
+    if listed is None:
+        effects = differential_expression(cast(Screen, opened), options.method, cache=out)
+        measured = truth_from_effects(effects, options.alpha, options.min_abs_log2_fold_change)
+    else:
+        measured = listed
     extra = _deletion(run, circuit, measured, out, model_cells, seed) if deletion else {}
     links = pd.concat([n.edges for n in network_read]) if network_read else None
     found: dict[str, Validation] = {}
@@ -123,10 +128,13 @@ def validate(
             log.warning("through %s: not judged: %s", name, error)
     pooled = None if published is None or opened is None else published.concordance(opened, out, draws, seed)
     _write(out, predictions, found, opened, pooled)
+    said = {name: _said(result) for name, result in found.items()}
+    if pooled is not None and PUBLISHED in said:
+        said[PUBLISHED]["sentences"].append(pooled.sentence())
     facts = _facts(opened, screen, truth, measured, options)
     write_json(out / RECORD, {"format_version": _FORMAT, "key": key, **facts, "profile": profile,
                               "network": [n.name for n in network_read],
-                              "refused": refused, "definitions": _definitions(found, pooled)})  # fmt: skip
+                              "refused": refused, "definitions": said})  # fmt: skip
     return out
 
 
@@ -176,12 +184,6 @@ def _predictions(
     if published is not None:
         found[PUBLISHED] = published.predictions(knocked)
     return found
-
-
-def _effects(screen: Screen | None, options: ScreenOptions, out: Path) -> Truth:
-    assert screen is not None
-    effects = differential_expression(screen, options.method, cache=out)
-    return truth_from_effects(effects, options.alpha, options.min_abs_log2_fold_change)
 
 
 def _read_truth(path: Path, screen: Screen | None) -> Truth:
@@ -279,14 +281,6 @@ def _facts(
     return facts
 
 
-def _definitions(found: Mapping[str, Validation], pooled: Concordance | None) -> dict[str, Any]:
-    """What is said per definition; the pooled sentence stands with the published one."""
-    said = {name: _said(result) for name, result in found.items()}
-    if pooled is not None and PUBLISHED in said:
-        said[PUBLISHED]["sentences"].append(pooled.sentence())
-    return said
-
-
 def _said(result: Validation) -> dict[str, Any]:
     everywhere = result.knockdowns[result.knockdowns["stratum"] == "all"]
     return {
@@ -296,7 +290,3 @@ def _said(result: Validation) -> dict[str, Any]:
         "n_unpredicted": result.n_unpredicted,
         "baselines": [m for m in dict.fromkeys(result.summary["method"]) if m != "circuit"],
     }
-
-
-def _stem(path: str | Path | None) -> str:
-    return Path(str(path)).name.split(".")[0]

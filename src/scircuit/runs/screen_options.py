@@ -69,9 +69,7 @@ class ScreenOptions:
         """The screen with these columns, lines and batches; perturbations that do not work are left out last."""
         from scircuit.perturbation import effective, open_screen
 
-        lines: Any = None
-        if self.lines:
-            lines = "all" if self.lines == ("all",) else list(self.lines)
+        lines = "all" if self.lines == ("all",) else list(self.lines) or None
         screen = open_screen(
             path, perturbation=self.perturbation, control=list(self.control) or None, targets=self.targets,
             line=self.line, lines=lines, batch=self.batch, batches=list(self.batches) or None, genes=self.genes,
