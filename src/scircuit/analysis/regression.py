@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import pandas as pd
 
-from scircuit.errors import ScircuitError
+from scircuit._optional import optional
 
 
 class Ratio(NamedTuple):
@@ -97,10 +97,6 @@ def _constant(values: Any) -> bool:
 
 
 def _statsmodels() -> Any:
-    try:
-        import statsmodels.api
-    except ImportError:
-        raise ScircuitError(
-            "adjusted ratios need statsmodels, which is not installed; run `pip install statsmodels`."
-        ) from None
-    return statsmodels.api
+    return optional(
+        "statsmodels.api", "adjusted ratios need statsmodels, which is not installed; run `pip install statsmodels`."
+    )

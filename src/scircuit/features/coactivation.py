@@ -1,15 +1,15 @@
 """Which latents of a layer fire together, and the modules they form."""
 
 from collections.abc import Callable, Mapping
-from importlib import import_module
 from itertools import combinations
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
 import torch
 from scipy import sparse
 
+from scircuit._optional import optional
 from scircuit._progress import progress
 from scircuit.errors import ScircuitError
 from scircuit.features.accumulate import NO_PAIRS, Pairs
@@ -142,14 +142,10 @@ def _louvain(pairs: pd.DataFrame, resolution: float, seed: int) -> list[set[int]
 
 
 def _leiden() -> Callable[[pd.DataFrame, float, int], list[set[int]]]:
-    try:
-        igraph: Any = import_module("igraph")
-        leidenalg: Any = import_module("leidenalg")
-    except ImportError:
-        raise ScircuitError(
-            "Leiden needs leidenalg and igraph; install them with `pip install 'scircuit[leiden]'` or use "
-            "method='louvain'."
-        ) from None
+    otherwise = (
+        "Leiden needs leidenalg and igraph; install them with `pip install 'scircuit[leiden]'` or use method='louvain'."
+    )
+    igraph, leidenalg = optional("igraph", otherwise), optional("leidenalg", otherwise)
 
     def partition(pairs: pd.DataFrame, resolution: float, seed: int) -> list[set[int]]:
         nodes, ends = np.unique(pairs[["feature_a", "feature_b"]].to_numpy(), return_inverse=True)

@@ -1,13 +1,13 @@
 """Enrichment over a latent's whole loading profile instead of its top genes, through decoupler."""
 
 from collections.abc import Sequence
-from importlib import import_module
 from typing import Any
 
 import numpy as np
 import pandas as pd
 from scipy import sparse, stats
 
+from scircuit._optional import optional
 from scircuit.errors import ScircuitError
 from scircuit.features.enrichment import Enrichment, cut_to_background
 from scircuit.knowledge.gmt import GeneSets
@@ -37,12 +37,10 @@ def loading_profile(
 
 def import_decoupler() -> Any:
     """The package, or a refusal that says how to get it."""
-    try:
-        return import_module("decoupler")
-    except ImportError:
-        raise ScircuitError(
-            "Rank-based enrichment needs decoupler; install it with `pip install 'scircuit[bio]'`, or use enrich()."
-        ) from None
+    return optional(
+        "decoupler",
+        "Rank-based enrichment needs decoupler; install it with `pip install 'scircuit[bio]'`, or use enrich().",
+    )
 
 
 def rank_enrich(

@@ -11,13 +11,13 @@ import zipfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
-from importlib import import_module
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 
 from scircuit._io import cache_folder, read_json, sha256_file, write_json
+from scircuit._optional import optional
 from scircuit.errors import ScircuitError
 from scircuit.knowledge.disease import DiseaseGenes
 from scircuit.knowledge.gmt import GeneSets, packaged_programs, read_gmt
@@ -230,9 +230,6 @@ def _find(name: str, folder: Path) -> tuple[Source, str]:
 
 
 def _pooch() -> Any:
-    try:
-        pooch: Any = import_module("pooch")
-    except ImportError:
-        raise ScircuitError("Downloading needs pooch; install it with `pip install pooch`.") from None
+    pooch = optional("pooch", "Downloading needs pooch; install it with `pip install pooch`.")
     pooch.get_logger().setLevel("WARNING")
     return pooch

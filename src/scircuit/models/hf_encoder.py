@@ -1,7 +1,6 @@
 """Any Hugging Face encoder over gene tokens (BERT, RoBERTa, DistilBERT, ELECTRA, ...) from a local folder."""
 
 from collections.abc import Mapping
-from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -9,6 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from scircuit._optional import optional
 from scircuit.cells.batch import Role, TokenBatch
 from scircuit.cells.rank_value import RankValueTokenizer
 from scircuit.cells.vocabulary import Vocabulary, read_token_table
@@ -65,10 +65,7 @@ def load_hf_encoder(
     descending order of count / median (of count, where the table has no medians), between `<cls>` and `<eos>` where
     both exist. Nothing is downloaded and no code of the folder is run.
     """
-    try:
-        transformers = import_module("transformers")
-    except ImportError:
-        raise ScircuitError("A Hugging Face encoder needs transformers: pip install 'scircuit[hf]'.") from None
+    transformers = optional("transformers", "A Hugging Face encoder needs transformers: pip install 'scircuit[hf]'.")
     folder = Path(folder)
     weights = folder / "model.safetensors"
     origin = read_origin([folder / "config.json", weights, folder / TOKEN_TABLE], weights)

@@ -2,13 +2,13 @@
 
 from collections.abc import Iterable
 from dataclasses import asdict
-from importlib import import_module
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import pandas as pd
 
 from scircuit._io import cache_folder
+from scircuit._optional import optional
 from scircuit.errors import ScircuitError
 from scircuit.models.registry import Checkpoint, RemoteFile, checkpoints, find_checkpoint, list_checkpoints
 
@@ -118,14 +118,12 @@ def by_hand(checkpoint: Checkpoint) -> str:
 
 def import_hub(checkpoint: Checkpoint) -> Any:
     """huggingface_hub, or a sentence that says how to install it."""
-    try:
-        import_module("huggingface_hub.constants")  # the package loads its submodules lazily, and not by this name
-        return import_module("huggingface_hub")
-    except ImportError:
-        raise ScircuitError(
-            f"{checkpoint.name} is read from the Hugging Face hub, which needs huggingface_hub: "
-            "pip install 'scircuit[hub]', or pass the path of a local folder instead of the name."
-        ) from None
+    otherwise = (
+        f"{checkpoint.name} is read from the Hugging Face hub, which needs huggingface_hub: "
+        "pip install 'scircuit[hub]', or pass the path of a local folder instead of the name."
+    )
+    optional("huggingface_hub.constants", otherwise)  # the package loads its submodules lazily, not by this name
+    return optional("huggingface_hub", otherwise)
 
 
 def _cached_or_fetched(

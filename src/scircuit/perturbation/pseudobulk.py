@@ -6,6 +6,7 @@ import warnings
 import numpy as np
 import pandas as pd
 
+from scircuit._optional import optional
 from scircuit._progress import progress
 from scircuit.errors import ScircuitError
 from scircuit.perturbation.screen import Screen
@@ -29,7 +30,7 @@ def deseq2(screen: Screen) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
             f"pseudobulk needs counts but the matrix holds {screen.scale} values; point layer=... to the counts "
             "or use method='wilcoxon'."
         )
-    _require()
+    optional("pydeseq2", "pseudobulk needs pydeseq2, which is not installed; run `pip install pydeseq2`.")
     sums, n_cells = _sums(screen)
     n_labels = len(screen.labels)
     result = np.full((3, n_labels, len(screen.genes)), np.nan)
@@ -46,13 +47,6 @@ def deseq2(screen: Screen) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         strata = np.flatnonzero(enough[row])
         result[:, row] = _fit(sums[row, strata], sums[-1, strata])
     return result[0], result[1], result[2]
-
-
-def _require() -> None:
-    try:
-        import pydeseq2  # noqa: F401
-    except ImportError:
-        raise ScircuitError("pseudobulk needs pydeseq2, which is not installed; run `pip install pydeseq2`.") from None
 
 
 def _sums(screen: Screen) -> tuple[np.ndarray, np.ndarray]:

@@ -1,10 +1,12 @@
 """Dictionaries that keep every latent above its threshold: JumpReLU, BatchTopK after training, plain ReLU."""
 
+from typing import Any
+
 import torch
 from torch import Tensor, nn
 
 from scircuit.errors import ScircuitError
-from scircuit.sae.base import LinearSAE, SaeConfig
+from scircuit.sae.base import LinearSAE
 from scircuit.sae.latents import Latents
 
 
@@ -16,23 +18,13 @@ class JumpReLUSAE(LinearSAE):
     differs from row to row: `encode` is as wide as the row that has most.
     """
 
-    def __init__(
-        self,
-        config: SaeConfig,
-        W_enc: Tensor,
-        b_enc: Tensor,
-        W_dec: Tensor,
-        b_dec: Tensor,
-        mean: Tensor | None = None,
-        *,
-        threshold: Tensor | None = None,
-    ) -> None:
-        super().__init__(config, W_enc, b_enc, W_dec, b_dec, mean)
+    def __init__(self, *arguments: Any, threshold: Tensor | None = None, **named: Any) -> None:
+        super().__init__(*arguments, **named)
         if threshold is None:
-            threshold = torch.zeros_like(b_enc)
-        if tuple(threshold.shape) != (config.n_latents,) or bool((threshold < 0).any()):
+            threshold = torch.zeros_like(self.b_enc)
+        if tuple(threshold.shape) != (self.n_latents,) or bool((threshold < 0).any()):
             raise ScircuitError(
-                f"the threshold of a jumprelu SAE must be {config.n_latents} numbers >= 0, one per latent; "
+                f"the threshold of a jumprelu SAE must be {self.n_latents} numbers >= 0, one per latent; "
                 f"these have shape {tuple(threshold.shape)} and a smallest value of {float(threshold.min()):g}."
             )
         self.threshold = nn.Parameter(threshold.detach().clone(), requires_grad=False)

@@ -16,6 +16,7 @@ from typing import Any
 import torch
 
 from scircuit._io import atomic, sha256_file
+from scircuit._optional import optional
 from scircuit.errors import ScircuitError
 from scircuit.tracing.parts import Part, Unit
 
@@ -53,12 +54,7 @@ def open_client(where: str = "local") -> Iterator[Any]:
 
 
 def _require(name: str) -> Any:
-    import importlib
-
-    try:
-        return importlib.import_module(name)
-    except ModuleNotFoundError:
-        raise ScircuitError(f"{name} is not installed; pip install 'scircuit[cluster]'.") from None
+    return optional(name, f"{name} is not installed; pip install 'scircuit[cluster]'.")
 
 
 def _local(distributed: Any, n_workers: int) -> Any:

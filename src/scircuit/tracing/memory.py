@@ -104,7 +104,9 @@ def plan_memory(setup: Setup) -> MemoryPlan:
     rows = min(_n_rows(setup), settings.sources_per_block)
     n_targets = max(map(len, setup.targets.values()))
     moments = 3 * rows * n_targets * widest * MOMENT_BYTES
-    d_mlp, n_heads = _block_sizes(model) if isinstance(model, BlockStack) else (4 * d, 1)
+    d_mlp, n_heads = 4 * d, 1
+    if isinstance(model, BlockStack):
+        d_mlp, n_heads = model.block(0).up.out_features, model.block(0).n_heads
     # Residual before and after, queries, keys, values, context, output, and the MLP on both sides of its activation.
     per_position = (8 * d + 2 * d_mlp) * item
     clean = settings.cells_at_once(length) * length * per_position
@@ -118,7 +120,9 @@ def plan_memory(setup: Setup) -> MemoryPlan:
         # An eighth of the positions fires, and context rows come on top: as many as the fidelity check may ask for.
         context = CONTEXT_LADDER[-1] if settings.context_rows is None else settings.context_rows
         batch += int(rows * min(length, length / 8 * (1 + context))) * d * item
-    return MemoryPlan(model_bytes(model) + dictionary_bytes(setup.saes), moments, clean + batch + _encode_bytes(widest))
+    # Pre-activations of one chunk of rows in `LinearSAE.encode`, and their sorted copy.
+    encoded = 2 * max(1 << 24, widest) * 4
+    return MemoryPlan(model_bytes(model) + dictionary_bytes(setup.saes), moments, clean + batch + encoded)
 
 
 def _n_rows(setup: Setup) -> int:
@@ -130,16 +134,6 @@ def _n_rows(setup: Setup) -> int:
         + len(setup.extra.get(layer, ()))
         for layer, features in setup.sources.items()
     )
-
-
-def _encode_bytes(widest: int) -> int:
-    """Pre-activations of one chunk of rows in `LinearSAE.encode`, and their sorted copy."""
-    return 2 * max(1 << 24, widest) * 4
-
-
-def _block_sizes(model: BlockStack) -> tuple[int, int]:
-    block = model.block(0)
-    return block.up.out_features, block.n_heads
 
 
 def model_bytes(model: FoundationModel) -> int:

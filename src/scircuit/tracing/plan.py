@@ -171,7 +171,8 @@ def _plan(
     rows, disk = [], 0
     for layer, planned in sorted(setup.todo.items()):
         blocks = [units[0].interventions for units in every if units[0].layer == layer]
-        work = n_cells * float(np.mean([_work(setup, *look(cell, layer, blocks)) for cell in sample]))
+        looks = (look(cell, layer, blocks) for cell in sample)
+        work = n_cells * float(np.mean([sum(work_of(setup, clean, jobs) for jobs in each) for clean, each in looks]))
         latents = sum(setup.saes[t].n_latents for t in setup.targets[layer])
         disk += n_parts * len(planned) * latents * MOMENT_BYTES
         disk += int(n_ablated[layer] * latents * pace.density * EFFECT_BYTES)
@@ -222,13 +223,8 @@ def _drawn_jobs(
         yield jobs
 
 
-def _work(setup: Setup, clean: CleanBatch, jobs_of_blocks: Iterable[Sequence[Job]]) -> float:
-    """Work of one cell: multiply-adds, or (positions x layers) of a model that shows no blocks."""
-    return sum(work_of(setup, clean, jobs) for jobs in jobs_of_blocks)
-
-
 def work_of(setup: Setup, clean: CleanBatch, jobs: Sequence[Job]) -> float:
-    """Work of some jobs in one batch, its clean side included."""
+    """Multiply-adds of some jobs in one batch, its clean side included; without blocks, positions x layers."""
     model, saes, targets, s = setup.model, setup.saes, setup.targets[clean.layer], setup.settings
     if not isinstance(model, BlockStack):
         n_layers = max(targets) - clean.layer
