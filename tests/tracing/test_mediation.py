@@ -108,8 +108,7 @@ def test_planted_mediation_is_recovered_from_the_trace_to_the_answer(tmp_path):
     tables = [pd.read_parquet(folder / f"{name}.parquet") for name in ("effects", "tests")]
     circuit = build_circuit(*tables, features, terms, EdgeRule())
     chosen = candidate_mediators(circuit, circuit.edges)
-    trace_mediation(Setup(model, saes, store), chosen, out=folder)
-    result = mediation(pd.read_parquet(folder / "mediation.parquet"))
+    result = mediation(trace_mediation(Setup(model, saes, store), chosen))
     own = result.table[result.table["kind"] == "mediator"].set_index([*ENDS, "mediator_layer", "mediator_feature"])
     # (0,0) -> (1,2) -> (2,4) -> (3,0) and (0,1) -> (1,3) -> (3,5): each link carries the whole of it.
     chains = [(0, 0, 2, 4, 1, 2), (0, 0, 3, 0, 1, 2), (0, 0, 3, 0, 2, 4), (0, 1, 3, 5, 1, 3), (1, 2, 3, 0, 2, 4)]

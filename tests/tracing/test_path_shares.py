@@ -32,10 +32,9 @@ def edges():
     return pd.DataFrame(rows, columns=ENDS).sample(frac=1.0, random_state=0)
 
 
-def test_shares_are_means_over_cells_by_both_engines(setup, tmp_path):
+def test_shares_are_means_over_cells_by_both_engines(setup):
     model, saes, store = setup
-    table = path_shares(Setup(model, saes, store), edges(), out=tmp_path)
-    pd.testing.assert_frame_equal(table, pd.read_parquet(tmp_path / "path_shares.parquet"))
+    table = path_shares(Setup(model, saes, store), edges())
     assert len(table) == len(edges())
     checked = 0
     for (layer, feature, target), rows in table.groupby(ENDS[:3]):

@@ -125,13 +125,13 @@ def paper_fold_change(sums: GroupSums) -> np.ndarray:
     return np.log2(sums.treated.mean() + 1) - np.log2(control + 1)
 
 
-def on_target(screen: Screen, sums: GroupSums | None = None) -> pd.DataFrame:
+def on_target(screen: Screen) -> pd.DataFrame:
     """How far the expression of each targeted gene falls in its own cells, one row per perturbation.
 
     `label, gene, n_cells, n_controls, measured, mean, mean_control, log2_fold_change, standard_error, p_fall`
     (one-sided, normal); NaN where the gene is not in the matrix.
     """
-    sums = group_sums(screen) if sums is None else sums
+    sums = group_sums(screen)
     change = fold_change(sums)
     place = screen.genes.get_indexer(pd.Index(screen.labels["gene"]))
     row = np.arange(len(place))
@@ -155,14 +155,12 @@ def on_target(screen: Screen, sums: GroupSums | None = None) -> pd.DataFrame:
     )
 
 
-def effective(
-    screen: Screen, max_log2_fold_change: float = -0.5, alpha: float = 0.05, sums: GroupSums | None = None
-) -> Screen:
+def effective(screen: Screen, max_log2_fold_change: float = -0.5, alpha: float = 0.05) -> Screen:
     """Keep the perturbations whose own gene falls: log2 fold change and one-sided p below the limits.
 
     Perturbations whose gene is not in the matrix cannot be judged and are left out.
     """
-    table = on_target(screen, sums)
+    table = on_target(screen)
     if not table["measured"].any():
         raise ScircuitError(
             "none of the targeted genes is a column of the matrix, so guide efficacy cannot be judged; map labels "

@@ -10,6 +10,7 @@ import numpy as np
 import pandas as pd
 
 from scircuit._io import write_json
+from scircuit._tables import write_parquet
 from scircuit.analysis.mediation import candidate_mediators
 from scircuit.circuits.circuit import Circuit
 from scircuit.circuits.schema import ENDS
@@ -17,8 +18,9 @@ from scircuit.config import RunConfig
 from scircuit.errors import ScircuitError
 from scircuit.runs.run import Run
 from scircuit.runs.tokens import split_cells, traced_cells
-from scircuit.tracing.probes.interactions import Source, trace_interactions
+from scircuit.tracing.probes.interactions import trace_interactions
 from scircuit.tracing.probes.mediation import trace_mediation
+from scircuit.tracing.probes.walk import Source
 from scircuit.tracing.setup import Setup
 
 log = logging.getLogger(__name__)
@@ -56,7 +58,7 @@ def mediate(
         chosen = chosen.iloc[np.sort(np.random.default_rng([config.seed, 5]).choice(len(chosen), n_edges, False))]
     setup, n_new = _in_fresh_cells(run, n_cells)
     log.info("%s edges, %s cells, %s of them not traced before", len(chosen), len(setup.cells), n_new)
-    trace_mediation(setup, candidates.merge(chosen, on=ENDS), out=run.stage("trace"))
+    write_parquet(run.path("mediation"), trace_mediation(setup, candidates.merge(chosen, on=ENDS)))
     facts = {"edges": len(chosen), "top": top, "n_cells": len(setup.cells), "n_new_cells": n_new}
     return _recorded(run, "mediation", "named" if edges else "at random", facts)
 

@@ -83,7 +83,8 @@ def run_paths(run: Run, setup: Setup, circuit: Circuit) -> Path | None:
     if circuit.edges.empty or path.is_file():
         return path if path.is_file() else None
     setup = replace(setup, cells=traced_cells(setup.cells, run.config))
-    table = path_shares(setup, circuit.edges, out=run.stage("trace"))
+    table = path_shares(setup, circuit.edges)
+    write_parquet(path, table)
     log.info(
         "median share of an effect that stays at the firing positions: %.3f, through other positions: %.3f",
         table["local_share"].median(), table["context_share"].median(),

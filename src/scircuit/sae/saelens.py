@@ -114,7 +114,7 @@ def read_tensors(path: Path) -> dict[str, Tensor]:
         raise ScircuitError(f"{path} is truncated or no safetensors file ({error}); copy it again.") from None
 
 
-def read_saelens(folder: str | Path, *, device: torch.device | str = "cpu") -> LinearSAE:
+def read_saelens(folder: str | Path) -> LinearSAE:
     """Read a SAELens directory, ours or another's: topk, jumprelu (so BatchTopK and Matryoshka too), standard.
 
     A key that decides the result (`k`, `apply_b_dec_to_input`) must be there: SAELens would silently assume one.
@@ -125,7 +125,7 @@ def read_saelens(folder: str | Path, *, device: torch.device | str = "cpu") -> L
     sae = from_saelens(cfg, weights, str(folder))
     if (folder / CENTRING).exists():
         _unfold(sae, read_tensors(folder / CENTRING), folder)
-    return sae.to(device)
+    return sae
 
 
 def from_saelens(cfg: Any, weights: Mapping[str, Tensor], source: str) -> LinearSAE:

@@ -82,10 +82,12 @@ def run_units(units: Sequence[Unit], run: Callable[[Unit], Part], parts: Path, c
     if not units:
         return
     from distributed import as_completed
+    from distributed.protocol.pickle import dumps
     from distributed.scheduler import KilledWorker
 
     work = (parts / "work.pkl").absolute()
-    _write_work(work, run)
+    with atomic(work) as temporary:
+        temporary.write_bytes(dumps(run))
     arguments = (str(work), sha256_file(work), torch.get_num_threads())
     todo = {
         client.submit(_run_there, *arguments, unit, str(work.parent / unit.name), pure=False): unit for unit in units
@@ -108,13 +110,6 @@ def run_units(units: Sequence[Unit], run: Callable[[Unit], Part], parts: Path, c
             yield unit
     finally:
         client.cancel(list(todo))
-
-
-def _write_work(path: Path, run: Callable[[Unit], Part]) -> None:
-    from distributed.protocol.pickle import dumps
-
-    with atomic(path) as temporary:
-        temporary.write_bytes(dumps(run))
 
 
 def _run_there(work: str, digest: str, threads: int, unit: Unit, part: str) -> None:

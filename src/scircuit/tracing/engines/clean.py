@@ -52,6 +52,14 @@ def packed(items: Iterable[T], size: Callable[[T], int], most: int) -> Iterator[
         yield group
 
 
+def edited_positions(jobs: Sequence[Job]) -> dict[int, list[Tensor]]:
+    """Positions that each job edits, per cell."""
+    found: dict[int, list[Tensor]] = {}
+    for job in jobs:
+        found.setdefault(job.cell, []).append(job.edit.positions)
+    return found
+
+
 def touched(jobs: Sequence[Job]) -> Tensor:
     """Which jobs change anything: bool `[job]`, False where every row of the edit is 0.
 

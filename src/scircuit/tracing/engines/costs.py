@@ -12,7 +12,7 @@ import torch
 
 from scircuit.models.stack import BlockStack
 from scircuit.sae.base import SparseAutoencoder
-from scircuit.tracing.engines.clean import CleanBatch, Job, packed
+from scircuit.tracing.engines.clean import CleanBatch, Job, edited_positions, packed
 from scircuit.tracing.engines.exact import pack
 
 
@@ -64,7 +64,7 @@ def exact_madds(
 
 def _n_read(jobs: Sequence[Job]) -> dict[int, int]:
     """Distinct positions that the jobs read, per cell."""
-    return {cell: len(torch.cat(positions).unique()) for cell, positions in _by_cell(jobs).items()}
+    return {cell: len(torch.cat(positions).unique()) for cell, positions in edited_positions(jobs).items()}
 
 
 def local_madds(
@@ -82,7 +82,7 @@ def local_madds(
     n_latents = sum(saes[t].n_latents for t in targets)
     n_layers = max(targets) - clean.layer
     total = 0
-    for cell, positions in _by_cell(jobs).items():
+    for cell, positions in edited_positions(jobs).items():
         length = int(clean.batch.lengths[cell])
         own = [len(p) for p in positions]
         sizes = [n + min(length - n, math.ceil(min(context_rows * n, length))) for n in own]
@@ -93,13 +93,6 @@ def local_madds(
         read = len(torch.cat(positions).unique()) + sum(own)
         total += context + n_layers * per_layer + read * d * n_latents
     return total
-
-
-def _by_cell(jobs: Sequence[Job]) -> dict[int, list[torch.Tensor]]:
-    found: dict[int, list[torch.Tensor]] = {}
-    for job in jobs:
-        found.setdefault(job.cell, []).append(job.edit.positions)
-    return found
 
 
 def _widths(model: BlockStack) -> tuple[int, int]:

@@ -21,7 +21,7 @@ from scircuit.models.base import FoundationModel
 from scircuit.models.stack import BlockStack
 from scircuit.sae.base import SparseAutoencoder
 from scircuit.sae.latents import Latents, concatenate
-from scircuit.tracing.engines.clean import CleanBatch, Job, touched
+from scircuit.tracing.engines.clean import CleanBatch, Job, edited_positions, touched
 from scircuit.tracing.floor import Floor, floors, in_float64
 
 
@@ -56,10 +56,7 @@ class _CleanReads:
     """Clean latents at every position that any job reads, encoded once per cell and layer."""
 
     def __init__(self, clean: CleanBatch, jobs: Sequence[Job]) -> None:
-        read: dict[int, list[Tensor]] = {}
-        for job in jobs:
-            read.setdefault(job.cell, []).append(job.edit.positions)
-        self.positions = {cell: torch.cat(parts).unique() for cell, parts in read.items()}
+        self.positions = {cell: torch.cat(parts).unique() for cell, parts in edited_positions(jobs).items()}
         self._latents: dict[tuple[int, int], Latents] = {}
 
     def at(self, cell: int, layer: int, h: Tensor, sae: SparseAutoencoder, positions: Tensor) -> Latents:
@@ -68,6 +65,30 @@ class _CleanReads:
         if (cell, layer) not in self._latents:
             self._latents[cell, layer] = sae.encode(h[read])
         return self._latents[cell, layer].rows(torch.searchsorted(read, positions))
+
+
+class Copies(NamedTuple):
+    """Some jobs side by side: the clean sequences of their cells (`clean_row` by cell), then an edited copy per job."""
+
+    numbers: list[int]
+    jobs: list[Job]
+    clean_row: dict[int, int]
+    batch: TokenBatch
+    h: Tensor
+
+
+def copies(clean: CleanBatch, jobs: Sequence[Job], tokens: int) -> Iterator[Copies]:
+    """The jobs in chunks of about `tokens` positions."""
+    for numbers in pack(jobs, max(2, tokens // clean.h.shape[1])):
+        chunk = [jobs[n] for n in numbers]
+        cells = sorted({job.cell for job in chunk})
+        of_row = np.array(cells + [job.cell for job in chunk])
+        batch = clean.batch.take(of_row)
+        h = clean.h[torch.from_numpy(of_row).to(clean.h.device), : batch.tokens.shape[1]].clone()
+        counts = torch.tensor([len(job.edit.positions) for job in chunk], device=h.device)
+        copy = torch.repeat_interleave(torch.arange(len(cells), len(of_row), device=h.device), counts)
+        h[copy, torch.cat([job.edit.positions for job in chunk])] += torch.cat([job.edit.rows for job in chunk])
+        yield Copies(numbers, chunk, {cell: row for row, cell in enumerate(cells)}, batch, h)
 
 
 def pack(jobs: Sequence[Job], size: int) -> Iterator[list[int]]:
@@ -98,29 +119,17 @@ def suffix_responses(
 
     `tokens` bounds the positions propagated at once.
     """
-    size = max(2, tokens // clean.h.shape[1])
     reads = _CleanReads(clean, jobs)
     deepest = max(targets)
     least = floors(saes, targets, clean.h.dtype)
-    for numbers in pack(jobs, size):
-        chunk = [jobs[n] for n in numbers]
-        cells = sorted({job.cell for job in chunk})
-        first_copy = len(cells)
-        of_row = np.array(cells + [job.cell for job in chunk])
-        width = int(clean.batch.lengths[of_row].max())
-        batch = clean.batch.take(of_row)
-        h = clean.h[torch.from_numpy(of_row).to(clean.h.device), :width].clone()
-        counts = torch.tensor([len(job.edit.positions) for job in chunk], device=h.device)
-        copies = torch.repeat_interleave(torch.arange(first_copy, len(of_row), device=h.device), counts)
-        h[copies, torch.cat([job.edit.positions for job in chunk])] += torch.cat([job.edit.rows for job in chunk])
-        clean_row = {cell: row for row, cell in enumerate(cells)}
+    for numbers, chunk, clean_row, batch, h in copies(clean, jobs, tokens):
         acts = touched(chunk)
         for layer in range(clean.layer + 1, deepest + 1):
             at = reads
             if layer == deepest and isinstance(model, BlockStack):
                 # Both sides of a cell are computed at the same positions in the same order: the same kernels.
                 at = _CleanReads(clean, chunk)
-                h = _only(model, layer, h, batch, [at.positions[int(cell)] for cell in of_row])
+                h = _only(model, layer, h, batch, [at.positions[c] for c in (*clean_row, *(j.cell for j in chunk))])
             else:
                 h = model.layer(layer, h, batch)
             if layer in targets:

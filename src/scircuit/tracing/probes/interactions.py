@@ -1,6 +1,6 @@
 """Pairs and triples of sources ablated together and apart, cell by cell: what `analysis.interactions` reads."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -11,15 +11,11 @@ from torch import Tensor
 
 from scircuit._progress import progress
 from scircuit._tables import write_parquet
-from scircuit.cells.batch import TokenBatch
 from scircuit.errors import ScircuitError
 from scircuit.models.stream import residuals
 from scircuit.tracing.engines.clean import packed
-from scircuit.tracing.probes.walk import Copy, Step, mean_change, walk
+from scircuit.tracing.probes.walk import Copy, Source, Step, firing_positions, mean_change, walk
 from scircuit.tracing.setup import Setup
-
-Source = tuple[int, int]
-"""(layer, latent)."""
 
 
 class Interactions(NamedTuple):
@@ -52,7 +48,7 @@ def trace_interactions(setup: Setup, sets: Sequence[Sequence[Source]], *, target
     n_cells, n_subsets = np.zeros(len(sets), dtype=np.int64), [(1 << len(members)) - 1 for members in sets]
     for batch in progress(cells.batches(1, by_length=False), total=len(cells), desc="interactions", unit="cell"):
         h = residuals(setup.model, batch, {layer for members in sets for layer, _ in members})
-        firing = [_positions(setup, batch, h, members) for members in sets]
+        firing = [firing_positions(setup, batch, h, members) for members in sets]
         n_cells += np.array([len(p) > 0 for p in firing])
         for lowest in sorted({min(members)[0] for members in sets}):
             mine = [s for s, members in enumerate(sets) if min(members)[0] == lowest and len(firing[s])]
@@ -84,18 +80,6 @@ def _targets(setup: Setup, members: Sequence[Source], asked: Sequence[int]) -> l
     if not targets:
         raise ScircuitError(f"No target layer with a dictionary lies above layer {top}; choose lower sources.")
     return targets
-
-
-def _positions(setup: Setup, batch: TokenBatch, h: Mapping[int, Tensor], members: Sequence[Source]) -> Tensor:
-    """Gene positions at which any member fires in the clean cell, ascending."""
-    device = next(iter(h.values())).device
-    genes = torch.from_numpy(batch.is_gene[0]).to(device).nonzero().squeeze(1)
-    fires = torch.zeros(len(genes), dtype=torch.bool, device=device)
-    for layer in {layer for layer, _ in members}:
-        latents = setup.saes[layer].encode(h[layer][0, genes])
-        for feature in (f for at, f in members if at == layer):
-            fires |= latents.column(feature) > 0
-    return genes[fires]
 
 
 def _subsets(members: Sequence[Source]) -> list[Copy]:

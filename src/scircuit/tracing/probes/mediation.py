@@ -1,7 +1,6 @@
 """Edges with a mediator held at its clean value, cell by cell: what `analysis.mediation` reads."""
 
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -9,20 +8,19 @@ import torch
 from torch import Tensor
 
 from scircuit._progress import progress
-from scircuit._tables import write_parquet
 from scircuit.cells.batch import TokenBatch
 from scircuit.circuits.schema import ENDS, SOURCE
 from scircuit.errors import ScircuitError
 from scircuit.models.stream import residuals
 from scircuit.sae.base import SparseAutoencoder
-from scircuit.tracing.probes.walk import Copy, Step, mean_change, walk
+from scircuit.tracing.probes.walk import Copy, Step, firing_positions, mean_change, walk
 from scircuit.tracing.setup import Setup
 
 _MEDIATOR = ["mediator_layer", "mediator_feature"]
 
 
 @torch.inference_mode()
-def trace_mediation(setup: Setup, candidates: pd.DataFrame, *, out: str | Path | None = None) -> pd.DataFrame:
+def trace_mediation(setup: Setup, candidates: pd.DataFrame) -> pd.DataFrame:
     """Ablate each source with and without its mediators held, and read its targets.
 
     Holding latent m at layer l adds (z_m clean - z_m) W_dec[m] to the residual of the ablated run at every gene
@@ -30,8 +28,8 @@ def trace_mediation(setup: Setup, candidates: pd.DataFrame, *, out: str | Path |
     each mediator alone, all of kind `mediator` of an edge are held at once (`joint`, from the lowest layer up; its
     mediator is -1).
 
-    `candidates` are those of `analysis.mediation.candidate_mediators`. The table is `mediation.parquet`, written into
-    the folder `out`: a row for every cell in which the source fires, with means over the positions where it does.
+    `candidates` are those of `analysis.mediation.candidate_mediators`. The table is `mediation.parquet`: a row for
+    every cell in which the source fires, with means over the positions where it does.
     """
     saes, cells = setup.saes, setup.cells
     plans = [_Plan(rows) for _, rows in _checked(saes, candidates).groupby(SOURCE, sort=True)]
@@ -39,16 +37,13 @@ def trace_mediation(setup: Setup, candidates: pd.DataFrame, *, out: str | Path |
     for batch in progress(cells.batches(1, by_length=False), total=len(cells), desc="mediation", unit="cell"):
         h = residuals(setup.model, batch, {plan.layer for plan in plans})
         for plan in plans:
-            positions = _firing(saes[plan.layer], batch, h[plan.layer][0], plan.feature)
+            positions = firing_positions(setup, batch, h, [(plan.layer, plan.feature)])
             if len(positions):
                 change = _changes(setup, batch, h[plan.layer][0], plan, positions)
                 parts.append(plan.rows(change, int(batch.cell[0])))
     if not parts:
         raise ScircuitError("No source of the candidates fires in any of these cells; choose other cells or edges.")
-    table = pd.concat(parts, ignore_index=True)
-    if out is not None:
-        write_parquet(Path(out) / "mediation.parquet", table)
-    return table
+    return pd.concat(parts, ignore_index=True)
 
 
 class _Plan:
@@ -104,11 +99,6 @@ def _changes(setup: Setup, batch: TokenBatch, h: Tensor, plan: _Plan, positions:
             if layer in found:
                 found[layer].append(mean_change(setup.saes[layer], state, positions, range(1, 1 + len(copies))))
     return {layer: torch.cat(parts) for layer, parts in found.items()}
-
-
-def _firing(sae: SparseAutoencoder, batch: TokenBatch, h: Tensor, feature: int) -> Tensor:
-    genes = torch.from_numpy(batch.is_gene[0]).to(h.device).nonzero().squeeze(1)
-    return genes[sae.encode(h[genes]).column(feature) > 0]
 
 
 def _checked(saes: Mapping[int, SparseAutoencoder], candidates: pd.DataFrame) -> pd.DataFrame:

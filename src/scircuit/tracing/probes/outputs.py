@@ -17,7 +17,7 @@ from scircuit.models.base import FoundationModel
 from scircuit.models.stream import residuals, resume
 from scircuit.sae.base import SparseAutoencoder
 from scircuit.tracing.engines.clean import clean_batch, make_jobs
-from scircuit.tracing.engines.exact import pack
+from scircuit.tracing.engines.exact import copies
 from scircuit.tracing.engines.interventions import Intervention
 
 _ROWS = 256
@@ -91,17 +91,10 @@ def ablation_outputs(
     for batch in batches:
         clean = clean_batch(model, sae, batch, layer)
         jobs = make_jobs(clean, sae, interventions)
-        for numbers in pack(jobs, max(2, tokens // clean.h.shape[1])):
-            chunk = [jobs[n] for n in numbers]
-            cells = sorted({job.cell for job in chunk})
-            of_row = np.array(cells + [job.cell for job in chunk])
-            taken = batch.take(of_row)
-            h = clean.h[torch.from_numpy(of_row).to(clean.h.device), : taken.tokens.shape[1]].clone()
-            for copy, job in enumerate(chunk, len(cells)):
-                h[copy, job.edit.positions] += job.edit.rows
+        for _, chunk, clean_row, taken, h in copies(clean, jobs, tokens):
             last = _last(model, h, layer, taken)
-            before = {cell: _outputs_of(model, last[row], taken, row) for row, cell in enumerate(cells)}
-            for copy, job in enumerate(chunk, len(cells)):
+            before = {cell: _outputs_of(model, last[row], taken, row) for cell, row in clean_row.items()}
+            for copy, job in enumerate(chunk, len(clean_row)):
                 genes, after = _outputs_of(model, last[copy], taken, copy)
                 sums.add(job.row, genes, after - before[job.cell][1])
     return sums

@@ -2,14 +2,12 @@
 
 from collections.abc import Mapping
 from dataclasses import replace
-from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import torch
 
 from scircuit._progress import progress
-from scircuit._tables import write_parquet
 from scircuit.circuits.schema import ENDS
 from scircuit.errors import ScircuitError
 from scircuit.sae.base import SparseAutoencoder
@@ -22,10 +20,10 @@ from scircuit.tracing.units import respond
 
 
 @torch.inference_mode()
-def path_shares(setup: Setup, edges: pd.DataFrame, *, out: str | Path | None = None) -> pd.DataFrame:
-    """Split the mean response of each edge by the paths it takes; the table is also written into the folder `out`.
+def path_shares(setup: Setup, edges: pd.DataFrame) -> pd.DataFrame:
+    """Split the mean response of each edge by the paths it takes: the table `path_shares.parquet`.
 
-    Returns the columns of `path_shares.parquet`. `local_delta` is measured by the local engine without context rows;
+    `local_delta` is measured by the local engine without context rows;
     `context_delta` = mean_delta - local_delta leaves the firing positions and comes back through other genes; shares
     are of mean_delta, NaN where it is 0. `weight_delta` = - mean activation of the source times `weight_effect`
     (encoder of the target . decoder of the source): what a residual copy of the source would do to the target's
@@ -40,10 +38,7 @@ def path_shares(setup: Setup, edges: pd.DataFrame, *, out: str | Path | None = N
         _of_layer(setup, layer, edges.loc[edges["source_layer"] == layer, ENDS])
         for layer in sorted(edges["source_layer"].unique().tolist())
     ]
-    table = pd.concat(parts, ignore_index=True)
-    if out is not None:
-        write_parquet(Path(out) / "path_shares.parquet", table)
-    return table
+    return pd.concat(parts, ignore_index=True)
 
 
 def _of_layer(setup: Setup, layer: int, edges: pd.DataFrame) -> pd.DataFrame:

@@ -14,7 +14,7 @@ from torch import Tensor
 from scircuit.errors import ScircuitError
 from scircuit.models.stream import resume
 from scircuit.tracing.engines.clean import CleanBatch, Job, touched
-from scircuit.tracing.engines.exact import pack
+from scircuit.tracing.engines.exact import copies
 from scircuit.tracing.floor import Floor, in_float64
 from scircuit.tracing.setup import Setup
 
@@ -57,24 +57,16 @@ def readout(
     model = setup.model
     _check(setup, clean.layer, targets, where, what)
     layers = set(targets) if what in ("activation", "pre_activation") else {model.n_layers - 1}
-    size = max(2, setup.settings.tokens // clean.h.shape[1])
-    for numbers in pack(jobs, size):
-        chunk = [jobs[n] for n in numbers]
-        cells = sorted({job.cell for job in chunk})
-        of_row = np.array(cells + [job.cell for job in chunk])
-        batch = clean.batch.take(of_row)
-        h = clean.h[torch.from_numpy(of_row).to(clean.h.device), : batch.tokens.shape[1]].clone()
-        for copy, job in enumerate(chunk, len(cells)):
-            h[copy, job.edit.positions] += job.edit.rows
+    for numbers, chunk, clean_row, batch, h in copies(clean, jobs, setup.settings.tokens):
         acts = touched(chunk).tolist()
         for layer, state in resume(model, h, clean.layer, batch, stop=max(layers)):
             if layer in layers:
                 read, floor = _reader(setup, layer, what), _floor(setup, layer, what)
                 pairs = []
                 for n, job in enumerate(chunk):
-                    at = _positions(clean.positions[job.cell], job.edit.positions, where)
-                    copy = len(cells) + n if acts[n] else cells.index(job.cell)
-                    pairs.append(_compare(read, floor, state[cells.index(job.cell), at], state[copy, at]))
+                    at, own = _positions(clean.positions[job.cell], job.edit.positions, where), clean_row[job.cell]
+                    copy = len(clean_row) + n if acts[n] else own
+                    pairs.append(_compare(read, floor, state[own, at], state[copy, at]))
                 delta, before = (torch.stack(part) for part in zip(*pairs, strict=True))
                 yield Readout(layer, np.array(numbers), delta, before)
 

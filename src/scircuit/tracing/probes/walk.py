@@ -10,7 +10,7 @@ the same, to the last bit and on every machine, though kernels may give a row ot
 the batch.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -37,6 +37,8 @@ class Step(NamedTuple):
 
 
 Copy = tuple[Step, ...]
+Source = tuple[int, int]
+"""(layer, latent)."""
 
 
 class State(NamedTuple):
@@ -57,7 +59,7 @@ def walk(
 
     `batch` holds one cell and `h` `[position, d_model]` its clean residual after `layer`, the lowest of any step.
     """
-    genes = torch.from_numpy(batch.is_gene[0]).to(h.device).nonzero().squeeze(1)
+    genes = _gene_positions(batch, h.device)
     state, many = State(h[None], np.zeros(1 + len(copies), dtype=np.int64)), batch
     for i in range(layer, stop + 1):
         if i > layer:
@@ -96,6 +98,21 @@ def _edited(state: State, sae: SparseAutoencoder, genes: Tensor, steps: Sequence
             rows.append(row)
         of_copy[copy] = new[key]
     return State(torch.stack(rows), of_copy)
+
+
+def _gene_positions(batch: TokenBatch, device: torch.device) -> Tensor:
+    return torch.from_numpy(batch.is_gene[0]).to(device).nonzero().squeeze(1)
+
+
+def firing_positions(setup: Setup, batch: TokenBatch, h: Mapping[int, Tensor], members: Sequence[Source]) -> Tensor:
+    """Gene positions at which any member fires in the clean cell, ascending; `h` are its residuals by layer."""
+    genes = _gene_positions(batch, next(iter(h.values())).device)
+    fires = torch.zeros(len(genes), dtype=torch.bool, device=genes.device)
+    for layer in {layer for layer, _ in members}:
+        latents = setup.saes[layer].encode(h[layer][0, genes])
+        for feature in (f for at, f in members if at == layer):
+            fires |= latents.column(feature) > 0
+    return genes[fires]
 
 
 def mean_change(sae: SparseAutoencoder, state: State, positions: Tensor, copies: Sequence[int]) -> Tensor:
