@@ -42,7 +42,7 @@ def effect_sizes(circuit: Circuit, draws: int = 2000, seed: int = 0) -> Result:
         measures,
         _quantile_table(circuit, units, random),
         "the edges of norm-matched random directions",
-        ["d", "response", "random direction"],
+        ["d", "chosen", "response", "random direction"],
     )
 
 

@@ -45,10 +45,11 @@ def replication(
     Result
         Measures `confirmed_share`, `confirmed_share_testable` (edges with at least 6 responding confirmation cells),
         `sign_agreement` (of edges with a response), `r` of d, `slope`, `slope_affine` (with an intercept),
-        `testable_share`. Null of the two shares: what edges without any effect would reach, half of the largest p that
-        counted as significant (the sign of such an edge is right in half of the cases). Null of the others: every edge
-        is given the confirmation of another one of the same layer pair at random, so that what edges of a depth have
-        in common remains. Table: the input with `q_value, testable, replicated`.
+        `testable_share`, `mean_d` (in these cells, counted in the direction found). Null of the two shares: what edges
+        without any effect would reach, half of the largest p that counted as significant (the sign of such an edge is
+        right in half of the cases). Null of the others: every edge is given the confirmation of another one of the
+        same layer pair at random, so that what edges of a depth have in common remains. Table: the input with
+        `q_value, testable, replicated`.
 
     Raises
     ------
@@ -97,18 +98,20 @@ def replication(
     )
 
 
-_ALL, _REPLICATED, _TESTABLE, _REPLICATED_TESTABLE, _RESPONDING, _SAME_SIGN, _N, _X, _Y, _XX, _YY, _XY = range(12)
+_ALL, _REPLICATED, _TESTABLE, _REPLICATED_TESTABLE, _RESPONDING, _SAME_SIGN, _N, _X, _Y, _XX, _YY, _XY, _ALONG = range(
+    13
+)
 
 
 def _components(x: np.ndarray, y: np.ndarray, significant: np.ndarray, testable: np.ndarray) -> np.ndarray:
-    """What each edge adds to the totals from which every measure follows, float64 `[edge, 12]`."""
+    """What each edge adds to the totals from which every measure follows, float64 `[edge, 13]`."""
     same = np.sign(x) == np.sign(y)
     replicated = same & significant
     finite = np.isfinite(x) & np.isfinite(y) & testable
     a, b = np.where(finite, x, 0.0), np.where(finite, y, 0.0)
     columns = [
         np.ones(len(x)), replicated, testable, replicated & testable, y != 0, same & (y != 0), finite, a, b, a * a,
-        b * b, a * b,
+        b * b, a * b, np.sign(a) * b,
     ]  # fmt: skip
     return np.column_stack(columns).astype(np.float64)
 
@@ -148,6 +151,7 @@ _STATISTICS: tuple[tuple[str, Callable[[np.ndarray], np.ndarray], int], ...] = (
     ("slope", _share(_XY, _XX), _N),
     ("slope_affine", lambda t: _ratio(_together(t), _spread(t, _XX, _X)), _N),
     ("testable_share", _share(_TESTABLE, _ALL), _ALL),
+    ("mean_d", _share(_ALONG, _N), _N),
 )
 _OF_NO_EFFECT = {"confirmed_share": 0.5, "confirmed_share_testable": 0.5, "testable_share": np.nan}
 """Measures that exchanged confirmations tell nothing of, and their null in units of the largest significant p."""
@@ -170,5 +174,6 @@ QUESTION = Question(
         "slope": "winner's-curse slope: d in the other cells over d as found",
         "slope_affine": "the same with an intercept",
         "testable_share": "edges with at least 6 responding cells",
+        "mean_d": "mean d in the other cells, in the direction found",
     },
 )

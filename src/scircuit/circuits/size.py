@@ -2,7 +2,9 @@
 
 The model is deterministic, so d = mean / SD over cells says how far cells agree, never whether the response is worth
 a name. Its size does: over the cells and positions where the source fires, effect_sd = mean response / SD of the
-target's clean activation between cells, and share_lost = -mean response / the target's mean clean activation.
+target's clean activation between cells, and share_lost = -mean response / the target's mean clean activation. In the
+cells in which an edge was chosen for it, it is too large and its interval covers too seldom; the confirmation has it in
+others.
 """
 
 import numpy as np

@@ -217,7 +217,7 @@ def compare_profiles(run: RunPath) -> None:
     for row in both_profiles(run).to_dict("records"):
         ours = f"{row['default']:.4g}{beside(row['default_low'], row['default_high'], row['default_null'])}"
         typer.echo(f"{row['number']}: {ours} by default, {row['paper']:.4g} as published. {row['difference']}")
-    typer.echo(f"\n{GLOSSARY['supporting']}")
+    typer.echo(f"\n{GLOSSARY['supporting']}\n{GLOSSARY['chosen']}")
 
 
 @app.command()

@@ -64,6 +64,10 @@ def headline(run: Artefacts) -> list[Fact]:
     answers = read_answers(run.root / "analysis")
     supporting = _measure(answers, "sign_balance", "supporting_share")
     strength = _measure(answers, "effect_sizes", "mean_abs_d")
+    again = _measure(answers, "replication", "mean_d")
+    in_others = (
+        f"in other cells {numbers.decimal(again.estimate)}, {_ends(again, numbers.decimal)}; " if again.n else ""
+    )
     return [
         *_edges(run),
         Fact(
@@ -75,8 +79,9 @@ def headline(run: Artefacts) -> list[Fact]:
         Fact(
             "mean |d|",
             numbers.decimal(strength.estimate),
-            _beside(strength, numbers.decimal),
-            "d = mean change of the target over cells / its standard deviation, mean over edges with its 95% interval",
+            in_others + _beside(strength, numbers.decimal),
+            "d = mean change of the target over cells / its standard deviation, mean over edges with its 95% interval; "
+            "larger than it is, for the edges were chosen by it, but not in other cells",
         ),
         Fact(
             "sources",
@@ -122,11 +127,14 @@ def _again(found: Sequence[Mapping[str, int]]) -> str:
     return "".join(f"{row['n_found']:,} of {row['n_measured']:,} found again" for row in found if row["n_measured"])
 
 
+def _ends(measure: Measure, write: Callable[[Any], str]) -> str:
+    return f"{write(measure.low)} to {write(measure.high)}"
+
+
 def _beside(measure: Measure, write: Callable[[Any], str]) -> str:
     if not measure.n:
         return "not asked, or no edges"
-    ends = f"{write(measure.low)} to {write(measure.high)}"
-    return f"{ends}; random directions: {write(measure.null)}; n = {measure.n:,}"
+    return f"{_ends(measure, write)}; random directions: {write(measure.null)}; n = {measure.n:,}"
 
 
 def _measure(answers: pd.DataFrame, question: str, name: str) -> Measure:
