@@ -78,6 +78,7 @@ def test_numbers_equal_scipy() -> None:
     assert result["slope"].estimate == pytest.approx((x * y).sum() / (x * x).sum())
     assert result["slope"].n == len(used) == 116
     assert result["testable_share"].estimate == pytest.approx(116 / 120)
+    assert result["mean_d"].estimate == pytest.approx((np.sign(x) * y).mean())
 
 
 def test_intervals_cover() -> None:

@@ -115,7 +115,7 @@ def compare_effect_sizes(
         table.assign(n_first=counts[0], n_second=counts[1], weight=weight),
         "no difference at equal depth fraction and firing rate, "
         + (f"every d over {n_cells} cells" if cells is not None else "at numbers of cells within a factor of 1.4"),
-        ["d"],
+        ["d", "chosen"],
     )
 
 

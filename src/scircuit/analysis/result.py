@@ -17,8 +17,8 @@ GLOSSARY = {
     "supporting": "supporting: the target falls when the source is ablated, so the source drives it "
     "(published as 'inhibitory'); suppressing: the target rises.",
     "d": "d: mean response over its standard deviation across the cells in which the source fires.",
-    "chosen": "sizes of edges are those in the cells in which the edges were chosen, and for that, like their intervals, "
-    "larger than they are; replication tells by how much, and gives them in other cells.",
+    "chosen": "sizes of edges are those in the cells in which the edges were chosen, and for that too large, with "
+    "intervals too narrow; replication tells by how much, and gives them in other cells.",
     "zero as negative": "zero as negative: the edges of this circuit were called by the published consistency, which "
     "counts silent cells as falling, so falling targets pass more easily and the supporting share is too high.",
     "response": "response: change of the target's activation when the source is ablated, in units of the "
