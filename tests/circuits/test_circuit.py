@@ -11,6 +11,7 @@ from scipy.stats import false_discovery_control
 
 from scircuit.circuits.build import build_circuit
 from scircuit.circuits.circuit import Circuit
+from scircuit.circuits.grades import sentences
 from scircuit.circuits.rule import DEFAULT, EdgeRule
 from scircuit.circuits.schema import EDGES, ENDS
 from scircuit.circuits.synthetic import moments, planted_circuit
@@ -261,3 +262,14 @@ def test_room_imports_without_torch():
 
     code = "import scircuit.circuits.synthetic, scircuit.analysis.layer_pairs, sys; sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+def test_edges_that_rest_on_skewed_responses_are_counted_and_told(planted):
+    tail = np.where(planted.effects["mean_delta"] > 0, -4.0, 4.0) * (planted.effects["target_feature"] % 2)
+    effects = planted.effects.assign(skewness=tail)
+    circuit, allowed = (rebuild(planted, EdgeRule(allow_for_skew=a), effects=effects) for a in (False, True))
+    n_skewed = circuit.provenance["n_skewed"]
+    assert 0 < n_skewed == len(circuit.edges) - len(allowed.edges)
+    assert allowed.provenance["n_skewed"] == 0
+    assert any(f"{n_skewed:,} of the" in line for line in sentences(circuit.provenance))
+    assert rebuild(planted).provenance["n_skewed"] is None

@@ -55,8 +55,8 @@ def build_circuit(
     Circuit
         Every reproducible edge and control with its `grade` (`Circuit.at` takes those of one), sorted by their ends.
         Provenance gains `thresholds`, `grade` (the strictest that the rule asks and the trace can tell), `grades`
-        (edges of each beside those of held-out decoys), `n_tests`, `n_control_tests`, `n_edges`, and `n_skewed` (those
-        that `allow_for_skew` would not call; None where the responses were not kept, or no test is asked).
+        (edges of each beside those of held-out decoys), `n_tests`, `n_control_tests`, `n_edges`, and `n_skewed`
+        (reproducible edges that `allow_for_skew` would not call; None where responses were not kept or no q is asked).
 
     Raises
     ------
@@ -92,7 +92,7 @@ def build_circuit(
         "n_tests": n_made(tests, "latent"),
         "n_control_tests": n_made(tests, "random"),
         "n_edges": int(at_least(edges, told.grade).sum()),
-        "n_skewed": _skewed(effects, tests, edges.loc[at_least(edges, told.grade)], rule),
+        "n_skewed": _skewed(effects, tests, edges, rule),
     }
     return Circuit(
         edges=edges,

@@ -67,8 +67,8 @@ def sentences(provenance: Mapping[str, Any]) -> list[str]:
         )
     if provenance.get("n_skewed"):
         found.append(
-            f"{provenance['n_skewed']:,} of {provenance['n_edges']:,} {rows[-1]['grade']} edges rest on skewed "
-            "responses, for which p is too small; edges.allow_for_skew = true leaves them out."
+            f"{provenance['n_skewed']:,} of the {rows[0]['n_edges']:,} reproducible edges rest on skewed responses, "
+            "for which p is too small; edges.allow_for_skew = true leaves them out."
         )
     return found
 

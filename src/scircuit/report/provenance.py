@@ -115,7 +115,7 @@ def _edges(run: Artefacts) -> list[Fact]:
         beside = "no decoy held out" if by_decoys is None else f"{by_decoys:,.0f} by held-out decoys"
         claim = _CLAIMS[row["grade"]].format(**limits)
         found = _again(again[place : place + 1])
-        tails = f"{skewed:,} rest on skewed responses" if skewed and row is told[-1] else ""
+        tails = f"{skewed:,} rest on skewed responses" if skewed and not place else ""
         facts.append(
             Fact(row["grade"], numbers.count(row["n_edges"]), "; ".join(filter(None, (beside, found, tails))), claim)
         )
