@@ -70,7 +70,7 @@ def test_the_null_keeps_sources_degrees_and_target_frequencies(seed):
     labels = label_vocabulary([circuit])
     edges = LabelledEdges.of(circuit, labels)
     drawn = edges.permuted_targets(np.random.default_rng(seed))
-    layers = circuit.edges.iloc[edges.row][["source_layer", "target_layer"]].to_numpy()
+    layers = circuit.nodes["layer"].to_numpy()[edges.ends]
     before = sorted(map(tuple, np.column_stack([layers, edges.target])))
     assert before == sorted(map(tuple, np.column_stack([layers, drawn])))
     assert not np.array_equal(drawn, edges.target)
@@ -84,7 +84,7 @@ def test_the_null_hardly_gives_a_latent_a_target_twice():
     edges = LabelledEdges.of(circuit, label_vocabulary([circuit]))
     for seed in range(10):
         drawn = np.column_stack([edges.source, edges.permuted_targets(np.random.default_rng(seed))])
-        assert len(np.unique(drawn, axis=0)) > 0.98 * len(edges.row), "without repair about 0.92"
+        assert len(np.unique(drawn, axis=0)) > 0.98 * len(edges.source), "without repair about 0.92"
 
 
 def test_the_fold_of_random_targets_is_unbiased():

@@ -5,12 +5,11 @@ from typing import NamedTuple
 import numpy as np
 import pandas as pd
 
+from scircuit.analysis.nodes import need_columns
 from scircuit.circuits.rule import EdgeRule
-from scircuit.circuits.schema import ENDS
+from scircuit.circuits.schema import ENDS, SOURCE
 from scircuit.errors import ScircuitError
 from scircuit.stats.signflip import screen_p
-
-CELL_COLUMNS = [*ENDS, "cell", "delta"]
 
 
 class Agreement(NamedTuple):
@@ -30,38 +29,19 @@ class Agreement(NamedTuple):
 
 
 class CellEffects:
-    """Per-cell responses of some sources, from which any subset of cells can be tested again.
-
-    Parameters
-    ----------
-    effects : DataFrame
-        `trace/cell_effects.parquet`: the ends, `cell, delta`; responses of 0 may be left out.
-    source_cells : DataFrame
-        `trace/source_cells.parquet`: `source_layer, source_feature, cell`, every cell in which the source
-        fires.
-
-    Raises
-    ------
-    ScircuitError
-        On missing columns, or effects of a source in a cell in which it does not fire.
-    """
+    """Per-cell responses of some sources, from which any subset of cells can be tested again; 0 may be left out."""
 
     def __init__(self, effects: pd.DataFrame, source_cells: pd.DataFrame) -> None:
-        for name, table, columns in (
-            ("cell_effects", effects, CELL_COLUMNS),
-            ("source_cells", source_cells, ["source_layer", "source_feature", "cell"]),
-        ):
-            missing = [column for column in columns if column not in table]
-            if missing:
-                raise ScircuitError(f"the table {name} lacks {', '.join(missing)}; it needs {', '.join(columns)}.")
+        need_columns("table cell_effects", effects, [*ENDS, "cell", "delta"])
+        need_columns("table source_cells", source_cells, [*SOURCE, "cell"])
         self.cells = np.unique(source_cells["cell"].to_numpy())
-        sources = source_cells[ENDS[:2]].drop_duplicates().sort_values(ENDS[:2], ignore_index=True)
+        sources = source_cells[SOURCE].drop_duplicates().sort_values(SOURCE, ignore_index=True)
         self.tests = effects[ENDS].drop_duplicates().sort_values(ENDS, ignore_index=True)
         self._test = effects.groupby(ENDS).ngroup().to_numpy()
         self._delta = effects["delta"].to_numpy(np.float64)
-        source = source_cells.groupby(ENDS[:2]).ngroup().to_numpy()
+        source = source_cells.groupby(SOURCE).ngroup().to_numpy()
         self._source, self._source_cell = source, np.searchsorted(self.cells, source_cells["cell"].to_numpy())
-        number = self.tests[ENDS[:2]].merge(sources.assign(number=sources.index), on=ENDS[:2], how="left")
+        number = self.tests[SOURCE].merge(sources.assign(number=sources.index), on=SOURCE, how="left")
         self._source_of_test = number["number"].fillna(-1).to_numpy(np.int64)
         cell = np.minimum(np.searchsorted(self.cells, effects["cell"].to_numpy()), max(len(self.cells) - 1, 0))
         self._cell = cell
@@ -77,10 +57,7 @@ class CellEffects:
     def moments(self, weight: np.ndarray) -> pd.DataFrame:
         """What a trace of some cells would have found, one row per test.
 
-        Parameters
-        ----------
-        weight : int `[cell]`
-            How often each of `self.cells` counts (0 leaves it out).
+        `weight` `[cell]`: how often each of `self.cells` counts (0 leaves it out).
         """
         n_tests = len(self.tests)
         w = weight[self._cell]
@@ -109,6 +86,12 @@ class CellEffects:
         )
 
 
+def chance_of_sign(d_a: pd.Series, d_b: pd.Series) -> float:
+    """How often two effects, drawn from either side independently, have one sign."""
+    a, b = (d_a < 0).mean(), (d_b < 0).mean()
+    return float(a * b + (1 - a) * (1 - b))
+
+
 def family_size(tests: pd.DataFrame | None, sources: pd.DataFrame) -> int | None:
     """Tests that were made of these sources' own ablations, kept or not; None without `trace/tests.parquet`.
 
@@ -117,7 +100,7 @@ def family_size(tests: pd.DataFrame | None, sources: pd.DataFrame) -> int | None
     if tests is None:
         return None
     own = tests.loc[tests["kind"] == "latent"]
-    return int(own.merge(sources[ENDS[:2]].drop_duplicates(), on=ENDS[:2])["n_tests"].sum())
+    return int(own.merge(sources[SOURCE].drop_duplicates(), on=SOURCE)["n_tests"].sum())
 
 
 def agree(first: pd.DataFrame, second: pd.DataFrame, rule: EdgeRule, n_tests: int | None = None) -> Agreement:

@@ -38,13 +38,8 @@ class Answer(NamedTuple):
 class Answers:
     """The answers of one folder.
 
-    Parameters
-    ----------
-    folder : path
-    facts : mapping, optional
-        Written beside every answer: the run's id, its thresholds.
-    table : DataFrame, optional
-        Answers that are there already (`read_answers`); one stays until the same question is asked again.
+    `facts`: written beside every answer: the run's id, its thresholds.
+    `table`: answers that are there already (`read_answers`); one stays until the same question is asked again.
     """
 
     def __init__(

@@ -21,11 +21,8 @@ def attenuation(circuit: Circuit, draws: int = 2000, seed: int = 0) -> Result:
     (deep sources only have near targets); the decay length is its inverse, infinite where the rate does not fall.
     Tests are those with a non-zero response.
 
-    Returns
-    -------
-    Result
-        Measures `decay_rate` (per layer; null: that of random directions) and `decay_length` (layers). Table:
-        one row per (kind, source layer, distance): `n_edges, n_tests, edges_per_1000_tests, n_sources`.
+    Measures `decay_rate` (per layer; null: that of random directions) and `decay_length` (layers). Table: one row per
+    (kind, source layer, distance): `n_edges, n_tests, edges_per_1000_tests, n_sources`.
     """
     need_edges(circuit, "attenuation")
     rng = np.random.default_rng(seed)
@@ -33,16 +30,12 @@ def attenuation(circuit: Circuit, draws: int = 2000, seed: int = 0) -> Result:
     null, null_table = _decay(circuit, circuit.controls, "random", rng, 0)
     length = Interval(_length(own.estimate), _length(own.high), _length(own.low), own.level, own.n_clusters)
     n = len(circuit.edges)
-    return Result.of(
-        "attenuation",
-        "attenuation/2",
+    return QUESTION.answer(
         [
             Measure.of("decay_rate", own, n, null.estimate),
             Measure.of("decay_length", length, n, _length(null.estimate)),
         ],
         pd.concat([own_table, null_table], ignore_index=True),
-        "decay of the edges of norm-matched random directions",
-        ["depth", "random direction"],
     )
 
 
@@ -98,18 +91,8 @@ def decay_rate(n_edges: np.ndarray, n_tests: np.ndarray, layer: np.ndarray, dist
     Given the edges of a layer their distances are multinomial with weights n_tests exp(-r distance), which leaves one
     equation: the mean distance of the edges equals the expected one (Cameron & Trivedi 2013, Regression Analysis of
     Count Data, 9.3). Cells without an edge count with their tests; a regression of logs would drop them and so read the
-    rate too low.
-
-    Parameters
-    ----------
-    n_edges, n_tests : float `[..., cell]`
-        Counts of each (source layer, distance).
-    layer, distance : int `[cell]`
-
-    Returns
-    -------
-    float `[...]`; NaN where no layer with an edge was tested at two distances, infinite where every edge lies at its
-    layer's nearest distance (or, negative, at its farthest).
+    rate too low. Counts are `[..., cell]`, one per (layer, distance). NaN where no layer with an edge was tested at two
+    distances, infinite where every edge lies at its layer's nearest distance (or, negative, at its farthest).
     """
     member = (layer[:, None] == np.unique(layer)).astype(np.float64)
     total = n_edges @ member
@@ -135,11 +118,12 @@ def decay_rate(n_edges: np.ndarray, n_tests: np.ndarray, layer: np.ndarray, dist
 
 
 QUESTION = Question(
-    name="attenuation",
     asks="How do edges thin out with depth?",
     title="Attenuation over depth",
     function=attenuation,
-    figure="attenuation",
+    definition="attenuation/2",
+    null_model="decay of the edges of norm-matched random directions",
+    terms=("depth", "random direction"),
     marks="Edges per 1,000 tests, one line per source layer. Grey, dashed: random directions.",
     words={"decay_rate": "decay rate per layer", "decay_length": "decay length in layers"},
 )

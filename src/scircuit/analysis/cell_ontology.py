@@ -11,12 +11,8 @@ from scircuit.errors import ScircuitError
 class CellOntology:
     """Terms of the Cell Ontology (Diehl et al. 2016), or of any ontology in OBO format.
 
-    Attributes
-    ----------
-    name : mapping
-        Identifier -> name (`CL:0000084` -> `T cell`).
-    parents : mapping
-        Identifier -> identifiers of what it is a kind of (`is_a`).
+    `name`: identifier -> name (`CL:0000084` -> `T cell`).
+    `parents`: identifier -> identifiers of what it is a kind of (`is_a`).
     """
 
     name: Mapping[str, str]
@@ -51,13 +47,7 @@ class CellOntology:
 
 
 def read_obo(path: str | Path) -> CellOntology:
-    """Read an OBO file (for example `cl-basic.obo`); obsolete terms are left out.
-
-    Raises
-    ------
-    ScircuitError
-        The file does not exist or holds no term.
-    """
+    """Read an OBO file (for example `cl-basic.obo`); obsolete terms are left out."""
     path = Path(path)
     if not path.is_file():
         raise ScircuitError(f"{path} does not exist; give an OBO file such as cl-basic.obo.")

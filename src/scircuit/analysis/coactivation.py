@@ -3,12 +3,12 @@
 import numpy as np
 import pandas as pd
 
-from scircuit.analysis.nodes import NodeIndex, need_edges
+from scircuit.analysis.nodes import NodeIndex, need_columns, need_edges
 from scircuit.analysis.question import Question
 from scircuit.analysis.result import Measure, Result
 from scircuit.analysis.strata import node_strata
 from scircuit.circuits.circuit import Circuit
-from scircuit.circuits.schema import ENDS
+from scircuit.circuits.schema import ENDS, LAYER_PAIR
 from scircuit.errors import ScircuitError
 from scircuit.stats.resampling import t_p, two_way_mean
 
@@ -18,39 +18,17 @@ MOST_COMPARISONS = 20_000_000
 def coactivation(circuit: Circuit, pairs: pd.DataFrame, n_matched: int | None = None, seed: int = 0) -> Result:
     """Area under the curve of PMI for telling causal edges from matched pairs without an edge.
 
-    Each edge (s, t) is compared with pairs (s, t') whose target is of t's layer and firing-rate decile
-    and is no target of s. The area is the chance that the edge has the larger PMI, ties counting half:
-    0.5 when co-activation knows nothing of causation. Set overlap, the published measure, is near 1 for
-    any pairs at all.
+    Each edge (s, t) is compared with pairs (s, t') whose target is of t's layer and firing-rate decile and is no target
+    of s. The area is the chance that the edge has the larger PMI, ties counting half: 0.5 when co-activation knows
+    nothing of causation. Set overlap, the published measure, is near 1 for any pairs at all. The null of the share is
+    that of the matched pairs. Table: one row per layer pair.
 
-    Parameters
-    ----------
-    circuit : Circuit
-    pairs : DataFrame
-        Columns `source_layer, source_feature, target_layer, target_feature, pmi`: log2 of the observed
-        over the expected share of positions at which both latents fire. Pairs that never fire together
-        may be absent; they rank below all others.
-    n_matched : int, optional
-        Matched pairs per edge; by default 20, fewer above a million edges, where one each tells as much.
-    seed : int
-
-    Returns
-    -------
-    Result
-        Measures `auc` (null 0.5) and `share_pmi_above_0` (null: matched pairs).
-        Table: one row per layer pair.
-
-    Raises
-    ------
-    ScircuitError
-        On missing columns, or when no edge has a matched pair.
+    `pairs`: PMI is log2 of the observed over the expected share of positions at which both latents fire. Pairs that
+      never fire together may be absent; they rank below all others.
+    `n_matched`: matched pairs per edge; by default 20, fewer above a million edges, where one each tells as much.
     """
     need_edges(circuit, "co-activation")
-    missing = [column for column in [*ENDS, "pmi"] if column not in pairs]
-    if missing:
-        raise ScircuitError(
-            f"the co-activation table lacks {', '.join(missing)}; it needs {', '.join([*ENDS, 'pmi'])}."
-        )
+    need_columns("co-activation table", pairs, [*ENDS, "pmi"])
     rng = np.random.default_rng(seed)
     index = NodeIndex.of(circuit.nodes)
     strata = node_strata(circuit.nodes)
@@ -80,11 +58,9 @@ def coactivation(circuit: Circuit, pairs: pd.DataFrame, n_matched: int | None = 
     n_edges = int(compared.sum())
     fires_together = pmi[compared] > 0
     auc = two_way_mean(area, *ends)
-    table = circuit.edges.loc[compared, ["source_layer", "target_layer"]]
-    by_pair = table.assign(auc=area, pmi_above_0=fires_together).groupby(["source_layer", "target_layer"])
-    return Result.of(
-        "coactivation",
-        "coactivation-auc/2",
+    table = circuit.edges.loc[compared, LAYER_PAIR]
+    by_pair = table.assign(auc=area, pmi_above_0=fires_together).groupby(LAYER_PAIR)
+    return QUESTION.answer(
         [
             Measure.of("auc", auc, n_edges, 0.5, t_p(auc, 0.5)),
             Measure.of("share_pmi_above_0", two_way_mean(fires_together, *ends), n_edges, above.sum() / matched.sum()),
@@ -92,8 +68,6 @@ def coactivation(circuit: Circuit, pairs: pd.DataFrame, n_matched: int | None = 
         by_pair.agg(
             n_edges=("auc", "size"), auc=("auc", "mean"), share_pmi_above_0=("pmi_above_0", "mean")
         ).reset_index(),
-        "pairs of the same source with a target of equal layer and firing rate that is no edge",
-        ["pmi"],
     )
 
 
@@ -127,12 +101,13 @@ def _positions(ordered: np.ndarray, keys: np.ndarray) -> np.ndarray:
 
 
 QUESTION = Question(
-    name="coactivation",
     asks="Does co-activation tell which pairs are causal?",
     title="Co-activation",
     function=coactivation,
+    definition="coactivation-auc/2",
+    null_model="pairs of the same source with a target of equal layer and firing rate that is no edge",
+    terms=("pmi",),
     needs=("circuit", "coactivation"),
-    figure="coactivation",
     marks="Dots: layer pairs, area grows with their edges. Bars: 95% intervals, sources and targets as clusters. "
     "Dashed: no better than chance.",
     words={"auc": "area under the curve of PMI", "share_pmi_above_0": "edges with PMI above 0"},

@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from scircuit.analysis.nodes import NodeIndex, need_edges, sizes
+from scircuit.analysis.nodes import NodeIndex, need_columns, need_edges, sizes
 from scircuit.analysis.question import Question
 from scircuit.analysis.result import Measure, Result
 from scircuit.circuits.circuit import Circuit
@@ -27,40 +27,16 @@ def coexpression(
 ) -> Result:
     """Share of the variance of |d| explained by the correlation of genes and of activations.
 
-    Edges are only the large |d|, and correlations with a quantity cut off below are too small.
-    Thorndike's case 2 corrects that: R u / sqrt(1 - R^2 + R^2 u^2), u being the spread of |d| over all
-    tests by that over edges.
+    Edges are only the large |d|, and correlations with a quantity cut off below are too small. Thorndike's case 2
+    corrects that: R u / sqrt(1 - R^2 + R^2 u^2), u being the spread of |d| over all tests by that over edges. The null
+    is two useless predictors. Table: one row per edge with `abs_d, gene_r, latent_r`.
 
-    Parameters
-    ----------
-    circuit : Circuit
-    correlations : DataFrame
-        Columns `source_layer, source_feature, target_layer, target_feature, gene_r, latent_r`: Pearson
-        correlation over cells of the two latents' gene scores and of their activations, for the edges;
-        `pair_correlations` makes it.
-    unrestricted_sd : float, optional
-        Standard deviation of |d| over all tests. Without it, it is taken from `n_sized, sum_abs_d, sum_sq_d`
-        of the test table; where neither is there, the corrected share is left out.
-    draws : int
-        Bootstrap draws over sources.
-    seed : int
-
-    Returns
-    -------
-    Result
-        Measures `r_squared` (null: two useless predictors), `r_squared_corrected`, `partial_gene_r` (of
-        |gene_r| with |d|, given |latent_r|), `partial_latent_r`, `marginal_gene_r`, `marginal_latent_r`.
-        Table: one row per edge with `abs_d, gene_r, latent_r`.
-
-    Raises
-    ------
-    ScircuitError
-        On missing columns, or fewer than ten edges with both correlations.
+    `correlations`: of the edges; `pair_correlations` makes it.
+    `unrestricted_sd`: standard deviation of |d| over all tests. Without it, it is taken from `n_sized, sum_abs_d,
+      sum_sq_d` of the test table; where neither is there, the corrected share is left out.
     """
     need_edges(circuit, "co-expression")
-    missing = [column for column in [*ENDS, *_PREDICTORS] if column not in correlations]
-    if missing:
-        raise ScircuitError(f"the correlation table lacks {', '.join(missing)}; make it with pair_correlations.")
+    need_columns("correlation table", correlations, [*ENDS, *_PREDICTORS], "make it with pair_correlations")
     rng = np.random.default_rng(seed)
     index = NodeIndex.of(circuit.nodes)
     table = _aligned(circuit, index, correlations)
@@ -69,33 +45,21 @@ def coexpression(
         raise ScircuitError(f"{n} edges have both correlations; at least 10 are needed.")
     values = np.abs(table[["abs_d", *_PREDICTORS]].to_numpy(np.float64))
     sums = _second_moments(values, index.sources(table))
-    totals = _covariance(sums.sum(axis=0))
     intervals = {}
     for name, share in _SHARES.items():
-
-        def statistic(t: np.ndarray, share: _Share = share) -> np.ndarray:
-            return share(_covariance(t))
-
-        drawn = bootstrap_draws(sums, statistic, rng, draws)
-        intervals[name] = percentile_interval(float(share(totals)), drawn, 0.95, len(sums))
+        drawn = bootstrap_draws(sums, share, rng, draws)
+        intervals[name] = percentile_interval(float(share(sums.sum(axis=0))), drawn, 0.95, len(sums))
     nulls = {"r_squared": 2 / (n - 1)}
     measures = [Measure.of(name, i, n, nulls.get(name, 0.0)) for name, i in intervals.items()]
     spread = unrestricted_sd or _spread_over_tests(circuit.tests)
     if spread is not None:
-        u = spread / float(np.sqrt(totals[0, 0]))
+        u = spread / float(np.sqrt(_covariance(sums.sum(axis=0))[0, 0]))
         raw = intervals["r_squared"]
         estimate, low, high, null = (
             _unrestricted(value, u) for value in (raw.estimate, raw.low, raw.high, nulls["r_squared"])
         )
         measures.insert(1, Measure("r_squared_corrected", estimate, low, high, null, n=n))
-    return Result.of(
-        "coexpression",
-        "coexpression/1",
-        measures,
-        table,
-        "predictors without any relation to |d|",
-        ["co-expression", "d"],
-    )
+    return QUESTION.answer(measures, table)
 
 
 def pair_correlations(
@@ -106,22 +70,12 @@ def pair_correlations(
 ) -> pd.DataFrame:
     """Correlations over cells of the two ends of every edge, for `coexpression`.
 
-    Parameters
-    ----------
-    circuit : Circuit
-        Nodes with `top_genes`.
-    expression : `[cell, gene]`, dense or scipy sparse
-        Log-normalised expression of cells outside the trace or of the traced ones.
-    genes : list of str `[gene]`
-        Symbols of its columns.
-    activations : mapping of layer to float `[cell, feature]`, optional
-        Mean activation of each latent per cell; without it `latent_r` is NaN.
+    Returns the edges' ends with `gene_r`, the correlation of the mean standardised expression of both ends' top genes
+    (NaN where an end has none among `genes` or its score does not vary), and `latent_r`.
 
-    Returns
-    -------
-    DataFrame
-        The edges' ends with `gene_r`, the correlation of the mean standardised expression of both ends'
-        top genes (NaN where an end has none among `genes` or its score does not vary), and `latent_r`.
+    `expression` `[cell, gene]`: log-normalised, of cells outside the trace or of the traced ones, dense or sparse.
+    `genes` `[gene]`: symbols of its columns.
+    `activations`: layer -> mean activation of each latent, `[cell, feature]`; without it `latent_r` is NaN.
     """
     scores = _gene_scores(circuit.nodes["top_genes"], expression, genes)
     index = NodeIndex.of(circuit.nodes)
@@ -226,14 +180,14 @@ def _defined(divisor: np.ndarray) -> np.ndarray:
     return np.where(divisor > 1e-12, divisor, np.nan)
 
 
-_Share = Callable[[np.ndarray], np.ndarray]
-_SHARES: Mapping[str, _Share] = {
-    "r_squared": _r_squared,
-    "partial_gene_r": lambda c: _partial(c, 0, 1, 2),
-    "partial_latent_r": lambda c: _partial(c, 0, 2, 1),
-    "marginal_gene_r": lambda c: _marginal(c, 0, 1),
-    "marginal_latent_r": lambda c: _marginal(c, 0, 2),
+_SHARES: Mapping[str, Callable[[np.ndarray], np.ndarray]] = {
+    "r_squared": lambda totals: _r_squared(_covariance(totals)),
+    "partial_gene_r": lambda totals: _partial(_covariance(totals), 0, 1, 2),
+    "partial_latent_r": lambda totals: _partial(_covariance(totals), 0, 2, 1),
+    "marginal_gene_r": lambda totals: _marginal(_covariance(totals), 0, 1),
+    "marginal_latent_r": lambda totals: _marginal(_covariance(totals), 0, 2),
 }
+"""What is told, of totals `[..., 16]`."""
 
 
 def _unrestricted(r_squared: float, u: float) -> float:
@@ -251,12 +205,13 @@ def _spread_over_tests(tests: pd.DataFrame) -> float | None:
 
 
 QUESTION = Question(
-    name="coexpression",
     asks="How much of an effect is correlation?",
     title="Co-expression",
     function=coexpression,
+    definition="coexpression/1",
+    null_model="predictors without any relation to |d|",
+    terms=("co-expression", "d"),
     needs=("circuit", "correlations"),
-    figure="coexpression",
     marks="Medians and quartiles of |d| over twentieths of the edges, by the size of the correlation.",
     words={
         "r_squared": "variance of |d| that both correlations explain (R²)",

@@ -11,6 +11,7 @@ from scircuit.analysis.question import PAIRS, Question
 from scircuit.analysis.result import Measure, Result
 from scircuit.analysis.strata import Strata, node_strata
 from scircuit.circuits.circuit import Circuit
+from scircuit.circuits.schema import LAYER_PAIR
 from scircuit.errors import ScircuitError
 from scircuit.stats.resampling import permutation_p, ratio_interval
 
@@ -63,31 +64,10 @@ def coherence(circuit: Circuit, draws: int = 1000, seed: int = 0, n_bins: int = 
     """Share of edges whose ends share a significant gene set, against targets of the same kind.
 
     Among edges with both ends annotated. The null redraws each edge's target among the latents of its layer,
-    firing-rate decile and number-of-terms decile: annotation-rich sources and targets share sets by chance
-    alone, so the raw share says little. Fewer bins are used where a layer is small.
-
-    Parameters
-    ----------
-    circuit : Circuit
-        With `terms`.
-    draws : int
-        Redrawn target sets, at least 1,000 for a publishable p, and bootstrap draws over sources.
-    seed : int
-    n_bins, min_size : int
-        See `scircuit.analysis.strata.node_strata`.
-
-    Returns
-    -------
-    Result
-        Measures `fold` (observed over expected share; null 1), `coherent_share` (null: expected share),
-        `best_match_fold` and `best_match` (mean information content of the most informative shared set,
-        0 where none is shared), and the same four for the edges of random directions (`random_...`). p is
-        (b + 1) / (draws + 1), upper tail; intervals resample sources. Table: one row per layer pair.
-
-    Raises
-    ------
-    ScircuitError
-        When no edge has two annotated ends.
+    firing-rate decile and number-of-terms decile: annotation-rich sources and targets share sets by chance alone, so
+    the raw share says little. Fewer bins are used where a layer is small (`n_bins`, `min_size`: see `node_strata`). The
+    best match is the information content of the most informative shared set, 0 where none is shared. The edges of
+    random directions have the same four measures (`random_...`). Table: one row per layer pair.
     """
     need_edges(circuit, "coherence")
     rng = np.random.default_rng(seed)
@@ -101,14 +81,7 @@ def coherence(circuit: Circuit, draws: int = 1000, seed: int = 0, n_bins: int = 
     control = _tally(circuit.controls, index, match, strata, rng, draws)
     if control.n_edges:
         measures += _measures("random_", control, rng)
-    return Result.of(
-        "coherence",
-        "coherence/1",
-        measures,
-        tally.by_pair,
-        "targets redrawn within layer, firing-rate decile and number-of-terms decile",
-        ["coherence", "random direction"],
-    )
+    return QUESTION.answer(measures, tally.by_pair)
 
 
 def _tally(
@@ -146,8 +119,8 @@ def _tally(
             drawn += _redrawn(best, ends, strata, rng, draws)
     if many:
         drawn = per_source[:, [1, 3]].sum(axis=0)[:, None] + np.sqrt(spread)[:, None] * rng.standard_normal((2, draws))
-    table = edges.loc[usable, ["source_layer", "target_layer"]].iloc[order]
-    grouped = table.assign(shares=shares, expected=expected).groupby(["source_layer", "target_layer"])
+    table = edges.loc[usable, LAYER_PAIR].iloc[order]
+    grouped = table.assign(shares=shares, expected=expected).groupby(LAYER_PAIR)
     by_pair = grouped.agg(
         n_edges=("shares", "size"), coherent_share=("shares", "mean"), expected_share=("expected", "mean")
     ).reset_index()
@@ -191,11 +164,12 @@ def _measures(prefix: str, tally: _Tally, rng: np.random.Generator) -> list[Meas
 
 
 QUESTION = Question(
-    name="coherence",
     asks="Do the ends of an edge share gene sets beyond chance?",
     title="Coherence",
     function=coherence,
-    figure="coherence",
+    definition="coherence/1",
+    null_model="targets redrawn within layer, firing-rate decile and number-of-terms decile",
+    terms=("coherence", "random direction"),
     marks=f"{PAIRS} Dashed, hollow diamonds: a fold of 1, as many shared sets as chance gives.",
     words={
         "fold": "coherent edges, observed over expected",

@@ -10,6 +10,7 @@ import pandas as pd
 from scircuit.analysis.nodes import NodeIndex, need_edges
 from scircuit.circuits.artefacts import Artefacts
 from scircuit.circuits.circuit import Circuit
+from scircuit.circuits.schema import LAYER_PAIR
 from scircuit.errors import ScircuitError
 
 _ROUNDS = 4
@@ -23,14 +24,7 @@ def traced_cells(circuit: Circuit) -> int:
 
 
 def check_conditions(conditions: Sequence[Artefacts], n_models: int = 2) -> list[str]:
-    """Names of the models in order of appearance, after refusing conditions that cannot be compared.
-
-    Raises
-    ------
-    ScircuitError
-        Repeated names, fewer than `n_models` models, no edges, or thresholds or numbers of cells that differ: d and its
-        error depend on both, so the edges would be of different kinds.
-    """
+    """Names of the models in order of appearance, after refusing conditions that cannot be compared."""
     names = [condition.name for condition in conditions]
     if len(set(names)) < len(names):
         repeated = next(name for name in names if names.count(name) > 1)
@@ -64,13 +58,12 @@ class LabelledEdges(NamedTuple):
     """Edges with a label at both ends, sorted by stratum; all arrays `[edge]`.
 
     `source`, `target` are codes into `labels`; a stratum is a (source layer, target layer), the edges of stratum i are
-    `start[i] : start[i + 1]`; `row` is the edge's position in `circuit.edges`; `ends` int64 `[edge, 2]` are
-    the latents of both ends, as rows of `circuit.nodes`.
+    `start[i] : start[i + 1]`; `ends` int64 `[edge, 2]` are the latents of both ends, as rows of `circuit.nodes`.
     """
 
     source: np.ndarray
     target: np.ndarray
-    row: np.ndarray
+    abs_d: np.ndarray
     start: np.ndarray
     ends: np.ndarray
 
@@ -82,12 +75,13 @@ class LabelledEdges(NamedTuple):
         ends = np.column_stack([index.sources(edges), index.targets(edges)])
         source, target = code[ends[:, 0]], code[ends[:, 1]]
         row = np.flatnonzero((source >= 0) & (target >= 0))
-        layers = edges[["source_layer", "target_layer"]].to_numpy(np.int64)[row]
+        layers = edges[LAYER_PAIR].to_numpy(np.int64)[row]
         stratum = layers[:, 0] * (layers.max(initial=0) + 1) + layers[:, 1]
         order = np.argsort(stratum, kind="stable")
         row, stratum = row[order], stratum[order]
         start = np.flatnonzero(np.r_[True, stratum[1:] != stratum[:-1], True]) if len(row) else np.zeros(1, int)
-        return cls(source[row], target[row], row, start, ends[row])
+        size = np.abs(edges["cohens_d"].to_numpy(np.float64)[row])
+        return cls(source[row], target[row], size, start, ends[row])
 
     def permuted_targets(self, rng: np.random.Generator) -> np.ndarray:
         """Targets exchanged among the edges of a stratum.
@@ -130,9 +124,18 @@ def label_codes(circuit: Circuit, labels: pd.Index) -> np.ndarray:
     return np.where(text.isin(UNLABELLED).to_numpy(), -1, code)
 
 
+def labelled_edges(conditions: Sequence[Artefacts], edges: Sequence[LabelledEdges]) -> pd.DataFrame:
+    """The labelled edges of all conditions in one table: `source, target` (codes), `abs_d, model, condition`."""
+    parts = [
+        pd.DataFrame({"source": own.source, "target": own.target, "abs_d": own.abs_d}).assign(
+            model=condition.model_name, condition=condition.name
+        )
+        for condition, own in zip(conditions, edges, strict=True)
+    ]
+    return pd.concat(parts, ignore_index=True)
+
+
 def label_vocabulary(circuits: Sequence[Circuit]) -> pd.Index:
     """Every label in any of the circuits, sorted."""
-    found: set[str] = set()
-    for circuit in circuits:
-        found |= set(circuit.nodes["label"].dropna().astype(str))
+    found = {label for circuit in circuits for label in circuit.nodes["label"].dropna().astype(str)}
     return pd.Index(sorted(found - set(UNLABELLED)), dtype=object)

@@ -1,25 +1,21 @@
 """Disease: which latents carry disease genes, and whether these are more central or more conserved."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import numpy as np
 import pandas as pd
 from scipy import sparse
 from scipy.stats import hypergeom
 
-from scircuit.analysis.conditions import (
-    LabelledEdges,
-    check_conditions,
-    label_codes,
-    label_vocabulary,
-)
+from scircuit.analysis.conditions import LabelledEdges, check_conditions, label_codes, label_vocabulary
 from scircuit.analysis.nodes import NodeIndex, need_edges
 from scircuit.analysis.question import Question
-from scircuit.analysis.regression import Ratio, odds_ratio, rate_ratio, raw_odds_ratio
+from scircuit.analysis.regression import odds_ratio, rate_ratio, raw_odds_ratio
 from scircuit.analysis.result import Measure, Result
 from scircuit.circuits.artefacts import Artefacts
 from scircuit.circuits.circuit import Circuit
+from scircuit.circuits.schema import LATENT, SOURCE
 from scircuit.errors import ScircuitError
 from scircuit.stats.multiple import benjamini_hochberg
 
@@ -30,19 +26,15 @@ _GLOSSARY = (
     "ratios hold firing rate, label frequency and degree fixed; raw ratios do not, and grow with them."
 )
 
+_NULL = "equal degree at equal firing rate, label frequency and layer"
+
 
 @dataclass(frozen=True)
 class Associations:
     """Latents whose genes belong to diseases.
 
-    Attributes
-    ----------
-    table : DataFrame
-        One row per significant (latent, set): `layer, feature, disease, n_overlap, set_size, fold, p_value, q_value`.
-    latents : DataFrame
-        Every latent that was tested: `layer, feature, is_disease`.
-    n_tests, profile_size, n_genes : int
-        Tests made, genes per profile, genes of the universe.
+    `table` has one row per significant (latent, set): `layer, feature, disease, n_overlap, set_size, fold, p_value,
+    q_value`; `latents` every latent that was tested: `layer, feature, is_disease`; `n_genes` are those of the universe.
     """
 
     table: pd.DataFrame
@@ -64,21 +56,8 @@ def associate(
 
     A latent's profile is its `profile_size` genes of highest mean activation among those at which it fired at least
     `min_firings` times; latents with fewer such genes are not tested, so that power is the same for all. The universe
-    is every gene at which any latent fired; sets are cut to it.
-
-    Parameters
-    ----------
-    genes : DataFrame
-        `features/genes.parquet`.
-    sets : mapping
-        Disease -> genes (`DiseaseGenes.sets().genes`, or the `genes` of any GMT).
-    profile_size, min_firings, min_overlap, max_q
-        As above; fewest shared genes; level of BH over all (latent, set).
-
-    Raises
-    ------
-    ScircuitError
-        No latent has a full profile, or no set has `min_overlap` genes of the universe.
+    is every gene at which any latent fired; sets are cut to it, and those with fewer than `min_overlap` genes left are
+    not tested. Benjamini-Hochberg is over all (latent, set).
     """
     universe = pd.Index(sorted(genes["gene"].unique()))
     diseases = {name: universe.get_indexer(pd.Index(sorted(set(members)))) for name, members in sets.items()}
@@ -124,17 +103,9 @@ def disease_centrality(circuit: Circuit, associations: Associations) -> Result:
     out-degree (traced sources, exposure: tests made) on being a disease latent, log firing rate, log label frequency
     and layer; beside the raw ratio of mean degrees per exposure.
 
-    Returns
-    -------
-    Result
-        Measures `in_degree_ratio`, `raw_in_degree_ratio`, `out_degree_ratio`, `raw_out_degree_ratio`; null 1, p of the
-        Wald test (raw: none). NaN where no or every latent is a disease latent. Table: one row per latent that has a
-        profile, with `is_disease, in_degree, out_degree, frequency, label_frequency`.
-
-    Raises
-    ------
-    ScircuitError
-        No latent of the circuit has a profile, or statsmodels is not installed.
+    Measures `in_degree_ratio`, `raw_in_degree_ratio`, `out_degree_ratio`, `raw_out_degree_ratio`; null 1, p of the Wald
+    test (raw: none). NaN where no or every latent is a disease latent. Table: one row per latent that has a profile,
+    with `is_disease, in_degree, out_degree, frequency, label_frequency`.
     """
     need_edges(circuit, "disease_centrality")
     index = NodeIndex.of(circuit.nodes)
@@ -146,9 +117,9 @@ def disease_centrality(circuit: Circuit, associations: Associations) -> Result:
     nodes["label_frequency"] = np.r_[np.bincount(code[code >= 0], minlength=len(labels)), 0][code]
     tests = circuit.tests[circuit.tests["kind"] == "latent"]
     nodes["sources_into_layer"] = nodes["layer"].map(tests.groupby("target_layer").size()).fillna(0)
-    per_source = tests.groupby(["source_layer", "source_feature"])["n_tests"].sum()
-    nodes["tests_from"] = per_source.reindex(pd.MultiIndex.from_frame(nodes[["layer", "feature"]])).fillna(0).to_numpy()
-    table = nodes.merge(associations.latents, on=["layer", "feature"])
+    per_source = tests.groupby(SOURCE)["n_tests"].sum()
+    nodes["tests_from"] = per_source.reindex(pd.MultiIndex.from_frame(nodes[LATENT])).fillna(0).to_numpy()
+    table = nodes.merge(associations.latents, on=LATENT)
     if table.empty:
         raise ScircuitError("no latent of the circuit has a gene profile; give the associations of the same run.")
     measures = []
@@ -163,7 +134,7 @@ def disease_centrality(circuit: Circuit, associations: Associations) -> Result:
             }
         )
         counts, weight = part[name].to_numpy(np.float64), part[exposure].to_numpy(np.float64)
-        measures.append(_measure(f"{name}_ratio", rate_ratio(counts, covariates, "is_disease", weight), "latents"))
+        measures.append(rate_ratio(counts, covariates, "is_disease", weight).measure(f"{name}_ratio", "latents"))
         ill = part["is_disease"].to_numpy()
         rates = [counts[side].sum() / weight[side].sum() if side.any() else np.nan for side in (ill, ~ill)]
         raw = rates[0] / rates[1] if rates[1] > 0 else np.nan
@@ -174,7 +145,7 @@ def disease_centrality(circuit: Circuit, associations: Associations) -> Result:
         "disease_centrality/1",
         measures,
         table,
-        "equal degree at equal firing rate, label frequency and layer",
+        _NULL,
         glossary=_GLOSSARY,
     )
 
@@ -189,37 +160,18 @@ def disease(
 ) -> Result:
     """`associate` and `disease_centrality` in one answer.
 
-    Parameters
-    ----------
-    circuit : Circuit
-    genes : DataFrame
-        `features/genes.parquet`.
-    sets : mapping
-        Disease -> genes.
-    profile_size, min_firings, max_q
-        As in `associate`.
-
-    Returns
-    -------
-    Result
-        Measures `in_degree_ratio`, `raw_in_degree_ratio`, `out_degree_ratio`, `raw_out_degree_ratio` (null 1) and
-        `disease_latent_share` (of the latents with a full profile). Table: one row per (latent, disease), latents
-        without a disease once: those of `disease_centrality`, with `disease, n_overlap, set_size, fold, p_value,
-        q_value`.
-
-    Raises
-    ------
-    ScircuitError
-        As `associate` and `disease_centrality`.
+    Measures of `disease_centrality`, and `disease_latent_share` (of the latents with a full profile). Table: one row
+    per (latent, disease), latents without a disease once: that of `disease_centrality`, with `disease, n_overlap,
+    set_size, fold, p_value, q_value`.
     """
     found = associate(genes, sets, profile_size=profile_size, min_firings=min_firings, max_q=max_q)
     central = disease_centrality(circuit, found)
     ill = int(found.latents["is_disease"].sum())
     share = Measure("disease_latent_share", ill / len(found.latents), n=len(found.latents), unit_of_n="latents")
     measures = pd.concat([central.measures, pd.DataFrame([share])], ignore_index=True)
-    table = central.table.merge(found.table[["layer", "feature", *ASSOCIATED]], how="left", on=["layer", "feature"])
+    table = central.table.merge(found.table[["layer", "feature", *ASSOCIATED]], how="left", on=LATENT)
     table = table.sort_values(["q_value", "layer", "feature"], ignore_index=True)
-    return replace(central, question="disease", definition="disease/1", measures=measures, table=table)
+    return QUESTION.answer(measures, table)
 
 
 def disease_conservation(
@@ -227,29 +179,13 @@ def disease_conservation(
 ) -> Result:
     """Whether label pairs with disease at both ends are conserved between models more than other pairs of their size.
 
-    A label is a disease label if at least half of its latents, over all conditions, are disease latents. Logistic
-    regression of conserved on that, log label frequency and log number of edges of either label, standard errors
-    clustered by source label; beside the raw odds ratio, which frequent labels inflate.
+    A label is a disease label if at least half of its latents, over all conditions, are disease latents
+    (`associations`: of each condition, by its name). Logistic regression of conserved on that, log label frequency and
+    log number of edges of either label, standard errors clustered by source label; beside the raw odds ratio, which
+    frequent labels inflate.
 
-    Parameters
-    ----------
-    conditions : sequence of Artefacts
-    associations : mapping
-        Name of a condition -> `associate(...)` of its loadings.
-    min_models : int
-        Models that must share a pair.
-
-    Returns
-    -------
-    Result
-        Measures `odds_ratio` and `raw_odds_ratio` (null 1) over label pairs of two different labels. Table: one row per
-        pair: `source_label, target_label, conserved, is_disease, source_frequency, target_frequency, source_edges,
-        target_edges`.
-
-    Raises
-    ------
-    ScircuitError
-        Conditions that cannot be compared, missing associations, or statsmodels is not installed.
+    Over label pairs of two different labels; null 1. Table: one row per pair: `source_label, target_label, conserved,
+    is_disease, source_frequency, target_frequency, source_edges, target_edges`.
     """
     models = check_conditions(conditions)
     absent = [condition.name for condition in conditions if condition.name not in associations]
@@ -266,17 +202,10 @@ def disease_conservation(
     covariates = table[names].transform(np.log).assign(is_disease=table["is_disease"])
     conserved = table["conserved"].to_numpy()
     measures = [
-        _measure("odds_ratio", odds_ratio(conserved, covariates, "is_disease", s), "pairs"),
-        _measure("raw_odds_ratio", raw_odds_ratio(conserved, table["is_disease"].to_numpy()), "pairs"),
+        odds_ratio(conserved, covariates, "is_disease", s).measure("odds_ratio", "pairs"),
+        raw_odds_ratio(conserved, table["is_disease"].to_numpy()).measure("raw_odds_ratio", "pairs"),
     ]
-    return Result.of(
-        "disease_conservation",
-        "disease_conservation/1",
-        measures,
-        table,
-        "equal odds at equal label frequency and number of edges",
-        glossary=_GLOSSARY,
-    )
+    return BETWEEN_MODELS.answer(measures, table)
 
 
 def _profiles(
@@ -285,10 +214,10 @@ def _profiles(
     """Membership of the top genes, CSR `[latent, gene]`, and `layer, feature` of the latents."""
     kept = genes.loc[genes["n_firings"] >= min_firings, ["layer", "feature", "gene", "mean_activation"]]
     kept = kept.sort_values(["layer", "feature", "mean_activation", "gene"], ascending=[True, True, False, True])
-    groups = kept.groupby(["layer", "feature"])
+    groups = kept.groupby(LATENT)
     full = groups["gene"].transform("size") >= profile_size
     top = kept[(groups.cumcount() < profile_size) & full]
-    latents = top[["layer", "feature"]].drop_duplicates().reset_index(drop=True)
+    latents = top[LATENT].drop_duplicates().reset_index(drop=True)
     row = np.repeat(np.arange(len(latents)), profile_size)
     column = universe.get_indexer(pd.Index(top["gene"]))
     return sparse.csr_array((np.ones(len(row)), (row, column)), shape=(len(latents), len(universe))), latents
@@ -302,10 +231,10 @@ def _disease_labels(
     for condition in conditions:
         code = pd.Series(
             label_codes(condition.circuit(), labels),
-            index=pd.MultiIndex.from_frame(condition.circuit().nodes[["layer", "feature"]]),
+            index=pd.MultiIndex.from_frame(condition.circuit().nodes[LATENT]),
         )
         latents = associations[condition.name].latents
-        own = code.reindex(pd.MultiIndex.from_frame(latents[["layer", "feature"]])).fillna(-1).to_numpy(np.int64)
+        own = code.reindex(pd.MultiIndex.from_frame(latents[LATENT])).fillna(-1).to_numpy(np.int64)
         total += np.bincount(own[own >= 0], minlength=len(labels))
         ill += np.bincount(own[(own >= 0) & latents["is_disease"].to_numpy()], minlength=len(labels))
     return (total > 0) & (ill >= total / 2)
@@ -339,15 +268,13 @@ def _pairs(conditions: Sequence[Artefacts], models: list[str], labels: pd.Index,
     )
 
 
-def _measure(name: str, ratio: Ratio, unit: str) -> Measure:
-    return Measure(name, ratio.estimate, ratio.low, ratio.high, 1.0, ratio.p_value, ratio.n, unit)
-
-
 QUESTION = Question(
-    name="disease",
     asks="Do latents with disease genes have more edges than others that fire as often?",
     title="Disease",
     function=disease,
+    definition="disease/1",
+    null_model=_NULL,
+    glossary=_GLOSSARY,
     needs=("circuit", "genes", "disease_sets"),
     figure="ratios",
     marks="Ratios with 95% intervals; grey: raw. Dashed: 1, no difference.",
@@ -355,11 +282,13 @@ QUESTION = Question(
 )
 
 BETWEEN_MODELS = Question(
-    name="disease_conservation",
     asks="Are edges between disease labels conserved more than others of their size? The raw odds ratio grows with the "
     "frequency of labels; the adjusted one holds it fixed.",
     title="Disease between models",
     function=disease_conservation,
+    definition="disease_conservation/1",
+    null_model="equal odds at equal label frequency and number of edges",
+    glossary=_GLOSSARY,
     figure="ratios",
     marks="Ratios with 95% intervals; dashed: 1, no difference.",
     words={

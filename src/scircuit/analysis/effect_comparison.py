@@ -1,5 +1,7 @@
 """Effect sizes of two circuits, like for like: equal cells, depth fractions and firing rates."""
 
+from functools import partial
+
 import numpy as np
 import pandas as pd
 
@@ -8,7 +10,7 @@ from scircuit.analysis.question import Question
 from scircuit.analysis.result import Measure, Result
 from scircuit.analysis.subsample import at_equal_cells
 from scircuit.circuits.circuit import Circuit
-from scircuit.circuits.schema import ENDS
+from scircuit.circuits.schema import SOURCE
 from scircuit.errors import ScircuitError
 from scircuit.stats.resampling import bootstrap_draws, percentile_interval
 
@@ -31,44 +33,20 @@ def compare_effect_sizes(
 ) -> Result:
     """Mean |d| of two circuits over the strata that both reach.
 
-    A stratum is (rounded log2 of the number of cells, depth fraction of source and of target, quantile of the
-    target's firing rate, cut over both circuits together); it counts for both with the smaller of the two
-    numbers of edges. Intervals resample the sources of each circuit.
+    A stratum is (rounded log2 of the number of cells, depth fraction layer / (n_layers - 1) of source and of target,
+    quantile of the target's firing rate, cut over both circuits together); it counts for both with the smaller of the
+    two numbers of edges. Intervals resample the sources of each circuit. Table: one row per stratum.
 
-    With the responses of both kept cell by cell, d is first taken again over the same number of cells for every edge
-    of either (`scircuit.analysis.subsample`); without them, edges of like numbers of cells are compared, which
-    leaves up to a factor of 1.4.
-
-    Parameters
-    ----------
-    first, second : Circuit
-    cells : pair of (DataFrame, DataFrame), optional
-        `trace/cell_effects.parquet` and `trace/source_cells.parquet` of each.
-    n_cells : int, optional
-        Cells for every edge when `cells` is given; by default the number in which half of the sources fire, of the
-        run in which that is less.
-    n_depth_bins, n_rate_bins : int
-        Bins of the depth fraction layer / (n_layers - 1) and of the firing rate.
-    draws : int
-        Bootstrap draws.
-    seed : int
-
-    Returns
-    -------
-    Result
-        Measures `difference` (first minus second, null 0), `first`, `second` (matched means of |d|),
-        `share_compared` (of the edges of both circuits). Table: one row per stratum.
-
-    Raises
-    ------
-    ScircuitError
-        When no stratum holds edges of both circuits.
+    With the responses of both kept cell by cell (`cells`), d is first taken again over the same number of cells for
+    every edge of either (`scircuit.analysis.subsample`), by default that in which half of the sources fire, of the run
+    in which that is less; without them, edges of like numbers of cells are compared, which leaves up to a factor of
+    1.4.
     """
     need_edges(first, "the comparison")
     need_edges(second, "the comparison")
     rng = np.random.default_rng(seed)
     if cells is not None:
-        firing = [fires.groupby(ENDS[:2]).size() for _, fires in cells]
+        firing = [fires.groupby(SOURCE).size() for _, fires in cells]
         n_cells = n_cells or int(min(number.median() for number in firing))
         first, second = (
             at_equal_cells(circuit, *tables, n_cells, rng)
@@ -92,30 +70,23 @@ def compare_effect_sizes(
             "trace both on the same number of cells, or use fewer bins."
         )
     n = int(weight.sum())
-    measures, drawn = [], []
+    measures, drawn, matched_mean = [], [], partial(_standardised, weight=weight)
     for label, circuit, c in zip(("first", "second"), (first, second), codes, strict=True):
         sums = _source_sums(circuit, c, len(names))
-
-        def matched_mean(totals: np.ndarray) -> np.ndarray:
-            return _standardised(totals, weight)
-
         drawn.append(bootstrap_draws(sums, matched_mean, rng, draws))
         estimate = float(matched_mean(sums.sum(axis=0)))
         measures.append(Measure.of(label, percentile_interval(estimate, drawn[-1], 0.95, len(sums)), n))
     difference = percentile_interval(measures[0].estimate - measures[1].estimate, drawn[0] - drawn[1], 0.95, 0)
     table = pd.DataFrame(names, columns=_STRATUM)
-    return Result.of(
-        "compare_effect_sizes",
-        "effect-sizes-matched/2",
+    return QUESTION.answer(
         [
             Measure.of("difference", difference, n, 0.0),
             *measures,
             Measure("share_compared", 2 * n / counts.sum(), n=int(counts.sum())),
         ],
         table.assign(n_first=counts[0], n_second=counts[1], weight=weight),
-        "no difference at equal depth fraction and firing rate, "
+        null_model="no difference at equal depth fraction and firing rate, "
         + (f"every d over {n_cells} cells" if cells is not None else "at numbers of cells within a factor of 1.4"),
-        ["d", "chosen"],
     )
 
 
@@ -157,11 +128,11 @@ def _standardised(totals: np.ndarray, weight: np.ndarray) -> np.ndarray:
 
 
 QUESTION = Question(
-    name="compare_effect_sizes",
     asks="Are the effects of another run as large, like for like: at equal cells, depth and firing rate?",
     title="Effect sizes, like for like",
     function=compare_effect_sizes,
-    figure="compare_effect_sizes",
+    definition="effect-sizes-matched/2",
+    terms=("d", "chosen"),
     marks="Bars: 95% intervals from a bootstrap over sources.",
     words={
         "difference": "mean |d|, first minus second",

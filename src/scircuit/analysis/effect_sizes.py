@@ -7,6 +7,7 @@ from scircuit.analysis.nodes import NodeIndex, need_edges, sizes
 from scircuit.analysis.question import Question
 from scircuit.analysis.result import Measure, Result
 from scircuit.circuits.circuit import Circuit
+from scircuit.circuits.schema import LAYER_PAIR
 from scircuit.stats.resampling import ratio_interval
 
 QUANTILES = (0.05, 0.25, 0.5, 0.75, 0.95)
@@ -15,15 +16,9 @@ QUANTILES = (0.05, 0.25, 0.5, 0.75, 0.95)
 def effect_sizes(circuit: Circuit, draws: int = 2000, seed: int = 0) -> Result:
     """Distribution of the responses over all edges, per layer pair.
 
-    Units: |d|; the target's clean standard deviation over cells (|mean_delta| / clean_sd); the share of the
-    target's clean activation that is lost (-mean_delta / clean_mean, supporting edges only).
-
-    Returns
-    -------
-    Result
-        Measures `mean_abs_d`, `share_abs_d_above_1`, `share_abs_d_above_2`, `mean_in_clean_sd`,
-        `mean_share_lost` (null of each: the edges of random directions). Table: one row per (layer pair,
-        unit): `n, mean, q05 .. q95, max, n_random, random_mean`.
+    Units: |d|; the target's clean standard deviation over cells (|mean_delta| / clean_sd); the share of the target's
+    clean activation that is lost (-mean_delta / clean_mean, supporting edges only). The null of each is the edges of
+    random directions. Table: one row per (layer pair, unit): `n, mean, q05 .. q95, max, n_random, random_mean`.
     """
     need_edges(circuit, "effect sizes")
     rng = np.random.default_rng(seed)
@@ -36,14 +31,7 @@ def effect_sizes(circuit: Circuit, draws: int = 2000, seed: int = 0) -> Result:
         interval = ratio_interval(parts, np.bincount(source, weights=known), rng, draws)
         known_null = null[np.isfinite(null)]
         measures.append(Measure.of(name, interval, int(known.sum()), known_null.mean() if len(known_null) else np.nan))
-    return Result.of(
-        "effect_sizes",
-        "effect-sizes/2",
-        measures,
-        _quantile_table(circuit, units, random),
-        "the edges of norm-matched random directions",
-        ["d", "chosen", "response", "random direction"],
-    )
+    return QUESTION.answer(measures, _quantile_table(circuit, units, random))
 
 
 def effect_units(edges: pd.DataFrame) -> pd.DataFrame:
@@ -79,7 +67,7 @@ def _quantile_table(circuit: Circuit, units: pd.DataFrame, random: pd.DataFrame)
         quantiles = dict(zip(QUANTILES, np.quantile(known, QUANTILES), strict=True))
         aside = chance.get((pair, unit), np.empty(0))
         rows.append(
-            dict(zip(["source_layer", "target_layer"], divmod(pair, 1 << 10), strict=True))
+            dict(zip(LAYER_PAIR, divmod(pair, 1 << 10), strict=True))
             | {"unit": unit, "n": known.size, "mean": known.mean()}
             | {f"q{100 * q:02.0f}": value for q, value in quantiles.items()}
             | {"max": known.max(), "n_random": aside.size, "random_mean": aside.mean() if aside.size else np.nan}
@@ -103,11 +91,12 @@ def _by_pair(edges: pd.DataFrame, units: pd.DataFrame) -> dict[tuple[int, str], 
 
 
 QUESTION = Question(
-    name="effect_sizes",
     asks="How large are the effects?",
     title="Effect sizes",
     function=effect_sizes,
-    figure="effect_sizes",
+    definition="effect-sizes/2",
+    null_model="the edges of norm-matched random directions",
+    terms=("d", "chosen", "response", "random direction"),
     marks="Share of edges with at least this |d|, on a logarithmic scale; nothing is cut off at the top. Upright line: "
     "the threshold that made a test an edge.",
     words={

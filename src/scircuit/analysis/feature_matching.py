@@ -8,38 +8,28 @@ import pandas as pd
 from scipy import sparse
 from scipy.stats import rankdata
 
+from scircuit.analysis.agreement import chance_of_sign
 from scircuit.analysis.conditions import check_conditions
 from scircuit.analysis.question import Question
 from scircuit.analysis.result import Measure, Result
 from scircuit.circuits.artefacts import Artefacts
+from scircuit.circuits.schema import ENDS, LATENT, SOURCE
 from scircuit.errors import ScircuitError
 from scircuit.stats.multiple import benjamini_hochberg
 from scircuit.stats.resampling import cluster_bootstrap, permutation_p, ratio_interval
 
 _BLOCK = 1024
-_GLOSSARY = (
-    "matched latents: mutual nearest neighbours by correlation of their gene profiles over the genes both models read, "
-    "more alike than different latents of one model are. testable edge: both ends matched, and the partner source was "
-    "traced into the partner target's layer; conserved: the partner edge exists."
-)
 
 
 @dataclass(frozen=True)
 class Matching:
     """Latents of two models that stand for the same genes.
 
-    Attributes
-    ----------
-    table : DataFrame
-        One row per matched pair: `layer_a, feature_a, layer_b, feature_b, correlation, p_value, q_value`.
-    n_a, n_b : int
-        Latents of each model that could be matched.
-    n_genes : int
-        Genes both models read.
-    by_chance : float
-        Matches at least as alike as the weakest of them, were no latent shared.
-    p_value : float
-        Of no latent being shared at all (Simes over the mutual nearest neighbours).
+    `table`: one row per matched pair: `layer_a, feature_a, layer_b, feature_b, correlation, p_value, q_value`.
+    `n_a`, `n_b`: latents of each model that could be matched.
+    `n_genes`: genes both models read.
+    `by_chance`: matches at least as alike as the weakest of them, were no latent shared.
+    `p_value`: of no latent being shared at all (Simes over the mutual nearest neighbours).
     """
 
     table: pd.DataFrame
@@ -62,20 +52,10 @@ def match_latents(a: Artefacts, b: Artefacts, min_genes: int = 5, max_q: float =
     whose nearest neighbour in their own layer is at least as alike, times as many as the other model offers more
     latents to choose from. Shuffled genes would undo what genes share, and match what is only that.
 
-    Parameters
-    ----------
-    a, b : Artefacts
-        With gene loadings.
-    min_genes : int
-        Latents that load on fewer shared genes take no part.
-    max_q : float
-        Benjamini-Hochberg level; the family are the latents of `a`. Fewer shared ones than some 1 / (2 `max_q`), ten at
-        the default, cannot be told from chance.
-
-    Raises
-    ------
-    ScircuitError
-        Loadings are missing, or the models share too few genes or have no latent on them.
+    `a`, `b`: with gene loadings.
+    `min_genes`: latents that load on fewer shared genes take no part.
+    `max_q`: Benjamini-Hochberg level; the family are the latents of `a`. Fewer shared ones than some 1 / (2 `max_q`),
+      ten at the default, cannot be told from chance.
     """
     loadings_a, loadings_b = _loadings(a), _loadings(b)
     genes = np.intersect1d(loadings_a["gene"].unique(), loadings_b["gene"].unique())
@@ -99,56 +79,22 @@ def match_latents(a: Artefacts, b: Artefacts, min_genes: int = 5, max_q: float =
 def feature_consensus(
     a: Artefacts, b: Artefacts, matching: Matching | None = None, draws: int = 1000, seed: int = 0
 ) -> Result:
-    """Edges of one model looked up in another through matched latents.
+    """Edges of one model looked up in another through matched latents, by default those of `match_latents`.
 
-    Parameters
-    ----------
-    a, b : Artefacts
-        Traced with the same thresholds in as many cells, with gene loadings.
-    matching : Matching, optional
-        From `match_latents`, made with its defaults where absent.
-    draws, seed : int
-        Exchanges of the partner targets among the testable edges of a layer pair.
-
-    Returns
-    -------
-    Result
-        Measures `matched_share` (of the latents of the smaller side; null: as many as different latents of one model
-        give at the same correlation), `conserved_fold` and `conserved_share` (of testable edges; null: partner targets
-        exchanged within layer pairs), `same_sign` (of conserved edges; null: from both shares of negative effects) and
-        `rank_correlation` (Spearman of d over conserved edges; null 0). Intervals resample sources. What no edge can
-        answer is NaN. Table: one row per testable edge of `a`, with d on both sides (NaN where not conserved).
-
-    Raises
-    ------
-    ScircuitError
-        Conditions that cannot be compared, or loadings that are missing.
+    Nulls: of matches, as many as different latents of one model give at the same correlation; of the fold and the
+    share, partner targets exchanged within layer pairs; of signs, from both shares of negative effects; of the rank
+    correlation (Spearman), 0. What no edge can answer is NaN. Table: one row per testable edge of `a`, with d on both
+    sides (NaN where not conserved).
     """
     check_conditions([a, b], 1 if a.model_name == b.model_name else 2)
     rng = np.random.default_rng(seed)
     matching = match_latents(a, b) if matching is None else matching
-    smaller = max(min(matching.n_a, matching.n_b), 1)
-    n_matched = len(matching.table)
-    measures = [
-        Measure(
-            "matched_share",
-            n_matched / smaller,
-            null=matching.by_chance / smaller,
-            p_value=matching.p_value,
-            n=n_matched,
-            unit_of_n="latents",
-        )
-    ]
+    n, smaller = len(matching.table), max(min(matching.n_a, matching.n_b), 1)
+    null, p = matching.by_chance / smaller, matching.p_value
+    measures = [Measure("matched_share", n / smaller, null=null, p_value=p, n=n, unit_of_n="latents")]
     table = _testable(a, b, matching.table)
     measures += _conserved(table, b, draws, rng) + _agreement(table[table["conserved"]], draws, rng)
-    return Result.of(
-        "feature_consensus",
-        "feature_consensus/1",
-        measures,
-        table,
-        "different latents of one layer (matches); partner targets exchanged within layer pairs (edges)",
-        glossary=_GLOSSARY,
-    )
+    return QUESTION.answer(measures, table)
 
 
 def _loadings(condition: Artefacts) -> pd.DataFrame:
@@ -164,9 +110,7 @@ def _profiles(condition: Artefacts, genes: np.ndarray, min_genes: int) -> tuple[
     edges, loadings = condition.circuit().edges, _loadings(condition)
     ends = [edges[[f"{end}_layer", f"{end}_feature"]].to_numpy(np.int64) for end in ("source", "target")]
     latents = np.unique(np.concatenate(ends), axis=0)
-    row = pd.MultiIndex.from_arrays(list(latents.T)).get_indexer(
-        pd.MultiIndex.from_frame(loadings[["layer", "feature"]])
-    )
+    row = pd.MultiIndex.from_arrays(list(latents.T)).get_indexer(pd.MultiIndex.from_frame(loadings[LATENT]))
     column = pd.Index(genes).get_indexer(pd.Index(loadings["gene"]))
     mass = loadings["n_firings"].to_numpy(np.float64) * loadings["mean_activation"].to_numpy(np.float64)
     keep = (row >= 0) & (column >= 0) & (mass > 0)
@@ -240,7 +184,7 @@ def _testable(a: Artefacts, b: Artefacts, matches: pd.DataFrame) -> pd.DataFrame
     tested = tests.loc[tests["kind"] == "latent", ["source_layer", "source_feature", "target_layer"]].drop_duplicates()
     tested = tested.set_axis(["source_layer_b", "source_feature_b", "target_layer_b"], axis=1)
     edges = edges.merge(tested, on=list(tested.columns))
-    ends = ["source_layer", "source_feature", "target_layer", "target_feature"]
+    ends = ENDS
     partners = b.circuit().edges[[*ends, "cohens_d"]].set_axis([*(f"{name}_b" for name in ends), "d_b"], axis=1)
     edges = edges.merge(partners, how="left", on=[f"{name}_b" for name in ends])
     return edges.assign(conserved=edges["d_b"].notna())
@@ -267,7 +211,7 @@ def _conserved(table: pd.DataFrame, b: Artefacts, draws: int, rng: np.random.Gen
         expected += hit
         drawn[draw] = hit.sum()
     expected /= max(draws, 1)
-    source = pd.factorize(pd.MultiIndex.from_frame(table[["source_layer", "source_feature"]]))[0]
+    source = pd.factorize(pd.MultiIndex.from_frame(table[SOURCE]))[0]
     own, null, n = (np.bincount(source, weights=w) for w in (table["conserved"], expected, np.ones(len(table))))
     p = permutation_p(float(own.sum()), drawn)
     return [
@@ -280,10 +224,9 @@ def _agreement(edges: pd.DataFrame, draws: int, rng: np.random.Generator) -> lis
     """Sign and rank of d on both sides of the conserved edges."""
     if len(edges) < 3:
         return [Measure("same_sign", np.nan), Measure("rank_correlation", np.nan, null=0.0, n=len(edges))]
-    source = pd.factorize(pd.MultiIndex.from_frame(edges[["source_layer", "source_feature"]]))[0]
+    source = pd.factorize(pd.MultiIndex.from_frame(edges[SOURCE]))[0]
     d_a, d_b = edges["d_a"].to_numpy(np.float64), edges["d_b"].to_numpy(np.float64)
     same = (d_a < 0) == (d_b < 0)
-    falls_a, falls_b = (d_a < 0).mean(), (d_b < 0).mean()
     null_same = np.array([((d_a < 0) == (rng.permutation(d_b) < 0)).sum() for _ in range(draws)])
     ranks = np.stack([rankdata(d_a), rankdata(d_b)]) - (len(edges) + 1) / 2
     null_rank = np.array([ranks[0] @ rng.permutation(ranks[1]) for _ in range(draws)])
@@ -297,7 +240,7 @@ def _agreement(edges: pd.DataFrame, draws: int, rng: np.random.Generator) -> lis
             "same_sign",
             ratio_interval(np.bincount(source, weights=same), n, rng),
             len(edges),
-            float(falls_a * falls_b + (1 - falls_a) * (1 - falls_b)),
+            chance_of_sign(edges["d_a"], edges["d_b"]),
             permutation_p(float(same.sum()), null_same),
         ),
         Measure.of(
@@ -319,11 +262,14 @@ def _correlation(totals: np.ndarray) -> np.ndarray:
 
 
 QUESTION = Question(
-    name="feature_consensus",
     asks="Do latents that stand for the same genes have the same edges?",
     title="Consensus without labels",
     function=feature_consensus,
-    figure="feature_consensus",
+    definition="feature_consensus/1",
+    null_model="different latents of one layer (matches); partner targets exchanged within layer pairs (edges)",
+    glossary="matched latents: mutual nearest neighbours by correlation of their gene profiles over the genes both "
+    "models read, more alike than different latents of one model are. testable edge: both ends matched, and the "
+    "partner source was traced into the partner target's layer; conserved: the partner edge exists.",
     marks="Every mark is an edge found in both models, d in one against d in the other; at most 3,000 are drawn.",
     words={
         "matched_share": "latents of the smaller side that are matched",

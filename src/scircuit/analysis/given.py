@@ -18,18 +18,11 @@ from scircuit.knowledge.registry import load_gene_sets
 class Sources:
     """What a question may draw on beside the run.
 
-    Attributes
-    ----------
-    sets : tuple of str
-        Disease: sources or GMT files with disease genes. Novelty: gene sets, by default those of the run's labels.
-    network : str or None
-        Novelty: links between genes, a source or a file.
-    group : str or None
-        Tissue: the obs column of `trace.groups`; needed where there are several.
-    ontology : str or None
-        Tissue: an OBO file that says which groups belong to a term.
-    terms : tuple of str
-        Tissue: terms to compare with the rest; every group by itself where none is given.
+    `sets`: disease: sources or GMT files with disease genes. Novelty: gene sets, by default those of the run's labels.
+    `network`: novelty: links between genes, a source or a file.
+    `group`: tissue: the obs column of `trace.groups`; needed where there are several.
+    `ontology`: tissue: an OBO file that says which groups belong to a term.
+    `terms`: tissue: terms to compare with the rest; every group by itself where none is given.
     """
 
     sets: tuple[str, ...] = ()

@@ -8,6 +8,7 @@ import pandas as pd
 from scipy.special import fdtrc
 
 from scircuit.analysis.agreement import agreement, family_size
+from scircuit.analysis.nodes import need_columns
 from scircuit.analysis.question import Question
 from scircuit.analysis.result import Measure, Result
 from scircuit.circuits.rule import DEFAULT, EdgeRule
@@ -27,36 +28,12 @@ def group_stability(
 ) -> Result:
     """Agreement of the effects measured in different groups of cells.
 
-    Parameters
-    ----------
-    groups : DataFrame
-        `trace/groups.parquet`: the moments of `trace/effects.parquet` per group of cells, with
-        `group_name` (the obs column) and `group` (its value). A test missing in a group counts as no
-        response there.
-    tests : DataFrame, optional
-        `trace/tests.parquet`, which counts the tests that the trace made and did not keep.
-    rule : EdgeRule
-        What counts as an edge within a group.
-    max_q : float
-        Level of the heterogeneity test.
-
-    Returns
-    -------
-    Result
-        Per group_name: `<name>_jaccard`, `<name>_r`, `<name>_sign` (means over pairs of groups; nulls: random
-        sets of the same sizes, 0, 0.5) and `<name>_heterogeneous_share`: edges over the cells of
-        all groups whose mean response differs between groups (Welch's F, BH; null `max_q`).
-        Edges of any one group would not do: they were chosen for being large there. Table: one row per pair of
-        groups.
-
-    Raises
-    ------
-    ScircuitError
-        On missing columns, or no group_name with two groups.
+    Measures per group_name: `<name>_jaccard`, `<name>_r`, `<name>_sign` (means over pairs of groups; nulls: random sets
+    of the same sizes, 0, 0.5) and `<name>_heterogeneous_share`: edges over the cells of all groups whose mean response
+    differs between groups (Welch's F, BH; null `max_q`). Edges of any one group would not do: they were chosen for
+    being large there. A test missing in a group counts as no response there. Table: one row per pair of groups.
     """
-    missing = [column for column in COLUMNS if column not in groups]
-    if missing:
-        raise ScircuitError(f"the table groups lacks {', '.join(missing)}; it needs {', '.join(COLUMNS)}.")
+    need_columns("table groups", groups, COLUMNS)
     n_tests = family_size(tests, groups)
     measures, tables = [], []
     names = groups["group_name"]
@@ -82,14 +59,7 @@ def group_stability(
         measures.append(_heterogeneity(str(name), list(aligned.values()), edges, max_q))
     if not measures:
         raise ScircuitError("no group_name has two groups; trace with an obs column of at least two values.")
-    return Result.of(
-        "group_stability",
-        "stability-groups/3",
-        measures,
-        pd.concat(tables, ignore_index=True),
-        "edge sets of the same sizes drawn at random from the tests",
-        ["jaccard", "d"],
-    )
+    return QUESTION.answer(measures, pd.concat(tables, ignore_index=True))
 
 
 class _Group(NamedTuple):
@@ -186,12 +156,13 @@ def _welch_p(mean: np.ndarray, variance: np.ndarray, n: np.ndarray, usable: np.n
 
 
 QUESTION = Question(
-    name="group_stability",
     asks="Do cell types or donors give the same edges?",
     title="Stability over groups of cells",
     function=group_stability,
+    definition="stability-groups/3",
+    null_model="edge sets of the same sizes drawn at random from the tests",
+    terms=("jaccard", "d"),
     needs=("groups", "tests"),
-    figure="group_stability",
     marks="Every mark is a pair of groups.",
     table_columns={"groups": COLUMNS},
     redraws=True,

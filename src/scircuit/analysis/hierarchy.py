@@ -18,14 +18,6 @@ from scircuit.errors import ScircuitError
 from scircuit.stats.multiple import benjamini_hochberg
 from scircuit.stats.resampling import permutation_p
 
-EDGE_COLUMNS = ("cohens_d",)
-
-_GLOSSARY = (
-    "depth fraction: layer over the last layer, so that models of different depth compare. reciprocal pair: two labels "
-    "that drive each other, at different layers; component: labels that reach each other in circles. Edges only go "
-    "forward, so order between labels means something only beside labels exchanged within layers."
-)
-
 
 class _Shape(NamedTuple):
     """Numbers of a graph of labels."""
@@ -33,6 +25,11 @@ class _Shape(NamedTuple):
     n_reciprocal: int
     largest_component: int
     n_pairs: int
+
+    @classmethod
+    def of(cls, graph: sparse.csr_array, strong: sparse.csr_array) -> "_Shape":
+        largest = np.bincount(connected_components(strong, connection="strong")[1]).max()
+        return cls(int(graph.multiply(graph.T).nnz // 2), int(largest), int(graph.nnz))
 
 
 def hierarchy(
@@ -53,39 +50,29 @@ def hierarchy(
     labels exchanged among the latents of the same layer and role: where a label's latents lie stays, which of them
     act does not.
 
-    Returns
-    -------
-    Result
-        Measures `n_reciprocal`, `largest_component` (null: mean over draws), `n_labels`, `n_pairs`, and `timed_share`
-        (share of judged labels with q < 0.05, null 0.05). Table: one row per label with `n_as_source, n_as_target,
-        out_labels, in_labels, pagerank, pagerank_null` (over up to 200 exchanges), `component` (of the strong graph, -1
-        alone), `is_source` (any of its latents was traced), `source_layers, depth_fraction, depth_null, depth_p,
-        depth_q` (NaN where not judged).
-
-    Raises
-    ------
-    ScircuitError
-        No edge has a label at both ends.
+    Measures `n_reciprocal`, `largest_component` (null: mean over draws), `n_labels`, `n_pairs`, and `timed_share`
+    (share of judged labels with q < 0.05, null 0.05). Table: one row per label with `n_as_source, n_as_target,
+    out_labels, in_labels, pagerank, pagerank_null` (over up to 200 exchanges), `component` (of the strong graph, -1
+    alone), `is_source` (any of its latents was traced), `source_layers, depth_fraction, depth_null, depth_p, depth_q`
+    (NaN where not judged).
     """
     need_edges(circuit, "hierarchy")
     rng = np.random.default_rng(seed)
     labels = label_vocabulary([circuit])
     edges = LabelledEdges.of(circuit, labels)
-    n = len(labels)
-    if not len(edges.row):
+    n, limits = len(labels), (min_edges, min_abs_d)
+    if not len(edges.source):
         raise ScircuitError("no edge has a label at both ends; annotate the latents with more gene sets.")
-    abs_d = np.abs(circuit.edges["cohens_d"].to_numpy(np.float64)[edges.row])
-    observed = _shape(edges.source, edges.target, abs_d, n, min_edges, min_abs_d)
+    own = _graphs(edges, edges.target, n, limits)
+    observed = _Shape.of(*own)
     drawn = np.empty((draws, len(_Shape._fields)))
     rank_null, n_ranked = np.zeros(n), min(draws, 200)
     for draw in progress(range(draws), desc="hierarchy"):
-        target = edges.permuted_targets(rng)
-        drawn[draw] = _shape(edges.source, target, abs_d, n, min_edges, min_abs_d)
+        graphs = _graphs(edges, edges.permuted_targets(rng), n, limits)
+        drawn[draw] = _Shape.of(*graphs)
         if draw < n_ranked:
-            rank_null += pagerank(_graph(edges.source, target, n), damping) / n_ranked
-    table = _labels(circuit, edges, labels, abs_d, min_edges, min_abs_d)
-    table["pagerank"] = pagerank(_graph(edges.source, edges.target, n), damping)
-    table["pagerank_null"] = rank_null
+            rank_null += pagerank(graphs[0], damping) / n_ranked
+    table = _labels(edges, labels, *own).assign(pagerank=pagerank(own[0], damping), pagerank_null=rank_null)
     timing = _timing(circuit, labels, min_source_layers, draws, np.random.default_rng([seed, 1]))
     table = pd.concat([table, timing], axis=1)
     judged = table["depth_q"].notna()
@@ -102,7 +89,7 @@ def hierarchy(
     ]
     measures += [
         Measure("n_labels", float(len(table)), n=len(table), unit_of_n="labels"),
-        Measure("n_pairs", float(observed.n_pairs), null=float(drawn[:, 2].mean()), n=len(edges.row)),
+        Measure("n_pairs", float(observed.n_pairs), null=float(drawn[:, 2].mean()), n=len(edges.source)),
         Measure(
             "timed_share",
             float((table.loc[judged, "depth_q"] < 0.05).mean()) if judged.any() else np.nan,
@@ -112,14 +99,7 @@ def hierarchy(
         ),
     ]
     table = table.sort_values("pagerank", ascending=False).reset_index(drop=True)
-    return Result.of(
-        "hierarchy",
-        "hierarchy/1",
-        measures,
-        table,
-        "targets exchanged among the labelled edges of each layer pair; labels exchanged within layer and role (depth)",
-        glossary=_GLOSSARY,
-    )
+    return QUESTION.answer(measures, table)
 
 
 def pagerank(graph: sparse.csr_array, damping: float = 0.85, tolerance: float = 1e-10) -> np.ndarray:
@@ -139,36 +119,20 @@ def pagerank(graph: sparse.csr_array, damping: float = 0.85, tolerance: float = 
     return rank
 
 
-def _graph(source: np.ndarray, target: np.ndarray, n: int) -> sparse.csr_array:
-    """Label pairs that have an edge, self pairs left out, unweighted."""
-    pair = np.unique((source * n + target)[source != target])
-    return sparse.csr_array((np.ones(len(pair)), (pair // n, pair % n)), shape=(n, n))
+def _graphs(
+    edges: LabelledEdges, target: np.ndarray, n: int, limits: tuple[int, float]
+) -> tuple[sparse.csr_array, sparse.csr_array]:
+    """Label pairs that have an edge, self pairs left out; and those with so many edges, and |d| above so much."""
+    apart = edges.source != target
+    pair, place, count = np.unique((edges.source * n + target)[apart], return_inverse=True, return_counts=True)
+    mean = np.bincount(place, weights=edges.abs_d[apart], minlength=len(pair)) / count
+    strong = pair[(count >= limits[0]) & (mean > limits[1])]
+    graph, strong_graph = (sparse.csr_array((np.ones(len(p)), (p // n, p % n)), shape=(n, n)) for p in (pair, strong))
+    return graph, strong_graph
 
 
-def _strong(
-    source: np.ndarray, target: np.ndarray, abs_d: np.ndarray, n: int, min_edges: int, min_abs_d: float
-) -> sparse.csr_array:
-    apart = source != target
-    pair, place, count = np.unique((source * n + target)[apart], return_inverse=True, return_counts=True)
-    mean = np.bincount(place, weights=abs_d[apart], minlength=len(pair)) / count
-    pair = pair[(count >= min_edges) & (mean > min_abs_d)]
-    return sparse.csr_array((np.ones(len(pair)), (pair // n, pair % n)), shape=(n, n))
-
-
-def _shape(
-    source: np.ndarray, target: np.ndarray, abs_d: np.ndarray, n: int, min_edges: int, min_abs_d: float
-) -> _Shape:
-    graph = _graph(source, target, n)
-    _, component = connected_components(_strong(source, target, abs_d, n, min_edges, min_abs_d), connection="strong")
-    return _Shape(int(graph.multiply(graph.T).nnz // 2), int(np.bincount(component).max()), int(graph.nnz))
-
-
-def _labels(
-    circuit: Circuit, edges: LabelledEdges, labels: pd.Index, abs_d: np.ndarray, min_edges: int, min_abs_d: float
-) -> pd.DataFrame:
+def _labels(edges: LabelledEdges, labels: pd.Index, graph: sparse.csr_array, strong: sparse.csr_array) -> pd.DataFrame:
     n = len(labels)
-    graph = _graph(edges.source, edges.target, n)
-    strong = _strong(edges.source, edges.target, abs_d, n, min_edges, min_abs_d)
     _, component = connected_components(strong, connection="strong")
     alone = np.bincount(component)[component] == 1
     return pd.DataFrame(
@@ -238,11 +202,15 @@ def _timing(
 
 
 QUESTION = Question(
-    name="hierarchy",
     asks="Which processes drive which, in circles or in an order?",
     title="Hierarchy of processes",
     function=hierarchy,
-    figure="hierarchy",
+    definition="hierarchy/1",
+    null_model="targets exchanged among the labelled edges of each layer pair; labels exchanged within layer and role "
+    "(depth)",
+    glossary="depth fraction: layer over the last layer, so that models of different depth compare. reciprocal pair: "
+    "two labels that drive each other, at different layers; component: labels that reach each other in circles. Edges "
+    "only go forward, so order between labels means something only beside labels exchanged within layers.",
     marks="Every mark is a label; filled: its depth differs from labels exchanged within layers.",
     edge_columns=("cohens_d",),
     by_itself=False,

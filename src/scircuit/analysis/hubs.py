@@ -23,16 +23,11 @@ def hubs(circuit: Circuit, draws: int = 1000, seed: int = 0) -> Result:
     The residual degree is what is left of log(1 + degree) after least squares on the logs of firing rate
     and mean activation, within layers: an ablation that removes more does more, whatever the latent means.
 
-    Returns
-    -------
-    Result
-        Measures `gini_out` of the sources and `gini_in` of the targets (0 even, 1 all in one; null and p: see
-        `exposed`),
-        `explained_out`, `explained_in` (R2 of that regression), and where the tail of the degrees holds at
-        least 50 latents `tail_exponent` and `tail_against_<rival>` (log-likelihood ratio, positive favours
-        the power law; p after Vuong), for in-degrees `in_tail_...`. Table: one row per latent: `layer, feature,
-        label, is_source, out_degree, out_strength, in_degree, in_strength, out_residual, in_residual`, strongest
-        out-degree first.
+    Measures `gini_out` of the sources and `gini_in` of the targets (0 even, 1 all in one; null and p: see `exposed`),
+    `explained_out`, `explained_in` (R2 of that regression), and where the tail of the degrees holds at least 50 latents
+    `tail_exponent` and `tail_against_<rival>` (log-likelihood ratio, positive favours the power law; p after Vuong),
+    for in-degrees `in_tail_...`. Table: one row per latent: `layer, feature, label, is_source, out_degree,
+    out_strength, in_degree, in_strength, out_residual, in_residual`, strongest out-degree first.
     """
     need_edges(circuit, "hubs")
     rng = np.random.default_rng(seed)
@@ -51,14 +46,7 @@ def hubs(circuit: Circuit, draws: int = 1000, seed: int = 0) -> Result:
         measures.append(Measure(f"explained_{end}", explained, null=0.0, n=len(side), unit_of_n=unit))
         measures += _tail_measures(degree, "" if end == "out" else "in_")
     order = ["out_degree", "in_degree", "layer", "feature"]
-    return Result.of(
-        "hubs",
-        "hubs/3",
-        measures,
-        table.sort_values(order, ascending=[False, False, True, True], ignore_index=True),
-        "edges thrown at random over the tests that were made",
-        ["degree", "d"],
-    )
+    return QUESTION.answer(measures, table.sort_values(order, ascending=[False, False, True, True], ignore_index=True))
 
 
 def degrees(circuit: Circuit) -> pd.DataFrame:
@@ -171,11 +159,12 @@ def _tail_measures(degree: np.ndarray, prefix: str) -> list[Measure]:
 
 
 QUESTION = Question(
-    name="hubs",
     asks="Which latents hold most edges, and why?",
     title="Hubs",
     function=hubs,
-    figure="hubs",
+    definition="hubs/3",
+    null_model="edges thrown at random over the tests that were made",
+    terms=("degree", "d"),
     marks="Share of the sources with at least so many edges out of them, and of the targets with so many into them; "
     "uncapped, on logarithmic scales.",
     words={

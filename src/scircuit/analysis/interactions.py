@@ -3,8 +3,10 @@
 import numpy as np
 import pandas as pd
 
+from scircuit.analysis.nodes import need_columns
 from scircuit.analysis.question import Question
 from scircuit.analysis.result import Measure, Result
+from scircuit.circuits.schema import TARGET
 from scircuit.errors import ScircuitError
 from scircuit.stats.multiple import benjamini_hochberg
 from scircuit.stats.resampling import cluster_bootstrap, ratio_interval
@@ -18,39 +20,19 @@ def interactions(
 ) -> Result:
     """Interaction of pairs and triples of sources on every target, cell by cell.
 
-    I_AB = D_AB - D_A - D_B and, by inclusion and exclusion, I_ABC = D_ABC - D_AB - D_AC - D_BC + D_A +
-    D_B + D_C, D being the response to the ablation of a subset. Norm ratio: ||mean D_S|| / ||mean sum of
-    D_i|| over targets, 1 under independence (the published ratio of d's is 0.707 for independent pairs
-    by construction). An interaction is *redundant* where its sign opposes that of the summed parts,
-    *synergistic* where it agrees or the parts alone do nothing, *additive* where its q exceeds `max_q`.
+    I_AB = D_AB - D_A - D_B and, by inclusion and exclusion, I_ABC = D_ABC - D_AB - D_AC - D_BC + D_A + D_B + D_C, D
+    being the response to the ablation of a subset. Norm ratio: ||mean D_S|| / ||mean sum of D_i|| over targets, 1 under
+    independence (the published ratio of d's is 0.707 for independent pairs by construction). An interaction is
+    *redundant* where its sign opposes that of the summed parts, *synergistic* where it agrees or the parts alone do
+    nothing, *additive* where its q (over all with a non-zero interaction) exceeds `max_q`.
 
-    Parameters
-    ----------
-    effects : DataFrame
-        `trace/interactions.parquet`: `set_id, subset, target_layer, target_feature, cell, delta`.
-        `subset` is a bit mask over the members of the set (1 the first, 2 the second, 3 both, 4 the
-        third ...). All subsets of a set must be read at the same positions, where any member fires. Rows
-        with delta 0 may be left out.
-    sets : DataFrame
-        `trace/interaction_sets.parquet`: `set_id, member` (0, 1, 2), `layer, feature, n_cells`.
-    max_q : float
-        Benjamini-Hochberg level over all (set, subset, target) with a non-zero interaction.
-    draws : int
-        Bootstrap draws over sets.
-    seed : int
+    Measures `norm_ratio_2`, `norm_ratio_3` (of pairs and triples; null 1), `redundant_share_2`, `synergistic_share_2`
+    ... (of targets that respond to the subset at all; null 0), `mean_interaction_2` ...; intervals resample sets.
+    Table: one row per (set, subset of at least two, target): `order, mean_response, mean_sum, interaction, p_value,
+    q_value, effect`.
 
-    Returns
-    -------
-    Result
-        Measures `norm_ratio_2`, `norm_ratio_3` (of pairs and triples; null 1), `redundant_share_2`,
-        `synergistic_share_2` ... (of targets that respond to the subset at all; null 0), `mean_interaction_2`
-        ... Table: one row per (set, subset of at least two, target): `order, mean_response, mean_sum,
-        interaction, p_value, q_value, effect`.
-
-    Raises
-    ------
-    ScircuitError
-        On missing columns, sets whose subsets were not all ablated, or no set of two or more members.
+    `subset` is a bit mask over the members of the set (1 the first, 2 the second, 3 both, 4 the third ...). All subsets
+    of a set must be read at the same positions, where any member fires. Rows with delta 0 may be left out.
     """
     _check(effects, sets)
     rng = np.random.default_rng(seed)
@@ -67,22 +49,12 @@ def interactions(
     measures = []
     for order in sorted(table["order"].unique()):
         measures += _measures(int(order), table.loc[table["order"] == order], rng, draws)
-    return Result.of(
-        "interactions",
-        "interactions/1",
-        sorted(measures, key=lambda m: not m.measure.startswith("norm_ratio")),
-        table,
-        "independent effects: interaction 0, norm ratio 1",
-        ["interaction", "response"],
-    )
+    return QUESTION.answer(sorted(measures, key=lambda m: not m.measure.startswith("norm_ratio")), table)
 
 
 def _check(effects: pd.DataFrame, sets: pd.DataFrame) -> None:
-    needs = (("interactions", effects, COLUMNS), ("interaction_sets", sets, ["set_id", "member", "n_cells"]))
-    for name, table, columns in needs:
-        missing = [column for column in columns if column not in table]
-        if missing:
-            raise ScircuitError(f"the table {name} lacks {', '.join(missing)}; it needs {', '.join(columns)}.")
+    need_columns("table interactions", effects, COLUMNS)
+    need_columns("table interaction_sets", sets, ["set_id", "member", "n_cells"])
     members = sets.groupby("set_id").size()
     if members.empty or members.max() < 2:
         raise ScircuitError("no set has two members or more; ablate pairs or triples of sources.")
@@ -102,7 +74,7 @@ def _check(effects: pd.DataFrame, sets: pd.DataFrame) -> None:
 
 def _of_set(rows: pd.DataFrame, n_members: int, n_cells: int, rng: np.random.Generator) -> pd.DataFrame:
     """Interactions of all subsets of one set, one row per (subset, target)."""
-    ends = ["target_layer", "target_feature"]
+    ends = TARGET
     target = rows.groupby(ends).ngroup().to_numpy()
     names = rows[ends].drop_duplicates().sort_values(ends)
     cell, cells = pd.factorize(rows["cell"])
@@ -160,12 +132,13 @@ def _norm_ratio(totals: np.ndarray) -> np.ndarray:
 
 
 QUESTION = Question(
-    name="interactions",
     asks="Do sources add up, or interact?",
     title="Interactions",
     function=interactions,
+    definition="interactions/1",
+    null_model="independent effects: interaction 0, norm ratio 1",
+    terms=("interaction", "response"),
     needs=("interactions", "interaction_sets"),
-    figure="interactions",
     marks="Every mark is a target of a set; on the diagonal the effects add up. At most 3,000 are drawn.",
     words={"norm_ratio_2": "norm ratio of pairs", "norm_ratio_3": "norm ratio of triples"},
 )

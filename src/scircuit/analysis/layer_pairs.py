@@ -3,6 +3,7 @@
 import pandas as pd
 
 from scircuit.circuits.circuit import Circuit
+from scircuit.circuits.schema import LAYER_PAIR
 from scircuit.circuits.specificity import is_decoy
 
 
@@ -12,7 +13,7 @@ def layer_pairs(circuit: Circuit) -> pd.DataFrame:
     Columns `n_sources, n_tests, n_edges`, and of decoys `n_random_edges, n_random_tests, random_directions` (traced per
     source).
     """
-    keys = ["source_layer", "target_layer"]
+    keys = LAYER_PAIR
     own = circuit.tests.loc[circuit.tests["kind"] == "latent"]
     random = circuit.tests.loc[is_decoy(circuit.tests)].groupby(keys)
     table = own.groupby(keys).agg(n_sources=("source_feature", "nunique"), n_tests=("n_tests", "sum"))

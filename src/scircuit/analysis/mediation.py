@@ -3,12 +3,12 @@
 import numpy as np
 import pandas as pd
 
-from scircuit.analysis.nodes import NodeIndex
+from scircuit.analysis.nodes import NodeIndex, need_columns
 from scircuit.analysis.question import Question
 from scircuit.analysis.result import Measure, Result
 from scircuit.analysis.strata import node_strata
 from scircuit.circuits.circuit import Circuit
-from scircuit.circuits.schema import ENDS
+from scircuit.circuits.schema import ENDS, SOURCE, TARGET
 from scircuit.errors import ScircuitError
 from scircuit.stats.multiple import benjamini_hochberg
 from scircuit.stats.resampling import bootstrap_draws, percentile_interval, ratio, ratio_interval
@@ -26,29 +26,20 @@ def candidate_mediators(circuit: Circuit, edges: pd.DataFrame, top: int = 10, se
     |d(s -> m) d(m -> t)|. Every chosen one gets a random latent of its layer and firing-rate decile that is no
     candidate, so that the strongest of the ones stands against the strongest of as many others.
 
-    Parameters
-    ----------
-    circuit : Circuit
-    edges : DataFrame
-        The ends of the edges in question.
-    top : int
-        Candidates per edge.
-    seed : int
+    Returns the ends with `mediator_layer, mediator_feature, kind` (`mediator` or `random`) and `score` (NaN for
+    random). Edges without a candidate do not appear.
 
-    Returns
-    -------
-    DataFrame
-        The ends with `mediator_layer, mediator_feature, kind` (`mediator` or `random`) and `score` (NaN for
-        random). Edges without a candidate do not appear.
+    `edges`: the ends of the edges in question.
+    `top`: candidates per edge.
     """
     rng = np.random.default_rng(seed)
     known = circuit.edges[[*ENDS, "cohens_d"]]
     first = edges[ENDS].merge(
-        known.rename(columns=dict(zip(ENDS[2:], MEDIATOR, strict=True)) | {"cohens_d": "d_in"}), on=ENDS[:2]
+        known.rename(columns=dict(zip(TARGET, MEDIATOR, strict=True)) | {"cohens_d": "d_in"}), on=SOURCE
     )
     paths = first.merge(
-        known.rename(columns=dict(zip(ENDS[:2], MEDIATOR, strict=True)) | {"cohens_d": "d_out"}),
-        on=[*MEDIATOR, *ENDS[2:]],
+        known.rename(columns=dict(zip(SOURCE, MEDIATOR, strict=True)) | {"cohens_d": "d_out"}),
+        on=[*MEDIATOR, *TARGET],
     )
     paths = paths.assign(score=(paths["d_in"] * paths["d_out"]).abs(), kind="mediator")
     paths = paths.sort_values([*ENDS, "score"], ascending=[True] * 4 + [False], kind="stable")
@@ -82,33 +73,13 @@ def _random_mediators(
 def mediation(effects: pd.DataFrame, draws: int = 2000, seed: int = 0) -> Result:
     """Share of each edge's response that vanishes when a mediator is held at its clean value.
 
-    Share carried = sum over cells of (delta - delta_held) / sum of delta, `delta` being the response of
-    the target to the ablation of the source, `delta_held` the same with the mediator's clean activation
-    put back.
+    Share carried = sum over cells of (delta - delta_held) / sum of delta, `delta` being the response of the target to
+    the ablation of the source, `delta_held` the same with the mediator's clean activation put back; one row per cell in
+    which the source fires. Kind `joint` holds all mediators of the edge at once; its mediator columns are -1.
 
-    Parameters
-    ----------
-    effects : DataFrame
-        `trace/mediation.parquet`: the edge's ends, `mediator_layer, mediator_feature`, `kind` (`mediator`,
-        `random`, or `joint` for all mediators of the edge held at once, whose mediator columns are -1),
-        `cell, delta, delta_held`; one row per cell in which the source fires.
-    draws : int
-        Bootstrap draws (over edges for the headline, over cells for each mediator).
-    seed : int
-
-    Returns
-    -------
-    Result
-        Measures `share_carried` (mean over edges of each edge's strongest mediator; null: its strongest
-        random one; p: sign-flips over edges of the difference), `mean_share_carried` (per mediator;
-        null: random) and, where measured, `joint_share_carried`. Table: one row per (edge, mediator):
-        `kind, share, low, high, p_value, q_value, n_cells` (p: sign-flips over cells of delta -
-        delta_held; q within mediators).
-
-    Raises
-    ------
-    ScircuitError
-        On missing columns, unknown kinds, or a table without any mediator or response.
+    Nulls: random latents, the strongest of an edge beside its strongest mediator (p: sign-flips over edges of the
+    difference). Table: one row per (edge, mediator): `kind, share, low, high, p_value, q_value, n_cells`, the interval
+    over cells (p: sign-flips over cells of delta - delta_held; q within kinds).
     """
     _check(effects)
     rng = np.random.default_rng(seed)
@@ -125,22 +96,14 @@ def mediation(effects: pd.DataFrame, draws: int = 2000, seed: int = 0) -> Result
     for kind in KINDS:
         of_kind = table["kind"] == kind
         table.loc[of_kind, "q_value"] = benjamini_hochberg(table.loc[of_kind, "p_value"].to_numpy())
-    return Result.of(
-        "mediation",
-        "mediation/2",
+    return QUESTION.answer(
         _measures(table, rng, draws),
         table.sort_values([*ENDS, "kind", "share"], ascending=[True] * 5 + [False], ignore_index=True),
-        "as many random latents of the mediators' layers and firing rates, held in the same way",
-        ["mediator", "response"],
     )
 
 
 def _check(effects: pd.DataFrame) -> None:
-    missing = [column for column in COLUMNS if column not in effects]
-    if missing:
-        raise ScircuitError(
-            f"the mediation table lacks {', '.join(missing)}; it needs the columns {', '.join(COLUMNS)}."
-        )
+    need_columns("mediation table", effects, COLUMNS)
     unknown = sorted(set(effects["kind"]) - set(KINDS))
     if unknown:
         raise ScircuitError(f"the mediation table holds kind {unknown[0]!r}; allowed are {', '.join(KINDS)}.")
@@ -175,12 +138,13 @@ def _measures(table: pd.DataFrame, rng: np.random.Generator, draws: int) -> list
 
 
 QUESTION = Question(
-    name="mediation",
     asks="Which latents carry an edge?",
     title="Mediation",
     function=mediation,
+    definition="mediation/2",
+    null_model="as many random latents of the mediators' layers and firing rates, held in the same way",
+    terms=("mediator", "response"),
     needs=("mediation",),
-    figure="mediation",
     marks="Cumulative share of (edge, latent held at its clean value) pairs.",
     words={
         "share_carried": "share of the response carried by an edge's strongest mediator",

@@ -1,12 +1,13 @@
 """Latents as rows of the node table: fast counting over millions of edges."""
 
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
 
 from scircuit.circuits.circuit import Circuit
-from scircuit.circuits.schema import GRADES
+from scircuit.circuits.schema import GRADES, SOURCE
 from scircuit.errors import ScircuitError
 
 
@@ -56,8 +57,8 @@ class NodeIndex(NamedTuple):
 def traced_sources(circuit: Circuit, kind: str = "latent") -> pd.DataFrame:
     """The sources that were ablated, with or without edges: `source_layer, source_feature` sorted, unique."""
     tests = circuit.tests
-    chosen = tests.loc[tests["kind"] == kind, ["source_layer", "source_feature"]]
-    return chosen.drop_duplicates().sort_values(["source_layer", "source_feature"], ignore_index=True)
+    chosen = tests.loc[tests["kind"] == kind, SOURCE]
+    return chosen.drop_duplicates().sort_values(SOURCE, ignore_index=True)
 
 
 def n_layers(circuit: Circuit) -> int:
@@ -71,6 +72,13 @@ def sizes(edges: pd.DataFrame) -> np.ndarray:
     """|d| of each edge, float64 `[edge]`; NaN where d is infinite, all cells having responded alike."""
     size = np.abs(edges["cohens_d"].to_numpy(np.float64))
     return np.where(np.isfinite(size), size, np.nan)
+
+
+def need_columns(name: str, table: pd.DataFrame, columns: Sequence[str], how: str = "") -> None:
+    """Refuse a table that lacks columns, with those that it needs, or with how it is made."""
+    missing = [column for column in columns if column not in table]
+    if missing:
+        raise ScircuitError(f"the {name} lacks {', '.join(missing)}; {how or 'it needs ' + ', '.join(columns)}.")
 
 
 def need_edges(circuit: Circuit, question: str) -> None:

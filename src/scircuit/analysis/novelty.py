@@ -18,14 +18,6 @@ from scircuit.errors import ScircuitError
 from scircuit.stats.multiple import benjamini_hochberg
 from scircuit.stats.resampling import permutation_p, ratio_interval
 
-EDGE_COLUMNS = ("cohens_d",)
-
-_GLOSSARY = (
-    "known pair: two labels whose gene sets share more genes, or have more network links between them, than their "
-    "sizes and degrees explain; novel: a pair that is not known. Most pairs of labels are novel, so the share of novel "
-    "edges says something only beside its expectation."
-)
-
 
 def novelty(
     circuit: Circuit,
@@ -39,34 +31,16 @@ def novelty(
     """Share of edges between labels that nothing known links, beside what exchanged targets give.
 
     Two labels are known to be linked if their sets share at least `min_overlap` genes and more than a hypergeometric
-    draw from all genes of all sets explains (BH over all pairs of labels), or if the network holds at least
-    `min_overlap` links between them and more than their degrees explain (Poisson with mean deg_a deg_b / 2 m, BH). The
-    null exchanges targets among the labelled edges of each layer pair: role, degree and label frequency stay.
+    draw from all genes of all sets explains (BH over all pairs of labels), or if the network (`source, target`,
+    whatever the direction) holds at least `min_overlap` links between them and more than their degrees explain (Poisson
+    with mean deg_a deg_b / 2 m, BH). The null exchanges targets among the labelled edges of each layer pair: role,
+    degree and label frequency stay. Labels without a set take no part.
 
-    Parameters
-    ----------
-    circuit : Circuit
-    gene_sets : mapping
-        Label -> genes (`GeneSets.genes`); labels without a set take no part.
-    network : DataFrame, optional
-        `source, target` gene pairs, for example `read_string(...).edges`; direction is ignored.
-    min_overlap, max_q : int, float
-        Fewest shared genes or links, and level of both tests.
-    draws, seed : int
-
-    Returns
-    -------
-    Result
-        Measures over edges between two different labels: `novel_share` (null: expected share), `novel_fold` (null 1;
-        two-sided p, below 1 edges follow what is known), `paper_novel_share` (the published rule: fewer than three
-        shared genes; null: its expected share) and `novel_label_pairs` (share of all label pairs that are novel, edges
-        or not). Intervals resample source labels. Table: label pairs with `n_edges, expected_edges, mean_abs_d,
-        max_abs_d, shared_genes, network_links, expected_links, known`, novel ones first, by mean |d|.
-
-    Raises
-    ------
-    ScircuitError
-        No label has a gene set, no edge lies between two such labels, or the network lacks a column.
+    Measures over edges between two different labels: `novel_share`, `novel_fold` (two-sided p, below 1 edges follow
+    what is known), `paper_novel_share` (the published rule: fewer than three shared genes) and `novel_label_pairs`
+    (share of all label pairs that are novel, edges or not). Intervals resample source labels. Table: label pairs with
+    `n_edges, expected_edges, mean_abs_d, max_abs_d, shared_genes, network_links, expected_links, known`, novel ones
+    first, by |d|.
     """
     need_edges(circuit, "novelty")
     rng = np.random.default_rng(seed)
@@ -83,31 +57,17 @@ def novelty(
     evidence = _evidence([list(gene_sets[label]) for label in labels], network, min_overlap, max_q)
     novel = {"novel": ~evidence["known"], "paper_novel": evidence["shared"] < 3}
     tally = {name: _tally(edges, matrix, n, draws, rng) for name, matrix in novel.items()}
-    own, null, total, drawn = tally["novel"]
-    n_edges = int(total.sum())
-    p = permutation_p(own.sum() / n_edges, drawn, "two-sided")
-    paper_own, paper_null, paper_total, paper_drawn = tally["paper_novel"]
-    off = ~np.eye(n, dtype=bool)
-    measures = [
-        Measure.of("novel_share", ratio_interval(own, total, rng), n_edges, float(null.sum() / n_edges), p),
-        Measure.of("novel_fold", ratio_interval(own, null, rng), n_edges, 1.0, p),
-        Measure.of(
-            "paper_novel_share",
-            ratio_interval(paper_own, paper_total, rng),
-            n_edges,
-            float(paper_null.sum() / n_edges),
-            permutation_p(paper_own.sum() / n_edges, paper_drawn, "two-sided"),
-        ),
-        Measure("novel_label_pairs", float((~evidence["known"])[off].mean()), n=int(off.sum()), unit_of_n="pairs"),
-    ]
-    return Result.of(
-        "novelty",
-        "novelty/1",
-        measures,
-        _table(circuit, edges, labels, evidence),
-        "targets exchanged among the labelled edges of each layer pair",
-        glossary=_GLOSSARY,
-    )
+    measures = []
+    for name, (own, null, total, drawn) in tally.items():
+        n_edges = int(total.sum())
+        p = permutation_p(own.sum() / n_edges, drawn, "two-sided")
+        share = ratio_interval(own, total, rng)
+        measures.append(Measure.of(f"{name}_share", share, n_edges, float(null.sum() / n_edges), p))
+        if name == "novel":
+            measures.append(Measure.of("novel_fold", ratio_interval(own, null, rng), n_edges, 1.0, p))
+    apart = novel["novel"][~np.eye(n, dtype=bool)]
+    measures.append(Measure("novel_label_pairs", float(apart.mean()), n=apart.size, unit_of_n="pairs"))
+    return QUESTION.answer(measures, _table(edges, labels, evidence))
 
 
 def _evidence(
@@ -117,9 +77,8 @@ def _evidence(
     genes = pd.Index(sorted({gene for members in sets for gene in members}))
     row = np.repeat(np.arange(len(sets)), [len(members) for members in sets])
     column = genes.get_indexer(pd.Index([gene for members in sets for gene in members]))
-    member = (sparse.csr_array((np.ones(len(row)), (row, column)), shape=(len(sets), len(genes))) > 0).astype(
-        np.float64
-    )
+    named = sparse.csr_array((np.ones(len(row)), (row, column)), shape=(len(sets), len(genes)))
+    member = (named > 0).astype(np.float64)
     shared = (member @ member.T).toarray()
     size = np.asarray(member.sum(axis=1)).ravel()
     p = hypergeom.sf(shared - 1, len(genes), size[:, None], size[None, :])
@@ -176,15 +135,12 @@ def _tally(
     return own, null, total, share
 
 
-def _table(circuit: Circuit, edges: LabelledEdges, labels: pd.Index, evidence: dict[str, np.ndarray]) -> pd.DataFrame:
-    abs_d = np.abs(circuit.edges["cohens_d"].to_numpy(np.float64)[edges.row])
-    frame = pd.DataFrame({"source": edges.source, "target": edges.target, "abs_d": abs_d})
-    table = frame.groupby(["source", "target"])["abs_d"].agg(["size", "mean", "max"]).reset_index()
-    table = table[table["source"] != table["target"]].set_axis(
-        ["source", "target", "n_edges", "mean_abs_d", "max_abs_d"], axis=1
-    )
-    s, t = table["source"].to_numpy(), table["target"].to_numpy()
-    expected = np.zeros(len(table))
+def _table(edges: LabelledEdges, labels: pd.Index, evidence: dict[str, np.ndarray]) -> pd.DataFrame:
+    frame = pd.DataFrame({"source": edges.source, "target": edges.target, "abs_d": edges.abs_d})
+    of_pair = frame[frame["source"] != frame["target"]].groupby(["source", "target"])["abs_d"]
+    found = of_pair.agg(n_edges="size", mean_abs_d="mean", max_abs_d="max").reset_index()
+    s, t = found["source"].to_numpy(), found["target"].to_numpy()
+    expected = np.zeros(len(found))
     for begin, end in pairwise(edges.start):
         out = np.bincount(edges.source[begin:end], minlength=len(labels))
         into = np.bincount(edges.target[begin:end], minlength=len(labels))
@@ -193,10 +149,10 @@ def _table(circuit: Circuit, edges: LabelledEdges, labels: pd.Index, evidence: d
         {
             "source_label": labels.to_numpy()[s],
             "target_label": labels.to_numpy()[t],
-            "n_edges": table["n_edges"].to_numpy(),
+            "n_edges": found["n_edges"],
             "expected_edges": expected,
-            "mean_abs_d": table["mean_abs_d"].to_numpy(),
-            "max_abs_d": table["max_abs_d"].to_numpy(),
+            "mean_abs_d": found["mean_abs_d"],
+            "max_abs_d": found["max_abs_d"],
             "shared_genes": evidence["shared"][s, t].astype(int),
             "network_links": evidence["links"][s, t].astype(int),
             "expected_links": evidence["expected_links"][s, t],
@@ -207,10 +163,14 @@ def _table(circuit: Circuit, edges: LabelledEdges, labels: pd.Index, evidence: d
 
 
 QUESTION = Question(
-    name="novelty",
     asks="Do edges go where nothing known links the labels?",
     title="Novelty",
     function=novelty,
+    definition="novelty/1",
+    null_model="targets exchanged among the labelled edges of each layer pair",
+    glossary="known pair: two labels whose gene sets share more genes, or have more network links between them, than "
+    "their sizes and degrees explain; novel: a pair that is not known. Most pairs of labels are novel, so the share "
+    "of novel edges says something only beside its expectation.",
     needs=("circuit", "gene_sets", "network"),
     figure="shares",
     marks="Filled: observed, with 95% intervals. Hollow diamonds: expected.",

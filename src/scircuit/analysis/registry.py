@@ -66,24 +66,12 @@ def analyze(
 ) -> Result:
     """Ask one question of a run (`circuit/`, `trace/`, `features/` of docs/architecture.md).
 
-    Parameters
-    ----------
-    name : str
-        A key of `questions()`.
-    run : folder or Artefacts
-    second : folder or Artefacts, optional
-        Another run, for the questions that compare two.
-    sources : Sources, optional
-        Gene sets, networks and the like, for the questions that draw on them.
-    grade : str, optional
-        Of the edges that are asked; as in `Circuit.read`, by default the strictest of the run's rule.
-    options
-        Keywords of the question's function. A `rule` is by default the one that the run's circuit was built with.
-
-    Raises
-    ------
-    ScircuitError
-        On an unknown question or option, or a table or second run that is missing, with how to make it.
+    `name`: a key of `questions()`.
+    `second`: another run, for the questions that compare two.
+    `sources`: gene sets, networks and the like, for the questions that draw on them.
+    `grade`: of the edges that are asked; as in `Circuit.read`, by default the strictest of the run's rule.
+    `options`: keywords of the question's function. A `rule` is by default the one that the run's circuit was built
+      with.
     """
     asked, run = question(name), Artefacts.of(run)
     options = _checked_options(asked, run, options)

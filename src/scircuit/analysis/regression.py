@@ -7,6 +7,7 @@ import numpy as np
 import pandas as pd
 
 from scircuit._optional import optional
+from scircuit.analysis.result import Measure
 
 
 class Ratio(NamedTuple):
@@ -17,6 +18,10 @@ class Ratio(NamedTuple):
     high: float
     p_value: float
     n: int
+
+    def measure(self, name: str, unit: str) -> Measure:
+        """The ratio as a measure; its null is 1."""
+        return Measure(name, self.estimate, self.low, self.high, 1.0, self.p_value, self.n, unit)
 
 
 UNDEFINED = Ratio(np.nan, np.nan, np.nan, np.nan, 0)

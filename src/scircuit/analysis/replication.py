@@ -5,10 +5,11 @@ from collections.abc import Callable
 import numpy as np
 import pandas as pd
 
+from scircuit.analysis.nodes import need_columns
 from scircuit.analysis.question import Question
 from scircuit.analysis.result import Measure, Result
 from scircuit.circuits.confirmation import ALPHA
-from scircuit.circuits.schema import ENDS
+from scircuit.circuits.schema import ENDS, LAYER_PAIR, SOURCE
 from scircuit.errors import ScircuitError
 from scircuit.stats.multiple import benjamini_hochberg
 from scircuit.stats.resampling import bootstrap_draws, percentile_interval, permutation_p
@@ -26,39 +27,15 @@ def replication(
 
     An edge is replicated when its effect in the confirmation cells has the sign of discovery and q < `alpha`,
     Benjamini-Hochberg over the edges measured again; an edge whose source is silent there is not. The slope is that of
-    confirmation d on discovery d through the origin, sum(x y) / sum(x^2): 1 when edges were found as large as they
-    are, below 1 by as much as choosing large d made them look larger (Ioannidis 2008). Intervals are from a bootstrap
-    over sources, since the edges of one share its ablation.
+    confirmation d on discovery d through the origin, sum(x y) / sum(x^2): 1 when edges were found as large as they are,
+    below 1 by as much as choosing large d made them look larger (Ioannidis 2008).
 
-    Parameters
-    ----------
-    confirmed : DataFrame
-        `confirmation/edges.parquet`, one row per edge measured again.
-    alpha : float
-        Level of the q-value.
-    draws, null_draws : int
-        Bootstrap draws, and draws of the null.
-    seed : int
-
-    Returns
-    -------
-    Result
-        Measures `confirmed_share`, `confirmed_share_testable` (edges with at least 6 responding confirmation cells),
-        `sign_agreement` (of edges with a response), `r` of d, `slope`, `slope_affine` (with an intercept),
-        `testable_share`, `mean_d` (in these cells, counted in the direction found). Null of the two shares: what edges
-        without any effect would reach, half of the largest p that counted as significant (the sign of such an edge is
-        right in half of the cases). Null of the others: every edge is given the confirmation of another one of the
-        same layer pair at random, so that what edges of a depth have in common remains. Table: the input with
-        `q_value, testable, replicated`.
-
-    Raises
-    ------
-    ScircuitError
-        On missing columns or fewer than 5 edges.
+    Null of the two shares: what edges without any effect would reach, half of the largest p that counted as significant
+    (the sign of such an edge is right in half of the cases). Null of the others, in `null_draws`: every edge is given
+    the confirmation of another one of the same layer pair at random, so that what edges of a depth have in common
+    remains. Table: the input with `q_value, testable, replicated`.
     """
-    missing = [column for column in _COLUMNS if column not in confirmed]
-    if missing:
-        raise ScircuitError(f"the confirmation table lacks {', '.join(missing)}; run `scircuit trace` to make it.")
+    need_columns("confirmation table", confirmed, _COLUMNS, "run `scircuit trace` to make it")
     if len(confirmed) < _LEAST:
         raise ScircuitError(f"{len(confirmed)} edges were measured again; at least {_LEAST} are needed.")
     if not 0 < alpha < 1:
@@ -68,11 +45,11 @@ def replication(
     q = benjamini_hochberg(confirmed["p_value"].to_numpy(np.float64))
     testable = (confirmed["n_nonzero"] >= MIN_NONZERO).to_numpy()
     significant = q < alpha
-    code = pd.factorize(pd.MultiIndex.from_frame(confirmed[ENDS[:2]]))[0]
+    code = pd.factorize(pd.MultiIndex.from_frame(confirmed[SOURCE]))[0]
     rows = _components(x, y, significant, testable)
     sums = np.column_stack([np.bincount(code, column) for column in rows.T])
     observed = sums.sum(axis=0)
-    pair = pd.factorize(pd.MultiIndex.from_frame(confirmed[["source_layer", "target_layer"]]))[0]
+    pair = pd.factorize(pd.MultiIndex.from_frame(confirmed[LAYER_PAIR]))[0]
     nulls = np.array(
         [_components(x, *_exchanged(pair, rng, y, significant, testable)).sum(axis=0) for _ in range(null_draws)]
     )
@@ -88,14 +65,7 @@ def replication(
         expected = float(null.mean()) if told else _OF_NO_EFFECT.get(name, np.nan) * reached
         measures.append(Measure.of(name, interval, int(observed[n_at]), expected, p))
     table = confirmed.assign(q_value=q, testable=testable, replicated=rows[:, 1] > 0)
-    return Result.of(
-        "replication",
-        "replication/2",
-        measures,
-        table,
-        "shares: edges without an effect; signs and sizes: edges given each other's confirmation within a layer pair",
-        ["confirmation", "d", "supporting"],
-    )
+    return QUESTION.answer(measures, table)
 
 
 _ALL, _REPLICATED, _TESTABLE, _REPLICATED_TESTABLE, _RESPONDING, _SAME_SIGN, _N, _X, _Y, _XX, _YY, _XY, _ALONG = range(
@@ -158,12 +128,14 @@ _OF_NO_EFFECT = {"confirmed_share": 0.5, "confirmed_share_testable": 0.5, "testa
 
 
 QUESTION = Question(
-    name="replication",
     asks="Are the edges there again in other cells?",
     title="Replication in other cells",
     function=replication,
+    definition="replication/2",
+    null_model="shares: edges without an effect; signs and sizes: edges given each other's confirmation within a "
+    "layer pair",
+    terms=("confirmation", "d", "supporting"),
     needs=("confirmation",),
-    figure="replication",
     marks="Every mark is an edge; at most 3,000 are drawn. Dashed: as large as it was found. Solid: the slope. "
     "The frame holds every d of discovery.",
     words={

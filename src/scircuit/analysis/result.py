@@ -77,21 +77,13 @@ class Measure(NamedTuple):
 class Result:
     """The answer to one question.
 
-    Attributes
-    ----------
-    question : str
-        Name in the registry.
-    definition : str
-        Identifier of the definition behind the numbers; it changes when the formula does.
-    measures : DataFrame
-        One row per number: `measure, estimate, low, high, null, p_value, n, unit_of_n`; the first is the
-        headline. What has no interval, null or p holds NaN there.
-    table : DataFrame
-        The tidy table behind the figure.
-    null_model : str
-        What the null column compares with, in words.
-    glossary : str
-        The terms a reader needs, one sentence each.
+    `question`: name in the registry.
+    `definition`: identifier of the definition behind the numbers; it changes when the formula does.
+    `measures`: one row per number: `measure, estimate, low, high, null, p_value, n, unit_of_n`; the first is the
+      headline. What has no interval, null or p holds NaN there.
+    `table`: the tidy table behind the figure.
+    `null_model`: what the null column compares with, in words.
+    `glossary`: the terms a reader needs, one sentence each.
     """
 
     question: str
@@ -106,7 +98,7 @@ class Result:
         cls,
         question: str,
         definition: str,
-        measures: Sequence[Measure],
+        measures: Sequence[Measure] | pd.DataFrame,
         table: pd.DataFrame,
         null_model: str,
         terms: Sequence[str] = (),

@@ -6,12 +6,12 @@ import numpy as np
 import pandas as pd
 
 from scircuit._io import read_json
-from scircuit.analysis.agreement import Agreement, agreement
-from scircuit.analysis.nodes import NodeIndex, need_edges, traced_sources
+from scircuit.analysis.agreement import Agreement, agreement, chance_of_sign
+from scircuit.analysis.nodes import NodeIndex, need_columns, need_edges, traced_sources
 from scircuit.analysis.question import Question
 from scircuit.analysis.result import Measure, Result
 from scircuit.circuits.circuit import Circuit
-from scircuit.circuits.schema import ENDS
+from scircuit.circuits.schema import ENDS, TARGET
 from scircuit.errors import ScircuitError
 from scircuit.stats.resampling import permutation_p
 
@@ -29,39 +29,16 @@ def seed_stability(
 ) -> Result:
     """Edges of two circuits whose dictionaries were trained from different seeds.
 
-    Compared are the edges whose ends both have a partner in the other dictionary and whose source both
-    runs traced.
+    Compared are the edges whose ends both have a partner in the other dictionary and whose source both runs traced. A
+    latent's partner is its best one of `matches` (`match_dictionaries`), one to one, at `min_similarity` or above.
 
-    Parameters
-    ----------
-    first, second : Circuit
-    matches : DataFrame
-        `layer, feature_first, feature_second, similarity`: each latent's best partner (decoder cosine).
-        Of several partners the most similar stands, one to one. With `similarity_own` (to the nearest other latent of
-        the first) also how many would have a partner if none were shared.
-    min_similarity : float
-        Partners below are no match.
-    draws : int
-        Null draws: partners of the targets permuted within each layer.
-    seed : int
-
-    Returns
-    -------
-    Result
-        Measures `jaccard` (p and null by permuted partners), `r` of d and `sign` agreement over edges
-        found in both (null: permuted), `matched_latents` (null: latents as alike to another of their own dictionary)
-        and `comparable_edges` (shares). Table: one row
-        per edge of either, in the first's numbering: `d_first, d_second` (NaN where it is no edge).
-
-    Raises
-    ------
-    ScircuitError
-        On missing columns, or when no edge can be compared.
+    Measures `jaccard`, `r` of d and `sign` agreement over edges found in both (null: partners of the targets permuted
+    within each layer), `matched_latents` (null: latents as alike to another of their own dictionary) and
+    `comparable_edges` (shares). Table: one row per edge of either, in the first's numbering: `d_first, d_second` (NaN
+    where it is no edge).
     """
     need_edges(first, "stability over seeds")
-    missing = [column for column in COLUMNS if column not in matches]
-    if missing:
-        raise ScircuitError(f"the match table lacks {', '.join(missing)}; it needs {', '.join(COLUMNS)}.")
+    need_columns("match table", matches, COLUMNS)
     rng = np.random.default_rng(seed)
     partner = _one_to_one(matches, min_similarity)
     own = _comparable(first.edges, partner, "feature_first", traced_sources(second), "feature_second")
@@ -72,7 +49,7 @@ def seed_stability(
             "lower min_similarity or trace the matched sources in both."
         )
     index = NodeIndex.of(first.nodes)
-    observed = _compare(own, other, index)
+    jaccard = _compare(own, other, index).jaccard
     permuted = [_compare(own, _permuted(other, partner, rng), index) for _ in range(draws)]
     null = np.array([p.jaccard for p in permuted])
     table = own.merge(other, on=ENDS, how="outer", suffixes=("_first", "_second")).rename(
@@ -81,34 +58,16 @@ def seed_stability(
     both = table.replace([np.inf, -np.inf], np.nan).dropna()
     r = float(np.corrcoef(both["d_first"], both["d_second"])[0, 1]) if len(both) > 2 else np.nan
     sign = float((np.sign(both["d_first"]) == np.sign(both["d_second"])).mean()) if len(both) else np.nan
-    chance = _chance_sign(own, other)
-    n = len(table)
-    return Result.of(
-        "seed_stability",
-        "stability-seeds/1",
-        [
-            Measure(
-                "jaccard",
-                observed.jaccard,
-                null=float(null.mean()),
-                n=n,
-                p_value=permutation_p(observed.jaccard, null),
-            ),
-            Measure("r", r, null=0.0, n=len(both)),
-            Measure("sign", sign, null=chance, n=len(both)),
-            Measure(
-                "matched_latents",
-                len(partner) / len(first.nodes),
-                null=_strangers(matches, min_similarity),
-                n=len(first.nodes),
-                unit_of_n="latents",
-            ),
-            Measure("comparable_edges", len(own) / len(first.edges), n=len(first.edges)),
-        ],
-        table,
-        "partners of the targets permuted within each layer",
-        ["jaccard", "d"],
-    )
+    n, of_first = len(both), len(first.nodes)
+    strangers = _strangers(matches, min_similarity)
+    measures = [
+        Measure("jaccard", jaccard, null=float(null.mean()), n=len(table), p_value=permutation_p(jaccard, null)),
+        Measure("r", r, null=0.0, n=n),
+        Measure("sign", sign, null=chance_of_sign(own["cohens_d"], other["cohens_d"]), n=n),
+        Measure("matched_latents", len(partner) / of_first, null=strangers, n=of_first, unit_of_n="latents"),
+        Measure("comparable_edges", len(own) / len(first.edges), n=len(first.edges)),
+    ]
+    return QUESTION.answer(measures, table)
 
 
 def _one_to_one(matches: pd.DataFrame, min_similarity: float) -> pd.DataFrame:
@@ -154,40 +113,19 @@ def _permuted(edges: pd.DataFrame, partner: pd.DataFrame, rng: np.random.Generat
     """The edges with their targets renamed by a random permutation of the matched latents of each layer."""
     features = partner.sort_values(["layer", "feature_first"])
     shuffled = features.groupby("layer")["feature_first"].transform(lambda f: rng.permutation(f.to_numpy()))
-    renamed = pd.DataFrame(
-        {
-            "target_layer": features["layer"],
-            "target_feature": features["feature_first"],
-            "new": shuffled,
-        }
-    )
-    table = edges.merge(renamed, on=["target_layer", "target_feature"])
+    renamed = features[["layer", "feature_first"]].set_axis(TARGET, axis=1).assign(new=shuffled)
+    table = edges.merge(renamed, on=TARGET)
     return table.assign(target_feature=table["new"]).drop(columns="new")
-
-
-def _chance_sign(own: pd.DataFrame, other: pd.DataFrame) -> float:
-    a, b = (own["cohens_d"] < 0).mean(), (other["cohens_d"] < 0).mean()
-    return float(a * b + (1 - a) * (1 - b))
 
 
 def match_dictionaries(first: str | Path, second: str | Path) -> pd.DataFrame:
     """The nearest direction in `second` of every latent of `first`, layer by layer.
 
-    Parameters
-    ----------
-    first, second : folder
-        Dictionaries (`manifest.json`, `layer_00/sae_weights.safetensors`, ...) of one model under one protocol.
+    Returns `layer, feature_first, feature_second, similarity` (cosine of the decoder directions), `similarity_own` (to
+    the nearest other direction of `first`), over the layers that both have; what `seed_stability` reads.
 
-    Returns
-    -------
-    DataFrame
-        `layer, feature_first, feature_second, similarity` (cosine of the decoder directions), `similarity_own` (to the
-        nearest other direction of `first`), over the layers that both have; what `seed_stability` reads.
-
-    Raises
-    ------
-    ScircuitError
-        Dictionaries of different models or protocols, or without a layer in common.
+    `first`, `second`: dictionaries (`manifest.json`, `layer_00/sae_weights.safetensors`, ...) of one model under one
+      protocol.
     """
     manifests = [_manifest(Path(folder)) for folder in (first, second)]
     for fact in ("fingerprint", "protocol"):
@@ -207,17 +145,8 @@ def match_dictionaries(first: str | Path, second: str | Path) -> pd.DataFrame:
             for folder, m in zip((first, second), manifests, strict=True)
         )
         (best, similarity), (_, among_own) = _nearest(own, other), _nearest(own, own, others=True)
-        tables.append(
-            pd.DataFrame(
-                {
-                    "layer": np.int16(layer),
-                    "feature_first": np.arange(len(own)),
-                    "feature_second": best,
-                    "similarity": similarity,
-                    "similarity_own": among_own,
-                }
-            )
-        )
+        rows = (np.int16(layer), np.arange(len(own)), best, similarity, among_own)
+        tables.append(pd.DataFrame(dict(zip([*COLUMNS, "similarity_own"], rows, strict=True))))
     return pd.concat(tables, ignore_index=True)
 
 
@@ -250,11 +179,12 @@ def _nearest(a: np.ndarray, b: np.ndarray, others: bool = False) -> tuple[np.nda
 
 
 QUESTION = Question(
-    name="seed_stability",
     asks="Do dictionaries of another seed give the same edges?",
     title="Stability over dictionaries",
     function=seed_stability,
-    figure="seed_stability",
+    definition="stability-seeds/1",
+    null_model="partners of the targets permuted within each layer",
+    terms=("jaccard", "d"),
     marks="Every mark is an edge whose ends both dictionaries know; at most 3,000 are drawn. Dashed: equal d.",
     words={"r": "correlation of d in both"},
     edge_columns=("cohens_d",),

@@ -21,33 +21,15 @@ _NUMBERS = {
 def selection(
     circuit: Circuit, random: Circuit | None = None, n_rate_bins: int = 10, draws: int = 2000, seed: int = 0
 ) -> Result:
-    """Annotated against random sources at equal layer and firing rate.
+    """Annotated against random sources at equal layer and firing rate (`n_rate_bins` quantiles within each layer).
 
-    Parameters
-    ----------
-    circuit : Circuit
-        Its sources with at least one gene set are the annotated ones.
-    random : Circuit, optional
-        A circuit whose sources were drawn at random (same model and dictionaries); without one, the sources of
-        `circuit` that no gene set names stand for the random ones, which needs a circuit that traced both kinds.
-    n_rate_bins : int
-        Firing-rate quantiles within each layer.
-    draws : int
-        Bootstrap draws over sources.
-    seed : int
+    Annotated are the sources of `circuit` with a gene set. Those of `random`, a circuit of the same model and
+    dictionaries, were drawn at random; without it the sources of `circuit` that no gene set names stand for them.
 
-    Returns
-    -------
-    Result
-        For each number (edges per 1,000 tests, supporting share, mean |d|): `<number>_difference` (annotated
-        minus random after weighting random sources to the annotated ones' layers and rates; null 0),
-        `<number>_annotated`, `<number>_random` (weighted) and `<number>_unmatched_difference`.
-        Table: one row per source of either group with its weight.
-
-    Raises
-    ------
-    ScircuitError
-        When either group is empty, or they share no stratum.
+    Measures for each number (edges per 1,000 tests, supporting share, mean |d|): `<number>_difference` (annotated minus
+    random after weighting random sources to the annotated ones' layers and rates; null 0), `<number>_annotated`,
+    `<number>_random` (weighted) and `<number>_unmatched_difference`. Table: one row per source of either group with its
+    weight.
     """
     need_edges(circuit, "selection")
     rng = np.random.default_rng(seed)
@@ -76,14 +58,7 @@ def selection(
             interval = percentile_interval(value, draw, 0.95, len(group))
             measures.append(Measure.of(f"{name}_{label}", interval, len(group), unit_of_n="sources"))
         measures.append(Measure(f"{name}_unmatched_difference", raw[0] - raw[1], null=0.0, n=n, unit_of_n="sources"))
-    return Result.of(
-        "selection",
-        "selection/2",
-        measures,
-        table,
-        "random sources weighted to the layers and firing rates of the annotated ones",
-        ["supporting", "d"],
-    )
+    return QUESTION.answer(measures, table)
 
 
 def source_table(circuit: Circuit) -> pd.DataFrame:
@@ -122,11 +97,12 @@ def _weighted(annotated: pd.DataFrame, pool: pd.DataFrame, n_bins: int) -> pd.Da
 
 
 QUESTION = Question(
-    name="selection",
     asks="How much is due to the choice of sources?",
     title="Selection of the sources",
     function=selection,
-    figure="selection",
+    definition="selection/2",
+    null_model="random sources weighted to the layers and firing rates of the annotated ones",
+    terms=("supporting", "d"),
     marks="Every mark is a source: its edges per 1,000 tests against its firing rate.",
     edge_columns=("mean_delta", "cohens_d"),
     second="random",

@@ -7,33 +7,18 @@ from scircuit.analysis.nodes import NodeIndex, need_edges
 from scircuit.analysis.question import PAIRS, Question
 from scircuit.analysis.result import Measure, Result
 from scircuit.circuits.circuit import Circuit
+from scircuit.circuits.schema import LAYER_PAIR
 from scircuit.stats.resampling import cluster_bootstrap, ratio, ratio_interval
 
 
 def sign_balance(circuit: Circuit, draws: int = 2000, seed: int = 0) -> Result:
     """Share of edges whose target falls when the source is ablated.
 
-    The null is the same share among the edges of norm-matched random directions. The residual copy of an
-    edge, -(encoder of the target . decoder of the source) x mean activation of the source, is what the
-    ablation does if every layer passes it on unchanged; scaled by one least-squares factor per layer pair
-    (layer norms rescale it), the remainder is the rest.
-
-    Parameters
-    ----------
-    circuit : Circuit
-        Edges need `mean_delta` and `weight_effect`.
-    draws : int
-        Bootstrap draws over sources.
-    seed : int
-
-    Returns
-    -------
-    Result
-        Measures `supporting_share`, `random_supporting_share` (the same of the random directions, with its own
-        interval), `excess_over_random` (p: the edges of a source and of its random directions are exchanged,
-        source by source, and the excess counted anew), `copy_share` (share of the sum of squared responses that
-        the copy explains), `copy_sign_agreement`, `supporting_share_of_copy` and `supporting_share_of_rest`
-        (the shares if the copy were all there is, and if it were taken out). Table: one row per layer pair.
+    The null is the same share among the edges of norm-matched random directions; for its p the edges of a source and of
+    its random directions are exchanged, source by source, and the excess counted anew. The residual copy of an edge,
+    -(encoder of the target . decoder of the source) x mean activation of the source, is what the ablation does if every
+    layer passes it on unchanged; scaled by one least-squares factor per layer pair (layer norms rescale it), the
+    remainder is the rest. Table: one row per layer pair.
     """
     need_edges(circuit, "sign balance")
     rng = np.random.default_rng(seed)
@@ -68,13 +53,10 @@ def sign_balance(circuit: Circuit, draws: int = 2000, seed: int = 0) -> Result:
         Measure.of("supporting_share_of_copy", ratio_interval(*_sums(source, copy < 0), rng, draws), n),
         Measure.of("supporting_share_of_rest", ratio_interval(*_sums(source, rest < 0), rng, draws), n),
     ]
-    return Result.of(
-        "sign_balance",
-        "sign-balance/2",
+    return QUESTION.answer(
         measures,
         _by_layer_pair(edges, falls, controls, control_falls),
-        "supporting share among the edges of norm-matched random directions",
-        ["supporting", "random direction", *_warnings(circuit)],
+        terms=["supporting", "random direction", *_warnings(circuit)],
     )
 
 
@@ -128,22 +110,22 @@ def _decompose(circuit: Circuit, source: np.ndarray, pair: np.ndarray) -> tuple[
 def _by_layer_pair(
     edges: pd.DataFrame, falls: np.ndarray, controls: pd.DataFrame, control_falls: np.ndarray
 ) -> pd.DataFrame:
-    keys = ["source_layer", "target_layer"]
-    own = edges[keys].assign(supporting=falls).groupby(keys)["supporting"].agg(["size", "mean"])
-    random = controls[keys].assign(supporting=control_falls).groupby(keys)["supporting"].agg(["size", "mean"])
-    own.columns = ["n_edges", "supporting_share"]
-    random.columns = ["n_random_edges", "random_supporting_share"]
-    table = own.join(random, how="outer").reset_index()
+    own, random = (
+        table[LAYER_PAIR].assign(supporting=supporting).groupby(LAYER_PAIR)["supporting"]
+        for table, supporting in ((edges, falls), (controls, control_falls))
+    )
+    table = own.agg(n_edges="size", supporting_share="mean")
+    table = table.join(random.agg(n_random_edges="size", random_supporting_share="mean"), how="outer").reset_index()
     counts = ["n_edges", "n_random_edges"]
     return table.assign(**table[counts].fillna(0).astype("int64"))
 
 
 QUESTION = Question(
-    name="sign_balance",
     asks="How many edges support their target?",
     title="Sign balance",
     function=sign_balance,
-    figure="sign_balance",
+    definition="sign-balance/2",
+    null_model="supporting share among the edges of norm-matched random directions",
     marks=f"{PAIRS} Hollow diamonds: random directions. Dashed: one half.",
     words={
         "supporting_share": "supporting share",

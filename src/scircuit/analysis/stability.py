@@ -26,41 +26,18 @@ def stability(
 ) -> Result:
     """Whether other cells would have given the same edges.
 
-    Parameters
-    ----------
-    effects, source_cells : DataFrame
-        `trace/cell_effects.parquet` (the ends, `cell, delta`; zeros may be left out) and
-        `trace/source_cells.parquet` (`source_layer, source_feature, cell`) of the sources whose
-        responses were kept cell by cell.
-    tests : DataFrame, optional
-        `trace/tests.parquet`, which counts the tests that the trace made and did not keep; without it the
-        family of the correction is the kept ones, which calls too much.
-    rule : EdgeRule
-        What counts as an edge; every subset of cells is corrected as a family of its own.
-    n_cells : list of int
-        Sizes of random subsets that are compared with all cells and with as many others; sizes of which there
-        are too few are skipped, and those in which the rule can call no edge: that is no instability.
-    n_draws : int
-        Random halves, subsets of each size, and bootstrap samples.
-    seed : int
+    Nulls: of the Jaccard of halves, edge sets of the same sizes at random; of r, 0; of signs, 0.5. `cells_for_jaccard`
+    lies between the sizes that were drawn, NaN where none reaches a half; `cells_for_r` is by Spearman and Brown from
+    the halves. Intervals are the 2.5 and 97.5 % points over draws: the spread of the partition, not a confidence
+    interval. Table: one row per (comparison, number of cells), means over draws: `split` compares two disjoint samples,
+    `subset` one with all cells, which holds it, `bootstrap` a resample with all cells.
 
-    Returns
-    -------
-    Result
-        Measures `split_half_jaccard` (null: edge sets of the same sizes at random), `split_half_r` (of d
-        over the edges of either half; null 0), `split_half_sign` (null 0.5), `bootstrap_jaccard`,
-        `bootstrap_r` (against all cells), `replicated_share` (edges of all cells found in at least half
-        of the bootstrap samples), and how many cells are needed: `cells_for_jaccard` (until two disjoint
-        samples share half of their edges, between the sizes that were drawn; NaN where none does) and
-        `cells_for_r` (until their d correlate at 0.9, by Spearman and Brown from the halves). Intervals are
-        the 2.5 and 97.5 % points over draws: the spread of the partition, not a confidence interval.
-        Table: one row per (comparison, number of cells), means over draws: `split` compares two disjoint
-        samples, `subset` one with all cells, which holds it, `bootstrap` a resample with all cells.
-
-    Raises
-    ------
-    ScircuitError
-        With fewer than four cells, or where no edge can be called in half of them.
+    `effects`, `source_cells`: of the sources whose responses were kept cell by cell; responses of 0 may be left out.
+    `tests`: without it the family of the correction is the kept tests, which calls too much.
+    `rule`: what counts as an edge; every subset of cells is corrected as a family of its own.
+    `n_cells`: sizes of random subsets; those of which there are too few cells are skipped, and those in which the
+      rule can call no edge: that is no instability.
+    `n_draws`: random halves, subsets of each size, and bootstrap samples.
     """
     data = CellEffects(effects, source_cells)
     total = len(data.cells)
@@ -106,14 +83,7 @@ def stability(
         _cells_for_jaccard(table[table["comparison"] == "split"]),
         _cells_for_r(total // 2, halves),
     ]
-    return Result.of(
-        "stability",
-        "stability-cells/3",
-        measures,
-        table,
-        "edge sets of the same sizes drawn at random from the tests",
-        ["jaccard", "d"],
-    )
+    return QUESTION.answer(measures, table)
 
 
 def fewest_cells(rule: EdgeRule) -> int:
@@ -177,12 +147,13 @@ def _spread(name: str, values: Sequence[float], n: int, null: float = np.nan) ->
 
 
 QUESTION = Question(
-    name="stability",
     asks="Would other cells give the same edges?",
     title="Stability over cells",
     function=stability,
+    definition="stability-cells/3",
+    null_model="edge sets of the same sizes drawn at random from the tests",
+    terms=("jaccard", "d"),
     needs=("cell_effects", "source_cells", "tests"),
-    figure="stability",
     marks="Filled: two samples without a cell in common, means over draws. Hollow, dotted: one sample against all "
     "cells, which hold it. Grey: Jaccard of edge sets drawn at random.",
     words={

@@ -45,22 +45,11 @@ def rank_bins(values: np.ndarray, n_bins: int) -> np.ndarray:
 
 
 def node_strata(nodes: pd.DataFrame, n_terms: np.ndarray | None = None, n_bins: int = 10, min_size: int = 20) -> Strata:
-    """Strata of (layer, firing-rate decile, number-of-terms decile) over the live latents.
+    """Strata of (layer, firing-rate decile, number-of-terms decile) over the latents that ever fire.
 
-    Where a layer is too small for all bins, the number of terms keeps its bins first: the chance of sharing
-    a set grows with it directly.
-
-    Parameters
-    ----------
-    nodes : DataFrame
-        `layer, frequency, n_firings`; latents that never fire take no part.
-    n_terms : int `[node]`, optional
-        Gene sets of each node; those without any take no part. None stratifies by layer and rate alone.
-    n_bins : int
-        Bins of each quantity at most.
-    min_size : int
-        Mean number of latents a stratum should hold: a null that can only draw the latent itself tests
-        nothing.
+    Where a layer is too small for `n_bins` of each with `min_size` latents in a stratum (a null that can only draw the
+    latent itself tests nothing), the number of terms keeps its bins first: the chance of sharing a set grows with it
+    directly. With `n_terms` `[node]`, latents without any take no part; None stratifies by layer and rate alone.
     """
     code = np.full(len(nodes), -1, dtype=np.int64)
     layer = nodes["layer"].to_numpy()

@@ -10,7 +10,7 @@ from scircuit.circuits.artefacts import Artefacts
 from scircuit.circuits.build import build_circuit
 from scircuit.circuits.circuit import Circuit
 from scircuit.circuits.rule import DEFAULT, EdgeRule
-from scircuit.circuits.schema import ENDS
+from scircuit.circuits.schema import ENDS, SOURCE
 from scircuit.errors import ScircuitError
 
 
@@ -28,19 +28,6 @@ def subsample(
     retained can be recomputed: one that only the subset would have retained is missing, which costs no edge unless it
     passes the rule in the subset but has p above the retention level in all cells. The family of tests stays that of
     the whole trace, so q is never too small. Random directions keep no per-cell responses and are left out.
-
-    Parameters
-    ----------
-    effects, tests, cell_effects, source_cells : DataFrame
-        Of `trace/`.
-    n_cells : int
-        Cells to draw, without replacement.
-    seed : int
-
-    Raises
-    ------
-    ScircuitError
-        More cells are asked for than were traced, or fewer than two.
     """
     data = CellEffects(cell_effects, source_cells)
     if not 2 <= n_cells <= len(data.cells):
@@ -70,11 +57,6 @@ def in_fewer_cells(run: Artefacts, n_cells: int, seed: int = 0, rule: EdgeRule |
     """The circuit of a run as if it had been traced in `n_cells` of its cells (`subsample`), under its rule or another.
 
     Scales of decoys were measured in all cells, so that no edge is told specific.
-
-    Raises
-    ------
-    ScircuitError
-        As `subsample`; the run was tested over whole donors or batches, or kept no per-cell responses.
     """
     whole = run.circuit()
     if whole.provenance.get("config", {}).get("trace", {}).get("units"):
@@ -94,7 +76,7 @@ def in_fewer_cells(run: Artefacts, n_cells: int, seed: int = 0, rule: EdgeRule |
 
 def _tests(tests: pd.DataFrame, found: pd.DataFrame, source_cells: pd.DataFrame, drawn: np.ndarray) -> pd.DataFrame:
     own = tests[tests["kind"] == "latent"].copy()
-    source = ["source_layer", "source_feature"]
+    source = SOURCE
     fired = source_cells[source_cells["cell"].isin(drawn)].groupby(source).size()
     own["n_cells"] = fired.reindex(pd.MultiIndex.from_frame(own[source])).fillna(0).to_numpy()
     retained = found.groupby([*source, "target_layer"]).size()
@@ -108,19 +90,12 @@ def at_equal_cells(
 ) -> Circuit:
     """The circuit with d of every edge taken over `n` cells, drawn at random from those in which its source fires.
 
-    The error of d, and with it the mean of |d|, depends on the number of cells: circuits are comparable where it is
-    the same. Edges of sources that fire in fewer cells, or without kept responses, are left out.
-
-    Parameters
-    ----------
-    effects, source_cells : DataFrame
-        `trace/cell_effects.parquet` and `trace/source_cells.parquet` of the circuit's trace.
-    n : int
-        Cells, at least 2.
+    The error of d, and with it the mean of |d|, depends on the number of cells: circuits are comparable where it is the
+    same. Edges of sources that fire in fewer cells, or without kept responses, are left out.
     """
     if n < 2:
         raise ScircuitError(f"d over {n} cells is not defined; choose at least 2.")
-    source, cell = ENDS[:2], [*ENDS[:2], "cell"]
+    source, cell = SOURCE, [*SOURCE, "cell"]
     shuffled = source_cells[cell].iloc[rng.permutation(len(source_cells))]
     chosen = shuffled[shuffled.groupby(source).cumcount() < n]
     enough = chosen.groupby(source).size().loc[lambda size: size == n].index

@@ -29,28 +29,9 @@ def threshold_sweep(
 ) -> Result:
     """Edges and their sign balance over a grid of thresholds, from the trace (edges alone are already cut).
 
-    Parameters
-    ----------
-    effects, tests : DataFrame
-        `trace/effects.parquet` and `trace/tests.parquet`.
-    abs_d, max_q : list of float
-        The grid; the rule's other thresholds hold throughout.
-    rule : EdgeRule
-        The rule whose cell is the headline.
-    retention : float
-        Largest p the trace kept.
-
-    Returns
-    -------
-    Result
-        Measures `n_edges` and `supporting_share` at the rule, `supporting_share_min` and `_max` over the grid
-        (cells of at least 30 edges). Table: one row per (min_abs_d, max_q): `n_edges, n_random_edges,
-        random_per_edge` (random edges per direction over edges), `supporting_share, mean_abs_d`.
-
-    Raises
-    ------
-    ScircuitError
-        When a q of the grid lies above the retention level.
+    The grid is of `abs_d` and `max_q`, the rule's other thresholds hold throughout; its smallest and largest shares are
+    over cells of at least 30 edges. `retention` is the largest p the trace kept. Table: one row per (min_abs_d, max_q):
+    `n_edges, n_random_edges, random_per_edge` (random edges per direction over edges), `supporting_share, mean_abs_d`.
     """
     if max(max_q) > retention:
         raise ScircuitError(
@@ -83,9 +64,7 @@ def threshold_sweep(
     n = len(headline)
     enough = table.loc[table["n_edges"] >= 30, "supporting_share"]
     share = float((headline["mean_delta"] < 0).mean()) if n else np.nan
-    return Result.of(
-        "threshold_sweep",
-        "thresholds/1",
+    return QUESTION.answer(
         [
             Measure("n_edges", n, n=n),
             Measure("supporting_share", share, n=n),
@@ -93,8 +72,6 @@ def threshold_sweep(
             Measure("supporting_share_max", float(enough.max()) if len(enough) else np.nan, n=n),
         ],
         table,
-        "edges of norm-matched random directions under the same thresholds",
-        ["supporting", "d", "random direction"],
     )
 
 
@@ -130,12 +107,13 @@ def _family(rows: pd.DataFrame, n_tests: int, rule: EdgeRule) -> pd.DataFrame:
 
 
 QUESTION = Question(
-    name="threshold_sweep",
     asks="What if the thresholds were others?",
     title="Choice of thresholds",
     function=threshold_sweep,
+    definition="thresholds/1",
+    null_model="edges of norm-matched random directions under the same thresholds",
+    terms=("supporting", "d", "random direction"),
     needs=("effects", "tests"),
-    figure="threshold_sweep",
     marks="Solid: edges. Dashed: edges of random directions, per direction.",
     words={
         "n_edges": "edges at the thresholds of this run",

@@ -7,17 +7,14 @@ import pandas as pd
 from scipy.stats import t as student
 
 from scircuit.analysis.cell_ontology import CellOntology
+from scircuit.analysis.nodes import need_columns
 from scircuit.analysis.question import Question
 from scircuit.analysis.result import Measure, Result
-from scircuit.circuits.schema import ENDS
+from scircuit.circuits.schema import ENDS, SOURCE
 from scircuit.errors import ScircuitError
 from scircuit.stats.multiple import benjamini_hochberg
 
 _COLUMNS = ["group_name", "group", *ENDS, "n_cells", "mean_delta", "sd_delta"]
-_GLOSSARY = (
-    "specific edge: its mean response in the cells of the term differs from that in all other cells (Welch's t on "
-    "stored moments, BH over all tests and terms); the same model, SAE and source throughout, only the cells differ."
-)
 
 
 def tissue(
@@ -32,41 +29,15 @@ def tissue(
     """Edges specific to a cell type, a tissue, or a branch of the Cell Ontology.
 
     Moments of groups add up to moments of terms (n, sum, sum of squares), so any union of groups is compared with its
-    complement without another trace. Groups belong to a term through the ontology, never through a part of their name.
+    complement without another trace; a test that is missing in a group counts as no response in its cells. Groups
+    belong to a term through the ontology, by identifier or exact name, never through a part of their name; without
+    `terms` every group stands by itself. Tests that the trace did not keep are part of the family, with p = 1.
 
-    Parameters
-    ----------
-    groups : DataFrame
-        `trace/groups.parquet`: moments of each test per group of cells; a test that is missing in a group counts as no
-        response in its cells.
-    tests : DataFrame
-        `trace/tests.parquet`, which counts the tests that the trace made and did not keep: they are part of the
-        family, with p = 1.
-    group_name : str
-        The obs column to use.
-    ontology : CellOntology, optional
-        Relates groups, given by identifier or exact name, to terms.
-    terms : sequence of str, optional
-        Terms to compare with the rest; every group by itself where absent.
-    min_cells : int
-        Fewest cells on either side for a test.
-    max_q : float
-
-    Returns
-    -------
-    Result
-        Measures per term: `<term>_specific_share`, n the number of tests made (null 0). Table: one row per (term,
-        test) with q < `max_q`: `term`, the ends, `n_inside, n_outside, mean_inside, mean_outside, difference, low,
-        high` (95 %), `t, p_value, q_value`.
-
-    Raises
-    ------
-    ScircuitError
-        Columns are missing, the group name is unknown, a term has no group or all of them, or no test has enough cells.
+    Measures per term: `<term>_specific_share`, n the number of tests made with `min_cells` on either side (null 0).
+    Table: one row per (term, test) with q < `max_q`: `term`, the ends, `n_inside, n_outside, mean_inside, mean_outside,
+    difference, low, high` (95 %), `t, p_value, q_value`.
     """
-    missing = [column for column in _COLUMNS if column not in groups]
-    if missing:
-        raise ScircuitError(f"the table groups lacks {', '.join(missing)}; it needs {', '.join(_COLUMNS)}.")
+    need_columns("table groups", groups, _COLUMNS)
     rows = groups[groups["group_name"] == group_name]
     if rows.empty:
         known = ", ".join(sorted(groups["group_name"].astype(str).unique()))
@@ -93,14 +64,7 @@ def tissue(
         measures.append(Measure(f"{term}_specific_share", share, null=0.0, n=family[term], unit_of_n="tests"))
     table = every[every["q_value"] < max_q].sort_values(["term", "q_value"]).reset_index(drop=True)
     table = table[["term", *table.columns.drop("term")]]
-    return Result.of(
-        "tissue",
-        "tissue/2",
-        measures,
-        table,
-        "no difference between the cells of the term and the rest",
-        glossary=_GLOSSARY,
-    )
+    return QUESTION.answer(measures, table)
 
 
 def _members(names: list[str], ontology: CellOntology | None, terms: Sequence[str] | None) -> dict[str, list[str]]:
@@ -130,7 +94,7 @@ def _sums(rows: pd.DataFrame, names: list[str]) -> tuple[np.ndarray, np.ndarray,
     n, total, square = np.zeros(shape), np.zeros(shape), np.zeros(shape)
     total[group, test] = cells * mean
     square[group, test] = np.maximum(cells - 1, 0) * np.nan_to_num(sd) ** 2 + cells * mean**2
-    source = pd.factorize(pd.MultiIndex.from_frame(tests[ENDS[:2]]))[0]
+    source = pd.factorize(pd.MultiIndex.from_frame(tests[SOURCE]))[0]
     per_source = np.zeros((len(names), source.max() + 1))
     np.maximum.at(per_source, (group, source[test]), cells)
     n[:] = per_source[:, source]
@@ -142,9 +106,9 @@ def _tests_made(tests: pd.DataFrame, ends: pd.DataFrame, n: np.ndarray, inside: 
 
     Where no test of a source was kept, nothing says how its cells divide: it counts unless they are too few for both.
     """
-    made = tests.loc[tests["kind"] == "latent"].groupby(ENDS[:2]).agg({"n_tests": "sum", "n_cells": "max"})
+    made = tests.loc[tests["kind"] == "latent"].groupby(SOURCE).agg({"n_tests": "sum", "n_cells": "max"})
     enough = (n[inside].sum(axis=0) >= min_cells) & (n[~inside].sum(axis=0) >= min_cells)
-    known = pd.Series(enough, pd.MultiIndex.from_frame(ends[ENDS[:2]])).groupby(level=[0, 1]).first()
+    known = pd.Series(enough, pd.MultiIndex.from_frame(ends[SOURCE])).groupby(level=[0, 1]).first()
     counts = known.reindex(made.index, fill_value=True).to_numpy(bool) & (made["n_cells"] >= 2 * min_cells).to_numpy()
     return int(made["n_tests"].to_numpy()[counts].sum())
 
@@ -183,10 +147,14 @@ def _contrast(n: np.ndarray, total: np.ndarray, square: np.ndarray, inside: np.n
 
 
 QUESTION = Question(
-    name="tissue",
     asks="Which edges differ between cell types or tissues?",
     title="Cell types and tissues",
     function=tissue,
+    definition="tissue/2",
+    null_model="no difference between the cells of the term and the rest",
+    glossary="specific edge: its mean response in the cells of the term differs from that in all other cells (Welch's "
+    "t on stored moments, BH over all tests and terms); the same model, SAE and source throughout, only the cells "
+    "differ.",
     needs=("groups", "tests", "group", "ontology", "ontology_terms"),
     figure="shares",
     marks="Share of tests that differ, per term.",

@@ -62,22 +62,13 @@ def annotate_as_published(
     `pairwise_enrichment` (`TRRUST_edges`, `STRING_edges`) without a test; the published program looks TRRUST pairs up
     in alphabetical order, so only links whose regulator comes first are found, and that is kept.
 
-    Parameters
-    ----------
-    features : DataFrame
-        Columns `layer, feature, top_genes`.
-    libraries : sequence of GeneSets
-        Named `GO_BP`, `KEGG`, `Reactome` where the published label rules shall find them.
-    trrust, string : Network, optional
-        Networks as published.
-    alpha : float
-        Of the BH call.
+    Returns `layer, feature, library, term, n_overlap, set_size, odds_ratio, p_value, q_value, n_links, density`, in the
+    order in which the published files list them: library by library, then the links.
 
-    Returns
-    -------
-    DataFrame
-        `layer, feature, library, term, n_overlap, set_size, odds_ratio, p_value, q_value, n_links, density`, in the
-        order in which the published files list them: library by library, then the links.
+    `features`: columns `layer, feature, top_genes`.
+    `libraries`: named `GO_BP`, `KEGG`, `Reactome` where the published label rules shall find them.
+    `trrust`, `string`: networks as published.
+    `alpha`: of the BH call.
     """
     sets = list(libraries)
     if trrust is not None:

@@ -34,16 +34,10 @@ _ONTOLOGIES = {"GO_BP": r"go[^a-z]*bp|go[^a-z]*biological[^a-z]*process", "KEGG"
 class PublishedRule:
     """Gene sets and networks as the published rules take them.
 
-    Attributes
-    ----------
-    libraries : tuple of GeneSets
-        With the names `GO_BP`, `KEGG`, `Reactome` where a library's own name says that it is one of them.
-    trrust, string : Network or None
-        Links that annotate without a test.
-    alpha : float
-        Of the BH call.
-    link_score : int
-        What a link annotation adds to a source's score.
+    `libraries`: with the names `GO_BP`, `KEGG`, `Reactome` where a library's own name says that it is one of them.
+    `trrust`, `string`: links that annotate without a test.
+    `alpha`: of the BH call.
+    `link_score`: what a link annotation adds to a source's score.
     """
 
     libraries: tuple[GeneSets, ...]
@@ -56,13 +50,7 @@ class PublishedRule:
     def of(
         cls, libraries: Sequence[GeneSets], networks: Sequence[Network], *, alpha: float = 0.05, link_score: int = 1
     ) -> "PublishedRule":
-        """The rule for the libraries and networks of a run.
-
-        Raises
-        ------
-        ScircuitError
-            If two libraries are of one ontology, or a network is neither STRING nor TRRUST.
-        """
+        """The rule for the libraries and networks of a run."""
         named = tuple(map(_renamed, libraries))
         names = [sets.name for sets in named]
         twice = [name for name in names if names.count(name) > 1]
@@ -166,13 +154,7 @@ def annotation_rule(
     min_overlap: int = 3,
     link_score: int = 1,
 ) -> AnnotationRule:
-    """The rule called `name`: `corrected` (which knows no networks) or `published` (which has its own overlap).
-
-    Raises
-    ------
-    ScircuitError
-        On an unknown name, or libraries and networks that the rule cannot take.
-    """
+    """The rule called `name`: `corrected` (which knows no networks) or `published` (which has its own overlap)."""
     rules: dict[str, Callable[[], AnnotationRule]] = {
         "corrected": lambda: CorrectedRule(libraries, alpha, min_overlap),
         "published": lambda: PublishedRule.of(libraries, networks, alpha=alpha, link_score=link_score),

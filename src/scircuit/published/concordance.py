@@ -21,18 +21,13 @@ from scircuit.stats.resampling import Interval, cluster_bootstrap
 class Concordance:
     """Pooled agreement of signs.
 
-    Attributes
-    ----------
-    pairs : DataFrame
-        The judged pairs: `source_gene, target_gene, n_edges, mean_d, mean_abs_d, log2_fold_change`.
-    accuracy, always_down, sign_bias : Interval
-        Share of pairs whose signs agree, for the circuit, for predicting a fall everywhere, and expected of signs
-        drawn with the circuit's own share of falls: P(pred < 0) P(obs < 0) + P(pred > 0) P(obs > 0). Intervals by
-        bootstrap over knocked-down genes.
-    excess : Interval
-        Accuracy minus the higher of the two nulls.
-    rho, rho_p : float
-        Spearman correlation of |mean d| and |log2 fold change|; its p takes pairs for independent, as published.
+    `pairs`: the judged pairs: `source_gene, target_gene, n_edges, mean_d, mean_abs_d, log2_fold_change`.
+    `accuracy`, `always_down`, `sign_bias`: share of pairs whose signs agree, for the circuit, for predicting a fall
+      everywhere, and expected of signs drawn with the circuit's own share of falls: P(pred < 0) P(obs < 0) + P(pred >
+      0) P(obs > 0). Intervals by bootstrap over knocked-down genes.
+    `excess`: accuracy minus the higher of the two nulls.
+    `rho`, `rho_p`: Spearman correlation of |mean d| and |log2 fold change|; its p takes pairs for independent, as
+      published.
     """
 
     pairs: pd.DataFrame
@@ -73,19 +68,9 @@ def pooled_concordance(pairs: pd.DataFrame, effects: Effects, draws: int = 2000,
     A knock-down is read as an ablation: d < 0 says that the target falls. Pairs are judged where the target gene is
     measured and |log2 fold change| >= 0.01 (arXiv 2603.01752, CRISPRi validation). The first label of a gene counts.
 
-    Parameters
-    ----------
-    pairs : DataFrame
-        Of `paper_gene_pairs`: `source_gene, target_gene, mean_d`.
-    effects : Effects
-        Of `differential_expression(screen, "paper")` for the published fold change.
-    draws, seed : int
-        Bootstrap draws over knocked-down genes, and their seed.
-
-    Raises
-    ------
-    ScircuitError
-        No pair was measured.
+    `pairs`: of `paper_gene_pairs`: `source_gene, target_gene, mean_d`.
+    `effects`: of `differential_expression(screen, "paper")` for the published fold change.
+    `draws`, `seed`: bootstrap draws over knocked-down genes, and their seed.
     """
     genes = pd.Index(effects.perturbations["gene"])
     first = np.flatnonzero(~genes.duplicated())

@@ -12,7 +12,7 @@ import pandas as pd
 
 from scircuit._io import read_json
 from scircuit._tables import records, write_parquet
-from scircuit.analysis.conditions import LabelledEdges, label_vocabulary
+from scircuit.analysis.conditions import LabelledEdges, label_vocabulary, labelled_edges
 from scircuit.analysis.nodes import sizes
 from scircuit.analysis.result import Measure, Result
 from scircuit.circuits.artefacts import Artefacts
@@ -158,16 +158,8 @@ def label_numbers(conditions: Sequence[Artefacts]) -> Result:
     target_label, model, n_edges, mean_abs_d`.
     """
     labels = label_vocabulary([c.circuit() for c in conditions])
-    parts = []
-    for condition in conditions:
-        own = LabelledEdges.of(condition.circuit(), labels)
-        d = np.abs(condition.circuit().edges["cohens_d"].to_numpy(np.float64)[own.row])
-        parts.append(
-            pd.DataFrame({"source": own.source, "target": own.target, "model": condition.model_name, "abs_d": d})
-        )
-    edges = pd.concat(parts, ignore_index=True)
-    pairs = edges.groupby(["source", "target", "model"]).agg(n_edges=("abs_d", "size"), mean_abs_d=("abs_d", "mean"))
-    pairs = pairs.reset_index()
+    edges = labelled_edges(conditions, [LabelledEdges.of(c.circuit(), labels) for c in conditions])
+    pairs = edges.groupby(["source", "target", "model"])["abs_d"].agg(n_edges="size", mean_abs_d="mean").reset_index()
     models = list(dict.fromkeys(c.model_name for c in conditions))
     strong = pairs[pairs["mean_abs_d"] > STRONG].groupby(["source", "target"]).size()
     n = len(edges)

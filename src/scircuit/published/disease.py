@@ -10,12 +10,7 @@ import numpy as np
 import pandas as pd
 from scipy.stats import hypergeom, mannwhitneyu
 
-from scircuit.analysis.conditions import (
-    LabelledEdges,
-    check_conditions,
-    label_codes,
-    label_vocabulary,
-)
+from scircuit.analysis.conditions import LabelledEdges, check_conditions, label_codes, label_vocabulary
 from scircuit.analysis.question import Question
 from scircuit.analysis.regression import raw_odds_ratio
 from scircuit.analysis.result import Measure, Result
@@ -73,12 +68,9 @@ def disease_paper(conditions: Sequence[Artefacts], gene_sets: Mapping[str, Seque
     A label's genes are the union of the top 20 genes of all latents that carry it, the background the union over
     labels; a label is a disease label if Fisher's one-sided p < 0.05 for any category.
 
-    Returns
-    -------
-    Result
-        Measures `disease_label_share` (null 0.05), `median_edges_ratio` (disease over other labels, Mann-Whitney p) and
-        `raw_odds_ratio` of conserved label pairs with disease at both ends. Table: `label, n_latents, n_genes,
-        n_edges, is_disease, categories`.
+    Measures `disease_label_share` (null 0.05), `median_edges_ratio` (disease over other labels, Mann-Whitney p) and
+    `raw_odds_ratio` of conserved label pairs with disease at both ends. Table: `label, n_latents, n_genes, n_edges,
+    is_disease, categories`.
     """
     models = check_conditions(conditions)
     categories = keyword_sets(gene_sets)
@@ -115,7 +107,7 @@ def disease_paper(conditions: Sequence[Artefacts], gene_sets: Mapping[str, Seque
     measures = [
         Measure("disease_label_share", float(ill.mean()), null=0.05, n=n, unit_of_n="labels"),
         Measure("median_edges_ratio", ratio, null=1.0, p_value=p_edges, n=n, unit_of_n="labels"),
-        Measure("raw_odds_ratio", odds.estimate, odds.low, odds.high, 1.0, odds.p_value, odds.n, "pairs"),
+        odds.measure("raw_odds_ratio", "pairs"),
     ]
     table = pd.DataFrame(
         {
@@ -127,22 +119,17 @@ def disease_paper(conditions: Sequence[Artefacts], gene_sets: Mapping[str, Seque
             "categories": ["; ".join(listed) for listed in hits],
         }
     )
-    return Result.of(
-        "disease_paper",
-        "disease_paper/1",
-        measures,
-        table,
-        "none in the published definition; the null column holds what no enrichment would give",
-        glossary="disease label: one whose pooled top genes overlap a keyword set at p < 0.05, uncorrected; the pool "
-        "grows with the label's number of latents, and so does its number of edges.",
-    )
+    return QUESTION.answer(measures, table)
 
 
 QUESTION = Question(
-    name="disease_paper",
     asks="Keyword sets, pooled genes, no correction: shown for comparison only.",
     title="Disease between models, as published",
     function=disease_paper,
+    definition="disease_paper/1",
+    null_model="none in the published definition; the null column holds what no enrichment would give",
+    glossary="disease label: one whose pooled top genes overlap a keyword set at p < 0.05, uncorrected; the pool grows "
+    "with the label's number of latents, and so does its number of edges.",
     figure="ratios",
     marks="Ratios with 95% intervals; dashed: 1, no difference.",
     words={

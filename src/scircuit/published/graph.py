@@ -18,16 +18,8 @@ def read_published(path: str | Path) -> Graph:
     Its edges are the 50 largest |d| of each source and target layer, without p-values, and its consistency
     counts a cell without response as negative; sources carry a label, targets none.
 
-    Returns
-    -------
-    Graph
-        Edges with `cohens_d, consistency, mean_delta`; nodes with `layer, feature, label` (None for latents that
-        only occur as targets); metadata is the rest of the file.
-
-    Raises
-    ------
-    ScircuitError
-        When a field is missing, or the file says that it holds another number of edges than it does.
+    Returns edges with `cohens_d, consistency, mean_delta`; nodes with `layer, feature, label` (None for latents that
+    only occur as targets); metadata is the rest of the file.
     """
     content = read_json(path)
     if not isinstance(content, dict) or not isinstance(content.get("edges"), list):

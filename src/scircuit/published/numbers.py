@@ -20,21 +20,12 @@ WHOLE = "study"
 class PublishedNumber:
     """One number of the published study.
 
-    Attributes
-    ----------
-    id, title : str
-    published : mapping
-        Value by condition (A, B, T, G) or, under `all`, of the whole study.
-    source : str
-        Where the values come from.
-    definition, corrected : str
-        What the published number is, and what ours is.
-    unit : str
-        `count`, `number`, `share`, `fold`, `d` or `p`: how it is written.
-    adds_up : bool
-        Whether the conditions' values sum to that of the study.
-    paper, default : str
-        Where ours is found under either definition; empty where there is none.
+    `published`: value by condition (A, B, T, G) or, under `all`, of the whole study.
+    `source`: where the values come from.
+    `definition`, `corrected`: what the published number is, and what ours is.
+    `unit`: `count`, `number`, `share`, `fold`, `d` or `p`: how it is written.
+    `adds_up`: whether the conditions' values sum to that of the study.
+    `paper`, `default`: where ours is found under either definition; empty where there is none.
     """
 
     id: str

@@ -36,21 +36,12 @@ class Asked(NamedTuple):
 class Profile:
     """A named set of definitions.
 
-    Attributes
-    ----------
-    name : str
-    rule : EdgeRule
-        What is an edge.
-    folder : str
-        Where its answers lie below those of the default profile.
-    analyze : callable
-        `(question, run, second, sources, **options) -> Result`.
-    answerable : callable
-        Names of the questions whose tables a run holds.
-    between : mapping
-        What it asks of several runs beside the default questions, on circuits of its rule.
-    screen : callable or None
-        What it says of a screen beside the default predictions, from the circuit of its rule.
+    `rule`: what is an edge.
+    `folder`: where its answers lie below those of the default profile.
+    `analyze`: `(question, run, second, sources, **options) -> Result`.
+    `answerable`: names of the questions whose tables a run holds.
+    `between`: what it asks of several runs beside the default questions, on circuits of its rule.
+    `screen`: what it says of a screen beside the default predictions, from the circuit of its rule.
     """
 
     name: str

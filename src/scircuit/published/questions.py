@@ -69,18 +69,12 @@ def effect_sizes(traced: Traced) -> Result:
 def coherence(traced: Traced, annotations: pd.DataFrame | None = None) -> Result:
     """Share of edges whose ends share any term, pseudo-terms included, and how many edges carry the two labels.
 
-    Parameters
-    ----------
-    annotations : DataFrame, optional
-        `layer, feature, library, term, q_value` in file order, as the published rules annotate
-        (`features/published_annotations.parquet`); the circuit's own significant sets where there are none, and then
-        no labels.
+    Measures `coherence`, and with annotations `annotation_rate` (edges with a source label and a target label by the
+    two published rules). Table: the 50 edges with most shared terms, then largest |d|.
 
-    Returns
-    -------
-    Result
-        Measures `coherence`, and with annotations `annotation_rate` (edges with a source label and a target label by
-        the two published rules). Table: the 50 edges with most shared terms, then largest |d|.
+    `annotations`: `layer, feature, library, term, q_value` in file order, as the published rules annotate
+      (`features/published_annotations.parquet`); the circuit's own significant sets where there are none, and then no
+      labels.
     """
     edges = traced.truncated.edges
     terms = traced.truncated.terms if annotations is None else annotations
@@ -185,13 +179,7 @@ DEFINITIONS: Mapping[str, Definition] = {
 
 
 def analyze(name: str, run: Artefacts) -> Result:
-    """Answer one question of a run as published, from the same trace.
-
-    Raises
-    ------
-    ScircuitError
-        On a question without a published definition, or a table that is missing, with how to make it.
-    """
+    """Answer one question of a run as published, from the same trace."""
     if question(name).name not in DEFINITIONS:
         known = ", ".join(DEFINITIONS)
         raise ScircuitError(f"{name} has no published definition; the paper profile answers {known}.")

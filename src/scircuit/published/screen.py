@@ -44,19 +44,10 @@ class PublishedScreen:
         are of annotated latents only). Truth: log2(mean + 1) against all controls, all cell lines pooled, pairs with
         |log fold change| >= 0.01.
 
-        Parameters
-        ----------
-        path : h5ad of the screen
-        lines : bool
-            Whether it holds several cell lines, which are pooled.
-        columns : mapping
-            `perturbation` and `control`, as in `open_screen`.
-        seed : int
+        Measures `direction` (null: the share that always saying down gets) and `spearman` of the sizes.
 
-        Returns
-        -------
-        Result
-            Measures `direction` (null: the share that always saying down gets) and `spearman` of the sizes.
+        `lines`: whether it holds several cell lines, which are pooled.
+        `columns`: `perturbation` and `control`, as in `open_screen`.
         """
         pairs = paper_gene_pairs(self.circuit.edges, with_genes(self.circuit))
         screen = open_screen(path, lines="all" if lines else None, min_cells=FEWEST_CELLS, **columns)

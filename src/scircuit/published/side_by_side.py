@@ -48,21 +48,12 @@ def compare_profiles(
 ) -> pd.DataFrame:
     """Both profiles of one trace side by side.
 
-    Parameters
-    ----------
-    run : Artefacts
-        Its trace under either rule; with tables of co-activation and interactions there are rows of these.
-    annotations : DataFrame, optional
-        Published annotations; see `scircuit.published.questions.coherence`.
-    draws : int
-        Bootstrap and null draws.
-    seed : int
+    Returns one row per question: `number, default, default_low, default_high, default_null, paper, difference` (one
+    sentence on what differs).
 
-    Returns
-    -------
-    DataFrame
-        One row per question: `number, default, default_low, default_high, default_null, paper,
-        difference` (one sentence on what differs).
+    `run`: its trace under either rule; with tables of co-activation and interactions there are rows of these.
+    `annotations`: published annotations; see `scircuit.published.questions.coherence`.
+    `draws`: bootstrap and null draws.
     """
     ours, theirs = run.circuit(DEFAULT), Traced.of(run)
     rows = [_row("edges", Measure("n_edges", len(ours.edges)), published.sign_balance(theirs)["n_edges"])]

@@ -107,18 +107,12 @@ def draw(question: Question, result: Result, circuit: Circuit | None = None) -> 
         with canvas(0.7) as ax:
             question.figure(result, ax)
         return ax
-    if question.figure in _OF_CIRCUIT and circuit is not None:
-        return _OF_CIRCUIT[question.figure](circuit)
-    return getattr(figures, question.figure)(result)
+    if question.name == "effect_sizes" and circuit is not None:  # shows every edge, which no result holds
+        threshold = circuit.provenance.get("thresholds", {}).get("min_abs_d")
+        return figures.effect_sizes(circuit.edges, circuit.controls, threshold=threshold)
+    return getattr(figures, question.figure or question.name, figures.measures)(result)
 
 
-def _effect_sizes(circuit: Circuit) -> "Axes":
-    threshold = circuit.provenance.get("thresholds", {}).get("min_abs_d")
-    return figures.effect_sizes(circuit.edges, circuit.controls, threshold=threshold)
-
-
-_OF_CIRCUIT: Mapping[str, "Callable[[Circuit], Axes]"] = {"effect_sizes": _effect_sizes}
-"""Figures that show every edge, which no result holds."""
 _MORE_TABLES: Mapping[str, Callable[[Result, Any], list[Table]]] = {
     "hubs": hub_tables,
     "consensus": lambda result, _: conserved_pairs(result),

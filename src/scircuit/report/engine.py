@@ -1,23 +1,11 @@
 """How far the numbers of a trace can be trusted: engine against exact engine, reduced precision against float32."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from scircuit.circuits.artefacts import Artefacts
 from scircuit.report import numbers
-from scircuit.report.blocks import Block, Column, Section, Table
-
-AGREEMENT = {
-    "distance": (Column("distance", "target layer − source layer"), 0),
-    "n_tests": (Column("tests", "effects measured both ways"), 0),
-    "r": (Column("r of d", "correlation of d with the reference's"), 4),
-    "slope": (Column("slope", "regression of d on the reference's d; 1 where neither is the larger"), 4),
-    "sign": (Column("same sign", "share of effects whose d has the reference's sign"), 4),
-    "rmse": (Column("RMSE of d", "root mean square of the difference in d"), 4),
-    "precision": (Column("precision", "share of its edges that are the reference's, on the checked cells"), 3),
-    "recall": (Column("recall", "share of the reference's edges that it finds, on the checked cells"), 3),
-}
-"""Columns of an agreement table, by their names in `run.json`, and their decimals."""
+from scircuit.report.blocks import Block, Column, Columns, Section, Table, table_of
 
 
 def engine_sections(runs: Sequence[Artefacts]) -> list[Section]:
@@ -65,12 +53,21 @@ def _local(run: Artefacts, record: Mapping[str, Any]) -> str:
     )
 
 
+def _column(name: str, digits: int) -> Callable[[Mapping[str, Any]], str]:
+    return lambda row: numbers.decimal(row[name], digits) if digits else numbers.count(row[name])
+
+
+AGREEMENT: Columns = {
+    Column("distance", "target layer − source layer"): _column("distance", 0),
+    Column("tests", "effects measured both ways"): _column("n_tests", 0),
+    Column("r of d", "correlation of d with the reference's"): _column("r", 4),
+    Column("slope", "regression of d on the reference's d; 1 where neither is the larger"): _column("slope", 4),
+    Column("same sign", "share of effects whose d has the reference's sign"): _column("sign", 4),
+    Column("RMSE of d", "root mean square of the difference in d"): _column("rmse", 4),
+    Column("precision", "share of its edges that are the reference's, on the checked cells"): _column("precision", 3),
+    Column("recall", "share of the reference's edges that it finds, on the checked cells"): _column("recall", 3),
+}
+
+
 def _table(rows: Sequence[Mapping[str, Any]]) -> Table:
-    written = [
-        [
-            numbers.count(row[name]) if name in ("distance", "n_tests") else numbers.decimal(row[name], digits)
-            for name, (_, digits) in AGREEMENT.items()
-        ]
-        for row in rows
-    ]
-    return Table([column for column, _ in AGREEMENT.values()], written, len(written))
+    return table_of(AGREEMENT, rows, folded=False)

@@ -6,6 +6,7 @@ import numpy as np
 import pandas as pd
 
 from scircuit._tables import iterate, records
+from scircuit.circuits.schema import LATENT
 
 LAYER_GAP = 1.0
 """Distance between the columns of two layers, in units of the picture's height."""
@@ -129,7 +130,7 @@ def payload(edges: pd.DataFrame, nodes: pd.DataFrame, terms: pd.DataFrame) -> di
     drawn = strongest(edges, nodes, CARRIED_EDGES)
     points = records(drawn.nodes.sort_values(["layer", "y"]))
     position = {(row["layer"], row["feature"]): i for i, row in enumerate(points)}
-    named = terms.sort_values("q_value").groupby(["layer", "feature"], sort=False).head(5) if len(terms) else terms
+    named = terms.sort_values("q_value").groupby(LATENT, sort=False).head(5) if len(terms) else terms
     by_node: dict[Key, list[list[Any]]] = {}
     for row in iterate(named):
         by_node.setdefault((row.layer, row.feature), []).append([str(row.term), _plain(row.q_value)])

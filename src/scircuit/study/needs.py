@@ -27,21 +27,12 @@ _PROGRAMS = "programs"
 class Need:
     """Something a study reads.
 
-    Attributes
-    ----------
-    kind : str
-        weights, token dictionaries, cells, gene sets, disease genes, screen.
-    name : str
-        What the study calls it.
-    present : bool
-        Whether it is on this machine.
-    how : str
-        The command or address that brings it; empty where it is here.
-    bytes : int or None
-        Its size, None where it is not known.
-    licence : str
-    used_by : tuple of str
-        Dictionaries and conditions.
+    `kind`: weights, token dictionaries, cells, gene sets, disease genes, screen.
+    `name`: what the study calls it.
+    `present`: whether it is on this machine.
+    `how`: the command or address that brings it; empty where it is here.
+    `bytes`: its size, None where it is not known.
+    `used_by`: dictionaries and conditions.
     """
 
     kind: str

@@ -1,6 +1,6 @@
 """The report of a study: our numbers beside the published ones, what each stage took, every condition. No torch."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +11,7 @@ from scircuit._tables import records, write_parquet
 from scircuit.circuits.artefacts import Artefacts
 from scircuit.published.numbers import WHOLE, compare_numbers, published_numbers
 from scircuit.report import numbers
-from scircuit.report.blocks import Block, Column, Section, Table
+from scircuit.report.blocks import Block, Column, Columns, Section, Table, table_of
 from scircuit.report.page import write_report
 from scircuit.study.config import StudyConfig
 
@@ -97,55 +97,47 @@ def _written(value: Any, unit: str) -> str:
 
 def stages_section(table: pd.DataFrame, study: StudyConfig) -> Section:
     """What each stage took beside what `scircuit study plan` had said."""
-    columns = [
-        Column("stage", numeric=False),
-        Column("planned", "seconds, by `scircuit study plan` on the same device"),
-        Column("measured", "seconds of the call that finished it"),
-        Column("processor", "of these, processor time of this process, summed over its threads"),
-        Column("calls", "more than one: it was interrupted, and measured is what was left for the last"),
-    ]
-    rows = [
-        [
-            row["stage"],
-            numbers.decimal(row["planned_seconds"], 1),
-            numbers.decimal(row["seconds"], 1),
-            numbers.decimal(row["cpu_seconds"], 1),
-            str(row["calls"]),
-        ]
-        for row in records(table)
-        if row["stage"] != "report"
-    ]
-    tables = [Table(columns, rows, len(rows)), cost_table(study)]
+    processor = "of these, processor time of this process, summed over its threads"
+    calls = "more than one: it was interrupted, and measured is what was left for the last"
+    columns: Columns = {
+        Column("stage", numeric=False): lambda row: row["stage"],
+        Column("planned", "seconds, by `scircuit study plan` on the same device"): _seconds("planned_seconds"),
+        Column("measured", "seconds of the call that finished it"): _seconds("seconds"),
+        Column("processor", processor): _seconds("cpu_seconds"),
+        Column("calls", calls): lambda row: str(row["calls"]),
+    }
+    tables = [table_of(columns, records(table[table["stage"] != "report"]), folded=False), cost_table(study)]
     block = Block("stages", caption=planned_against_measured(table), tables=tables)
     lead = "Every stage of the study, in order; a stage that was done before is not done again."
     return Section("stages", "What it took", lead, [block])
 
 
+def _seconds(name: str) -> Callable[[Mapping[str, Any]], str]:
+    return lambda row: numbers.decimal(row[name], 1)
+
+
 def cost_table(study: StudyConfig) -> Table:
     """Hours and passes of each trace beside the published ones; hours differ from call to call, so they are no row."""
     published = {number.id: number.published for number in published_numbers()}
-    columns = [
-        Column("condition", numeric=False),
-        Column("published hours", "on one M2 Max"),
-        Column("published passes"),
-        Column("our hours", "of the trace, over all calls, on this device; random directions included"),
-        Column("our passes", "random directions included"),
-    ]
-    rows = []
-    for condition in study.conditions:
-        run, known = Path(condition.run.out), condition.published or ""
-        spent = read_json(run / "seconds.json").get("trace") if (run / "seconds.json").is_file() else None
-        made = read_json(run / "trace" / "trace.json")
-        rows.append(
-            [
-                condition.name,
-                _written(published["hours"].get(known), "number"),
-                _written(published["passes"].get(known), "count"),
-                numbers.decimal(None if spent is None else spent / 3600, 4),
-                numbers.count(made["n_clean_forwards"] + made["n_ablated_forwards"]),
-            ]
-        )
-    return Table(columns, rows, len(rows), "Hours and forward passes of the traces")
+    ours = "of the trace, over all calls, on this device; random directions included"
+    columns: Columns = {
+        Column("condition", numeric=False): lambda c: c.name,
+        Column("published hours", "on one M2 Max"): lambda c: _written(published["hours"].get(c.published), "number"),
+        Column("published passes"): lambda c: _written(published["passes"].get(c.published), "count"),
+        Column("our hours", ours): lambda c: numbers.decimal(_hours(Path(c.run.out)), 4),
+        Column("our passes", "random directions included"): lambda c: numbers.count(_passes(Path(c.run.out))),
+    }
+    return table_of(columns, study.conditions, caption="Hours and forward passes of the traces", folded=False)
+
+
+def _hours(run: Path) -> float | None:
+    spent = read_json(run / "seconds.json").get("trace") if (run / "seconds.json").is_file() else None
+    return None if spent is None else spent / 3600
+
+
+def _passes(run: Path) -> int:
+    made = read_json(run / "trace" / "trace.json")
+    return int(made["n_clean_forwards"] + made["n_ablated_forwards"])
 
 
 def planned_against_measured(table: pd.DataFrame) -> str:

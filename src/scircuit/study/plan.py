@@ -52,19 +52,11 @@ BASE = 700_000_000
 class StudyPlan:
     """What a study needs and takes.
 
-    Attributes
-    ----------
-    needs : list of Need
-    stages : DataFrame
-        One row per stage: `stage, seconds, clean, ablated, random` (forward passes; `random` those of random
-        directions), `madds, memory, disk` (bytes).
-    device : str
-        What was timed.
-    calibration_seconds : float
-    assumptions : tuple of str
-        What is taken for granted because a file is not here.
-    traces : mapping of str to Plan
-        The tracer's own plan of each condition whose model can be timed.
+    `stages`: one row per stage: `stage, seconds, clean, ablated, random` (forward passes; `random` those of random
+      directions), `madds, memory, disk` (bytes).
+    `device`: what was timed.
+    `assumptions`: what is taken for granted because a file is not here.
+    `traces`: the tracer's own plan of each condition whose model can be timed.
     """
 
     needs: list[Need]

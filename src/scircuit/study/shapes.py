@@ -33,13 +33,7 @@ RandomModel = Geneformer | ScGPT
 
 
 def shape_of(model: ModelSection) -> Shape:
-    """Shape of a run's model: of its files where they are here, else as published.
-
-    Raises
-    ------
-    ScircuitError
-        When the source is neither a folder of a Geneformer or scGPT checkpoint nor a published one.
-    """
+    """Shape of a run's model: of its files where they are here, else as published."""
     source = model.source
     folder = Path(str(files("scircuit") / "data" / source)) if source in PACKAGED else Path(source)
     if (folder / "args.json").is_file():

@@ -25,16 +25,10 @@ PLAN = "plan.json"
 class Stage:
     """A step of a study.
 
-    Attributes
-    ----------
-    name : str
-        `kind`, or `kind:PART` for a dictionary or condition.
-    needs : tuple of str
-        Stages that must be done before.
-    settings : JSON-able
-        What of the study decides its result, beside what it needs.
-    run : callable
-        Does it; takes the name of the cluster to trace on, or None. Called again after an interruption, it goes on.
+    `name`: `kind`, or `kind:PART` for a dictionary or condition.
+    `needs`: stages that must be done before.
+    `settings`: what of the study decides its result, beside what it needs.
+    `run`: does it; takes the name of the cluster to trace on, or None. Called again after an interruption, it goes on.
     """
 
     name: str
@@ -68,16 +62,11 @@ def keys(todo: list[Stage]) -> dict[str, str]:
 class Progress:
     """How far a stage has come.
 
-    Attributes
-    ----------
-    state : str
-        `done`, `partial` (begun and interrupted; it goes on from its last checkpoint) or `waiting`.
-    seconds : float or None
-        Wall-clock time of the call that finished it.
-    cpu_seconds : float or None
-        Processor time of that call in this process, over all its threads: what a busy machine does not stretch.
-    calls : int
-        Calls that began it; with more than one, both are only what was left for the last.
+    `state`: `done`, `partial` (begun and interrupted; it goes on from its last checkpoint) or `waiting`.
+    `seconds`: wall-clock time of the call that finished it.
+    `cpu_seconds`: processor time of that call in this process, over all its threads: what a busy machine does not
+      stretch.
+    `calls`: calls that began it; with more than one, both are only what was left for the last.
     """
 
     state: str
@@ -94,13 +83,7 @@ class StudyFolder:
 
     @classmethod
     def open(cls, root: str | Path) -> "StudyFolder":
-        """The folder of a new study or of one to go on with; nothing is written.
-
-        Raises
-        ------
-        ScircuitError
-            When it holds files that are no study.
-        """
+        """The folder of a new study or of one to go on with; nothing is written."""
         root = Path(root)
         if root.exists() and not root.is_dir():
             raise ScircuitError(f"{root} is a file; choose a folder for out.")
