@@ -9,14 +9,12 @@ from scircuit.errors import ScircuitError
 
 @dataclass(frozen=True)
 class CellOntology:
-    """Terms of the Cell Ontology (Diehl et al. 2016), or of any ontology in OBO format.
-
-    `name`: identifier -> name (`CL:0000084` -> `T cell`).
-    `parents`: identifier -> identifiers of what it is a kind of (`is_a`).
-    """
+    """Terms of the Cell Ontology (Diehl et al. 2016), or of any ontology in OBO format."""
 
     name: Mapping[str, str]
+    """Identifier -> name (`CL:0000084` -> `T cell`)."""
     parents: Mapping[str, tuple[str, ...]]
+    """Identifier -> identifiers of what it is a kind of (`is_a`)."""
 
     def identifier(self, term: str) -> str:
         """The identifier of a term given by identifier or by its exact name, whatever the case."""

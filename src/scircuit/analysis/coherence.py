@@ -47,15 +47,13 @@ class TermMatch:
 
 
 class _Tally(NamedTuple):
-    """Sums over the edges whose ends are both annotated; axis 0: edges sharing a set, summed best match.
-
-    `per_source`: shared, expected to be shared, best match, expected best match, edges. Expectations are exact means
-    over strata; `drawn` totals give p.
-    """
+    """Sums over the edges whose ends are both annotated; axis 0: edges sharing a set, summed best match."""
 
     observed: np.ndarray
     drawn: np.ndarray
     per_source: np.ndarray
+    """Shared, expected to be shared, best match, expected best match, edges. Expectations are exact means over strata;
+    `drawn` totals give p."""
     n_edges: int
     by_pair: pd.DataFrame
 

@@ -23,21 +23,19 @@ _BLOCK = 1024
 
 @dataclass(frozen=True)
 class Matching:
-    """Latents of two models that stand for the same genes.
-
-    `table`: one row per matched pair: `layer_a, feature_a, layer_b, feature_b, correlation, p_value, q_value`.
-    `n_a`, `n_b`: latents of each model that could be matched.
-    `n_genes`: genes both models read.
-    `by_chance`: matches at least as alike as the weakest of them, were no latent shared.
-    `p_value`: of no latent being shared at all (Simes over the mutual nearest neighbours).
-    """
+    """Latents of two models that stand for the same genes."""
 
     table: pd.DataFrame
+    """One row per matched pair: `layer_a, feature_a, layer_b, feature_b, correlation, p_value, q_value`."""
     n_a: int
     n_b: int
+    """Latents of each model that could be matched."""
     n_genes: int
+    """Genes both models read."""
     by_chance: float
+    """Matches at least as alike as the weakest of them, were no latent shared."""
     p_value: float
+    """Of no latent being shared at all (Simes over the mutual nearest neighbours)."""
 
 
 def match_latents(a: Artefacts, b: Artefacts, min_genes: int = 5, max_q: float = 0.05) -> Matching:

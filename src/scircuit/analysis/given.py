@@ -16,20 +16,18 @@ from scircuit.knowledge.registry import load_gene_sets
 
 @dataclass(frozen=True)
 class Sources:
-    """What a question may draw on beside the run.
-
-    `sets`: disease: sources or GMT files with disease genes. Novelty: gene sets, by default those of the run's labels.
-    `network`: novelty: links between genes, a source or a file.
-    `group`: tissue: the obs column of `trace.groups`; needed where there are several.
-    `ontology`: tissue: an OBO file that says which groups belong to a term.
-    `terms`: tissue: terms to compare with the rest; every group by itself where none is given.
-    """
+    """What a question may draw on beside the run."""
 
     sets: tuple[str, ...] = ()
+    """Disease: sources or GMT files with disease genes. Novelty: gene sets, by default those of the run's labels."""
     network: str | None = None
+    """Novelty: links between genes, a source or a file."""
     group: str | None = None
+    """Tissue: the obs column of `trace.groups`; needed where there are several."""
     ontology: str | None = None
+    """Tissue: an OBO file that says which groups belong to a term."""
     terms: tuple[str, ...] = ()
+    """Tissue: terms to compare with the rest; every group by itself where none is given."""
 
 
 def _gene_sets(run: Artefacts, sources: Sources) -> dict[str, Sequence[str]]:

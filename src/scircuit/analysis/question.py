@@ -17,50 +17,47 @@ PAIRS = "Dots: layer pairs, area grows with their edges. Bars: 95% intervals fro
 
 @dataclass(frozen=True)
 class Question:
-    """A question that a run, or several, can be asked; a module of this room that holds one offers it.
-
-    `asks`, `title`: the question in words, and the heading of its section.
-    `function`: takes what `needs` names in that order, then options by keyword; returns a `Result`. The question is
-      called as it is.
-    `definition`, `null_model`, `terms`, `glossary`: as in `Result.of`; what depends on the data is told `answer`.
-    `needs`: `circuit`, names of `scircuit.circuits.artefacts.TABLES`, or of `scircuit.analysis.given.GIVEN`.
-    `figure`: name of a function of `scircuit.report.figures` that draws a result, or a function that draws one on
-      axes; by default that of the question's name, or `measures`.
-    `marks`: what the figure's marks are.
-    `words`: measures in words; others are shown under their own names.
-    `edge_columns`: edge columns that the function reads beside the ends, so that no more is loaded.
-    `table_columns`: the same for tables of `needs` that are long; of others every column is loaded.
-    `by_itself`: whether a finished run asks it by itself; others wait for `scircuit analyze`.
-    `redraws`: whether its null redraws every edge, which a run of very many edges does not do by itself.
-    `brief`: options with which a run asks it by itself, so that it takes seconds.
-    `second`: keyword under which the function takes the circuit of a second run, where it compares two.
-    `needs_second`: whether there is no answer without one.
-    `matched`: whether it needs to know which latents of the two runs' dictionaries are the same (keyword `matches`).
-    `per_cell`: whether it uses the responses that both runs kept cell by cell, where they did (keyword `cells`).
-    `of_runs`: whether it is asked of several runs, by `scircuit compare`, and not of one.
-    """
+    """A question that a run, or several, can be asked; a module of this room that holds one offers it."""
 
     asks: str
     title: str
+    """The question in words, and the heading of its section."""
     function: Callable[..., Result]
+    """Takes what `needs` names in that order, then options by keyword; the question is called as it is."""
     definition: str
     null_model: str = ""
     terms: Sequence[str] = ()
     glossary: str = ""
+    """As in `Result.of`; what depends on the data is told `answer`."""
     needs: tuple[str, ...] = ("circuit",)
+    """`circuit`, names of `scircuit.circuits.artefacts.TABLES`, or of `scircuit.analysis.given.GIVEN`."""
     figure: "str | Callable[[Result, Axes], None]" = ""
+    """Name of a function of `scircuit.report.figures` that draws a result, or a function that draws one on axes; by
+    default that of the question's name, or `measures`."""
     marks: str = "Filled: estimates with 95% intervals. Hollow diamonds: their nulls."
+    """What the figure's marks are."""
     words: Mapping[str, str] = field(default_factory=dict)
+    """Measures in words; others are shown under their own names."""
     edge_columns: tuple[str, ...] = ()
+    """Edge columns that the function reads beside the ends, so that no more is loaded."""
     table_columns: Mapping[str, list[str]] = field(default_factory=dict)
+    """The same for tables of `needs` that are long; of others every column is loaded."""
     by_itself: bool = True
+    """Whether a finished run asks it by itself; others wait for `scircuit analyze`."""
     redraws: bool = False
+    """Whether its null redraws every edge, which a run of very many edges does not do by itself."""
     brief: Mapping[str, Any] = field(default_factory=dict)
+    """Options with which a run asks it by itself, so that it takes seconds."""
     second: str | None = None
+    """Keyword under which the function takes the circuit of a second run, where it compares two."""
     needs_second: bool = False
+    """Whether there is no answer without one."""
     matched: bool = False
+    """Whether it needs to know which latents of the two runs' dictionaries are the same (keyword `matches`)."""
     per_cell: bool = False
+    """Whether it uses the responses that both runs kept cell by cell, where they did (keyword `cells`)."""
     of_runs: bool = False
+    """Whether it is asked of several runs, by `scircuit compare`, and not of one."""
 
     @property
     def name(self) -> str:

@@ -75,23 +75,21 @@ class Measure(NamedTuple):
 
 @dataclass(frozen=True)
 class Result:
-    """The answer to one question.
-
-    `question`: name in the registry.
-    `definition`: identifier of the definition behind the numbers; it changes when the formula does.
-    `measures`: one row per number: `measure, estimate, low, high, null, p_value, n, unit_of_n`; the first is the
-      headline. What has no interval, null or p holds NaN there.
-    `table`: the tidy table behind the figure.
-    `null_model`: what the null column compares with, in words.
-    `glossary`: the terms a reader needs, one sentence each.
-    """
+    """The answer to one question."""
 
     question: str
+    """Name in the registry."""
     definition: str
+    """Identifier of the definition behind the numbers; it changes when the formula does."""
     measures: pd.DataFrame
+    """One row per number: `measure, estimate, low, high, null, p_value, n, unit_of_n`; the first is the headline. What
+    has no interval, null or p holds NaN there."""
     table: pd.DataFrame
+    """The tidy table behind the figure."""
     null_model: str
+    """What the null column compares with, in words."""
     glossary: str
+    """The terms a reader needs, one sentence each."""
 
     @classmethod
     def of(

@@ -32,19 +32,17 @@ _ONTOLOGIES = {"GO_BP": r"go[^a-z]*bp|go[^a-z]*biological[^a-z]*process", "KEGG"
 
 @dataclass(frozen=True)
 class PublishedRule:
-    """Gene sets and networks as the published rules take them.
-
-    `libraries`: with the names `GO_BP`, `KEGG`, `Reactome` where a library's own name says that it is one of them.
-    `trrust`, `string`: links that annotate without a test.
-    `alpha`: of the BH call.
-    `link_score`: what a link annotation adds to a source's score.
-    """
+    """Gene sets and networks as the published rules take them."""
 
     libraries: tuple[GeneSets, ...]
+    """With the names `GO_BP`, `KEGG`, `Reactome` where a library's own name says that it is one of them."""
     trrust: Network | None = None
     string: Network | None = None
+    """Links that annotate without a test."""
     alpha: float = 0.05
+    """Of the BH call."""
     link_score: int = 1
+    """What a link annotation adds to a source's score."""
 
     @classmethod
     def of(

@@ -19,24 +19,21 @@ from scircuit.stats.resampling import Interval, cluster_bootstrap
 
 @dataclass(frozen=True)
 class Concordance:
-    """Pooled agreement of signs.
-
-    `pairs`: the judged pairs: `source_gene, target_gene, n_edges, mean_d, mean_abs_d, log2_fold_change`.
-    `accuracy`, `always_down`, `sign_bias`: share of pairs whose signs agree, for the circuit, for predicting a fall
-      everywhere, and expected of signs drawn with the circuit's own share of falls: P(pred < 0) P(obs < 0) + P(pred >
-      0) P(obs > 0). Intervals by bootstrap over knocked-down genes.
-    `excess`: accuracy minus the higher of the two nulls.
-    `rho`, `rho_p`: Spearman correlation of |mean d| and |log2 fold change|; its p takes pairs for independent, as
-      published.
-    """
+    """Pooled agreement of signs."""
 
     pairs: pd.DataFrame
+    """The judged pairs: `source_gene, target_gene, n_edges, mean_d, mean_abs_d, log2_fold_change`."""
     accuracy: Interval
     always_down: Interval
     sign_bias: Interval
+    """Share of pairs whose signs agree, for the circuit, for predicting a fall everywhere, and expected of signs drawn
+    with the circuit's own share of falls: P(pred < 0) P(obs < 0) + P(pred > 0) P(obs > 0). Intervals by bootstrap over
+    knocked-down genes."""
     excess: Interval
+    """Accuracy minus the higher of the two nulls."""
     rho: float
     rho_p: float
+    """Spearman correlation of |mean d| and |log2 fold change|; its p takes pairs for independent, as published."""
 
     def table(self) -> pd.DataFrame:
         """`method, estimate, low, high, n_pairs, n_knockdowns`, the circuit first."""

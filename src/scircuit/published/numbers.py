@@ -18,26 +18,24 @@ WHOLE = "study"
 
 @dataclass(frozen=True)
 class PublishedNumber:
-    """One number of the published study.
-
-    `published`: value by condition (A, B, T, G) or, under `all`, of the whole study.
-    `source`: where the values come from.
-    `definition`, `corrected`: what the published number is, and what ours is.
-    `unit`: `count`, `number`, `share`, `fold`, `d` or `p`: how it is written.
-    `adds_up`: whether the conditions' values sum to that of the study.
-    `paper`, `default`: where ours is found under either definition; empty where there is none.
-    """
+    """One number of the published study."""
 
     id: str
     title: str
     source: str
+    """Where the values come from."""
     definition: str
     corrected: str
+    """What the published number is, and what ours is."""
     unit: str
+    """`count`, `number`, `share`, `fold`, `d` or `p`: how it is written."""
     published: Mapping[str, float] = field(default_factory=dict)
+    """Value by condition (A, B, T, G) or, under `all`, of the whole study."""
     paper: str = ""
     default: str = ""
+    """Where ours is found under either definition; empty where there is none."""
     adds_up: bool = False
+    """Whether the conditions' values sum to that of the study."""
 
     @property
     def of_study(self) -> bool:

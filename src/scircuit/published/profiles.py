@@ -34,23 +34,21 @@ class Asked(NamedTuple):
 
 @dataclass(frozen=True)
 class Profile:
-    """A named set of definitions.
-
-    `rule`: what is an edge.
-    `folder`: where its answers lie below those of the default profile.
-    `analyze`: `(question, run, second, sources, **options) -> Result`.
-    `answerable`: names of the questions whose tables a run holds.
-    `between`: what it asks of several runs beside the default questions, on circuits of its rule.
-    `screen`: what it says of a screen beside the default predictions, from the circuit of its rule.
-    """
+    """A named set of definitions."""
 
     name: str
     rule: EdgeRule
+    """What is an edge."""
     folder: str
+    """Where its answers lie below those of the default profile."""
     analyze: Callable[..., Result]
+    """`(question, run, second, sources, **options) -> Result`."""
     answerable: Callable[[Artefacts], list[str]]
+    """Names of the questions whose tables a run holds."""
     between: Mapping[str, Callable[[Sequence[Artefacts], Asked], Result]] = field(default_factory=dict)
+    """What it asks of several runs beside the default questions, on circuits of its rule."""
     screen: Callable[[Circuit], PublishedScreen] | None = None
+    """What it says of a screen beside the default predictions, from the circuit of its rule."""
 
 
 def profile(name: str) -> Profile:

@@ -46,24 +46,21 @@ BATCH_TOKENS = 8192
 
 @dataclass(frozen=True)
 class Pace:
-    """Seconds of this device for one unit of each kind of work.
-
-    `forward`: one cell through one layer.
-    `step`: one optimiser step of one dictionary.
-    `quality`: measuring one dictionary on one cell, the forwards left out.
-    `catalogue`, `catalogue_fixed`: describing one dictionary's latents on one cell, the forward left out; and once per
-      dictionary.
-    `encode`: encoding one cell by one dictionary.
-    `labels`: enrichment, labels and the matching of layers, per dictionary.
-    """
+    """Seconds of this device for one unit of each kind of work."""
 
     forward: float
+    """One cell through one layer."""
     step: float
+    """One optimiser step of one dictionary."""
     quality: float
+    """Measuring one dictionary on one cell, the forwards left out."""
     catalogue: float
     catalogue_fixed: float
+    """Describing one dictionary's latents on one cell, the forward left out; and once per dictionary."""
     encode: float
+    """Encoding one cell by one dictionary."""
     labels: float
+    """Enrichment, labels and the matching of layers, per dictionary."""
 
 
 @dataclass(frozen=True)

@@ -25,23 +25,21 @@ _PROGRAMS = "programs"
 
 @dataclass(frozen=True)
 class Need:
-    """Something a study reads.
-
-    `kind`: weights, token dictionaries, cells, gene sets, disease genes, screen.
-    `name`: what the study calls it.
-    `present`: whether it is on this machine.
-    `how`: the command or address that brings it; empty where it is here.
-    `bytes`: its size, None where it is not known.
-    `used_by`: dictionaries and conditions.
-    """
+    """Something a study reads."""
 
     kind: str
+    """Weights, token dictionaries, cells, gene sets, disease genes, screen."""
     name: str
+    """What the study calls it."""
     present: bool
+    """Whether it is on this machine."""
     how: str = ""
+    """The command or address that brings it; empty where it is here."""
     bytes: int | None = None
+    """Its size, None where it is not known."""
     licence: str = ""
     used_by: tuple[str, ...] = ()
+    """Dictionaries and conditions."""
 
 
 def study_needs(study: StudyConfig) -> list[Need]:

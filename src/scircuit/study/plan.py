@@ -50,21 +50,19 @@ BASE = 700_000_000
 
 @dataclass(frozen=True)
 class StudyPlan:
-    """What a study needs and takes.
-
-    `stages`: one row per stage: `stage, seconds, clean, ablated, random` (forward passes; `random` those of random
-      directions), `madds, memory, disk` (bytes).
-    `device`: what was timed.
-    `assumptions`: what is taken for granted because a file is not here.
-    `traces`: the tracer's own plan of each condition whose model can be timed.
-    """
+    """What a study needs and takes."""
 
     needs: list[Need]
     stages: pd.DataFrame
+    """One row per stage: `stage, seconds, clean, ablated, random` (forward passes; `random` those of random
+    directions), `madds, memory, disk` (bytes)."""
     device: str
+    """What was timed."""
     calibration_seconds: float
     assumptions: tuple[str, ...] = ()
+    """What is taken for granted because a file is not here."""
     traces: Mapping[str, Plan] = field(default_factory=dict)
+    """The tracer's own plan of each condition whose model can be timed."""
 
     def lines(self) -> list[str]:
         """For the terminal."""

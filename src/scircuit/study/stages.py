@@ -23,18 +23,16 @@ PLAN = "plan.json"
 
 @dataclass(frozen=True)
 class Stage:
-    """A step of a study.
-
-    `name`: `kind`, or `kind:PART` for a dictionary or condition.
-    `needs`: stages that must be done before.
-    `settings`: what of the study decides its result, beside what it needs.
-    `run`: does it; takes the name of the cluster to trace on, or None. Called again after an interruption, it goes on.
-    """
+    """A step of a study."""
 
     name: str
+    """`kind`, or `kind:PART` for a dictionary or condition."""
     needs: tuple[str, ...]
+    """Stages that must be done before."""
     settings: Any
+    """What of the study decides its result, beside what it needs."""
     run: Callable[[str | None], None]
+    """Does it; takes the name of the cluster to trace on, or None. Called again after an interruption, it goes on."""
 
     @property
     def kind(self) -> str:
@@ -60,19 +58,16 @@ def keys(todo: list[Stage]) -> dict[str, str]:
 
 @dataclass(frozen=True)
 class Progress:
-    """How far a stage has come.
-
-    `state`: `done`, `partial` (begun and interrupted; it goes on from its last checkpoint) or `waiting`.
-    `seconds`: wall-clock time of the call that finished it.
-    `cpu_seconds`: processor time of that call in this process, over all its threads: what a busy machine does not
-      stretch.
-    `calls`: calls that began it; with more than one, both are only what was left for the last.
-    """
+    """How far a stage has come."""
 
     state: str
+    """`done`, `partial` (begun and interrupted; it goes on from its last checkpoint) or `waiting`."""
     seconds: float | None = None
+    """Wall-clock time of the call that finished it."""
     cpu_seconds: float | None = None
+    """Processor time of that call in this process, over all its threads: what a busy machine does not stretch."""
     calls: int = 0
+    """Calls that began it; with more than one, both are only what was left for the last."""
 
 
 @dataclass(frozen=True)
