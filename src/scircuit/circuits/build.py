@@ -38,17 +38,14 @@ def build_circuit(
 
     Parameters
     ----------
-    effects, tests : DataFrame
-        `trace/effects.parquet` and `trace/tests.parquet`.
-    features, terms : DataFrame
-        `features/features.parquet` and `features/terms.parquet`.
+    effects, tests, features, terms, scales : DataFrame
+        The files of these names in `trace/` and `features/`; without `scales` (or without decoys) no edge can be called
+        specific.
     rule : EdgeRule
-        Thresholds; `max_q` may not exceed the level up to which the trace kept its tests.
+        `max_q` may not exceed the level up to which the trace kept its tests.
     provenance : mapping, optional
         What goes to `run.json`; `retention` in it is the trace's retention level (default 0.05),
         `kept_abs_d` the |d| above which it kept every test whatever its p (None: it did not).
-    scales : DataFrame, optional
-        `trace/scales.parquet`; without it (or without decoys) no edge can be called specific.
 
     Returns
     -------

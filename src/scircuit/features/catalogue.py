@@ -37,21 +37,16 @@ _OPTIONAL = ("obs", "coactivation")
 
 @dataclass(frozen=True)
 class Catalogue:
-    """What was seen of each latent."""
+    """What was seen of each latent; the tables have the columns of `features/` (docs/architecture.md)."""
 
     features: pd.DataFrame
-    """One row per latent, live or dead: `layer, feature, frequency` (firings / gene positions), `mean_activation` (over
-    firings; 0 where dead), `n_firings, n_cells` (cells in which it fires), `top_genes` (symbols, by mean activation
-    over at least `min_firings` firings), `q25, q50, q75, q95, max_activation` (over firings; quantiles from logarithmic
-    bins, within 2.2 %), and once annotated `label, label_term_id, runner_up, n_terms, n_libraries, best_q`."""
+    """One row per latent, live or dead; quantiles are from logarithmic bins, within 2.2 %."""
     genes: pd.DataFrame
-    """The sparse loading profile, one row per (latent, gene) with a firing: `layer, feature, gene, ensembl_id,
-    n_firings, mean_activation`."""
+    """The sparse loading profile, one row per (latent, gene) with a firing."""
     background: pd.DataFrame
-    """`symbol, ensembl_id, n_positions` of the genes that were tokenised in the run."""
+    """The genes that were tokenised in the run."""
     cells: pd.DataFrame
-    """`layer, feature, rank, cell, activation`: the cells in which a latent is most active (mean activation over the
-    cell's gene positions)."""
+    """The cells in which a latent is most active (mean activation over the cell's gene positions)."""
     obs: pd.DataFrame | None
     """Categories of cells among which a latent's top cells are over-represented (`features.cells.enrich_obs`)."""
     coactivation: pd.DataFrame | None
@@ -98,14 +93,12 @@ def build_catalogue(
     coactivation: Limits | None = None,
     rows_per_block: int = 8192,
 ) -> Catalogue:
-    """Describe every latent of `saes` on the cells of `batches`, in one pass.
+    """Describe every latent of `saes` (of any library, see `as_sae`) on the cells of `batches`, in one pass.
 
     Parameters
     ----------
     batches : iterable of TokenBatch
         Each cell once. An iterator over a backed AnnData is fine: nothing is kept per cell.
-    saes : mapping
-        Layer to SAE, ours or another library's (`as_sae`).
     min_firings : int
         A gene counts among a latent's top genes only when the latent fired on it at least so often.
     obs : DataFrame, optional

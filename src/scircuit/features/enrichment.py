@@ -30,8 +30,7 @@ class Enrichment:
     """Significant (latent, set) pairs and the family of tests they were called in."""
 
     terms: pd.DataFrame
-    """`layer, feature, library, term, n_overlap, set_size, query_size, fold, p_value, q_value, information_content`,
-    rows with q <= alpha, by latent and then as the label rule ranks them."""
+    """`COLUMNS`, rows with q <= alpha, by latent and then as the label rule ranks them."""
     meta: Mapping[str, Any]
     """`n_tests` (the BH family), `n_queries, n_sets, n_background, alpha, min_overlap`, and per library its name,
     version, sha256, number of sets, genes found and ambiguous genes."""
@@ -129,22 +128,16 @@ def enrich(
     ----------
     features : DataFrame
         Columns `layer, feature, top_genes`.
-    libraries : GeneSets or sequence of them
-        Several libraries share one family.
     background : DataFrame
         `symbol, ensembl_id` of the genes tokenised in the run (`Catalogue.background`).
-    alpha : float
-        False-discovery rate; rows with q <= alpha are returned.
-    min_overlap : int
-        Common genes that a call needs.
     latents_per_block : int
         Latents tested at a time; bounds the memory.
 
     Returns
     -------
     Enrichment
-        `information_content` is -log2(set size / background), Resnik (1995) with genes as the corpus; `fold` is
-        observed over expected overlap.
+        The pairs with q <= `alpha`. `information_content` is -log2(set size / background), Resnik (1995) with genes as
+        the corpus; `fold` is observed over expected overlap.
 
     Raises
     ------

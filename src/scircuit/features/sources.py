@@ -45,9 +45,7 @@ def select_sources(
         selection); `random_annotated`: `n` at random from the same pool; `random`: `n` of the live latents,
         stratified by firing rate; `all`: every live latent; or the latents themselves.
     n : int
-        Latents per layer; fewer where a layer has fewer.
-    layers : sequence of int, optional
-        Layers to choose from; all by default.
+        Latents per layer (by default all layers); fewer where a layer has fewer.
 
     Raises
     ------

@@ -30,11 +30,9 @@ class Validation:
     """One row per (stratum, method, knock-down): `stratum, method, label, gene, n_genes, n_responding, n_called`
     (responding genes with a predicted sign) and the metrics. Strata: `all`, `direct`, `indirect`."""
     summary: pd.DataFrame
-    """One row per (stratum, method, metric): `estimate, low, high, n_knockdowns`, macro-averaged, 95 % interval by
-    bootstrap over knocked-down genes."""
+    """Macro-averages of every (stratum, method, metric), 95 % interval by bootstrap over knocked-down genes."""
     comparison: pd.DataFrame
-    """One row per (stratum, metric): `estimate, low, high, chance, best_baseline, baseline, difference, difference_low,
-    difference_high, p_permuted, verdict`."""
+    """The circuit beside the best baseline, one row per (stratum, metric); see `skill.compare`."""
     sentences: tuple[str, ...]
     """What may be said about skill, from `comparison`."""
     n_unpredicted: int

@@ -48,10 +48,8 @@ def train_saes(
     stream
         `stream(epoch)` yields `{layer: [row, d_in]}`, the same rows at every layer. It must give the same chunks
         whenever it is called with the same epoch, and should bring its cells in random order.
-    d_in
-        Width of the residual stream.
     layers
-        Layers to train on, all or some of those in the stream.
+        All or some of those in the stream, whose residuals are `d_in` wide.
     checkpoint
         File to resume from if it exists, and to write every `checkpoint_every` steps and at the end. A resumed
         training gives the same dictionaries, bit for bit, as one that was never interrupted.
