@@ -13,8 +13,9 @@ import pandas as pd
 import pytest
 import torch
 
+from scircuit.features.annotation import CorrectedRule
 from scircuit.features.catalogue import build_catalogue
-from scircuit.features.control import RandomGeneControl, random_gene_control
+from scircuit.features.control import RandomGeneControl
 from scircuit.features.enrichment import enrich
 from scircuit.features.labels import label_features
 from scircuit.knowledge.gmt import packaged_programs
@@ -156,7 +157,7 @@ def describe(model, saes, data, kinds) -> Described:
     catalogue = build_catalogue(model, model.batches(data, batch_size=16), saes, obs=kinds)
     programs = packaged_programs()
     terms = enrich(catalogue.features, programs, catalogue.background).terms
-    control = random_gene_control(catalogue.features, programs, catalogue.background, draws=10)
+    control = CorrectedRule([programs]).control(catalogue.features, catalogue.background, draws=10, seed=0)
     return Described(label_features(catalogue.features, terms), terms, catalogue.obs, control)
 
 

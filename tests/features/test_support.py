@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from scipy import stats
 from statsmodels.stats.multitest import multipletests
 
-from scircuit.features.control import random_gene_control
+from scircuit.features.annotation import CorrectedRule
 from scircuit.features.queries import shuffle_top_genes
 from scircuit.features.support import bin_degrees, draw_matched, network_support
 from scircuit.knowledge.gmt import GeneSets
@@ -129,12 +129,12 @@ def test_control_tells_signal_from_noise():
     sets = GeneSets.from_dict("lib", {f"s{j}": [f"G{g}" for g in range(30 * j, 30 * j + 30)] for j in range(20)})
     noise = [rng.choice(N, 15, replace=False).tolist() for _ in range(60)]
     signal = [rng.choice(np.arange(30 * (i % 20), 30 * (i % 20) + 30), 15, replace=False).tolist() for i in range(40)]
-    planted = random_gene_control(features_of(signal + noise + [[]]), sets, BACKGROUND, draws=10)
+    planted = CorrectedRule([sets]).control(features_of(signal + noise + [[]]), BACKGROUND, draws=10, seed=0)
     assert planted.n_latents == 100
     assert planted.n_annotated >= 40
     assert planted.control < 0.05
     assert planted.beyond == pytest.approx(planted.annotated - planted.control)
     assert planted.p_value == pytest.approx(1 / 11)
-    nothing = random_gene_control(features_of(noise), sets, BACKGROUND, draws=10)
+    nothing = CorrectedRule([sets]).control(features_of(noise), BACKGROUND, draws=10, seed=0)
     assert nothing.annotated <= 0.1
     assert nothing.p_value > 1 / 11

@@ -37,10 +37,12 @@ class CorrectedRule:
 
     def annotate(self, features: pd.DataFrame, background: pd.DataFrame) -> tuple[pd.DataFrame, Enrichment]:
         """See `enrich` and `label_features`."""
-        found = enrich(features, self.libraries, background, alpha=self.alpha, min_overlap=self.min_overlap)
+        found = self._found(features, background)
         return label_features(features, found.terms), found
 
     def control(self, features: pd.DataFrame, background: pd.DataFrame, *, draws: int, seed: int) -> RandomGeneControl:
         """See `random_gene_control`."""
-        options = {"alpha": self.alpha, "min_overlap": self.min_overlap}
-        return random_gene_control(features, self.libraries, background, draws=draws, seed=seed, **options)  # type: ignore[arg-type]
+        return random_gene_control(lambda t: self._found(t, background).terms, features, draws=draws, seed=seed)
+
+    def _found(self, features: pd.DataFrame, background: pd.DataFrame) -> Enrichment:
+        return enrich(features, self.libraries, background, alpha=self.alpha, min_overlap=self.min_overlap)

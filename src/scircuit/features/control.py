@@ -1,7 +1,7 @@
 """How many latents would be annotated if their genes meant nothing."""
 
 import logging
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 
@@ -11,7 +11,6 @@ import pandas as pd
 from scircuit._progress import progress
 from scircuit.features.enrichment import enrich
 from scircuit.features.queries import shuffle_top_genes
-from scircuit.knowledge.gmt import GeneSets
 
 
 @dataclass(frozen=True)
@@ -36,31 +35,13 @@ class RandomGeneControl:
 
 
 def random_gene_control(
-    features: pd.DataFrame,
-    libraries: GeneSets | Sequence[GeneSets],
-    background: pd.DataFrame,
-    *,
-    alpha: float = 0.05,
-    min_overlap: int = 3,
-    draws: int = 20,
-    seed: int = 0,
-) -> RandomGeneControl:
-    """Annotate random genes exactly as the latents were annotated.
-
-    Within each layer the top genes are dealt out anew among the latents: every latent keeps the number of its genes,
-    every gene the number of latents it tops (`queries.shuffle_top_genes`). Then `enrich` runs with the same options.
-    """
-
-    def annotate(table: pd.DataFrame) -> pd.DataFrame:
-        return enrich(table, libraries, background, alpha=alpha, min_overlap=min_overlap).terms
-
-    return control_of(annotate, features, draws=draws, seed=seed)
-
-
-def control_of(
     annotate: Callable[[pd.DataFrame], pd.DataFrame], features: pd.DataFrame, *, draws: int = 20, seed: int = 0
 ) -> RandomGeneControl:
-    """The same for any rule: `annotate` gives one row per annotation, `layer, feature` among its columns."""
+    """Annotate random genes exactly as the latents were annotated, by `annotate`, which gives one row per annotation.
+
+    Within each layer the top genes are dealt out anew among the latents: every latent keeps the number of its genes,
+    every gene the number of latents it tops (`queries.shuffle_top_genes`).
+    """
     n_latents = int((features["top_genes"].map(len) > 0).sum())
     rng = np.random.default_rng(seed)
 

@@ -14,7 +14,7 @@ from scircuit.circuits.artefacts import Artefacts
 from scircuit.circuits.schema import LATENT
 from scircuit.errors import ScircuitError
 from scircuit.features.annotation import AnnotationRule, CorrectedRule
-from scircuit.features.control import RandomGeneControl, control_of
+from scircuit.features.control import RandomGeneControl, random_gene_control
 from scircuit.features.enrichment import Enrichment
 from scircuit.features.labels import UNLABELLED
 from scircuit.knowledge.gmt import GeneSets, readable
@@ -76,7 +76,7 @@ class PublishedRule:
 
     def control(self, features: pd.DataFrame, background: pd.DataFrame, *, draws: int, seed: int) -> RandomGeneControl:
         """Annotated latents beside the same latents with random genes, under the same permissive rules."""
-        return control_of(self.annotations, features, draws=draws, seed=seed)
+        return random_gene_control(self.annotations, features, draws=draws, seed=seed)
 
     def annotate(self, features: pd.DataFrame, background: pd.DataFrame) -> tuple[pd.DataFrame, Enrichment]:
         """A labelled feature table and the annotations as terms.

@@ -13,12 +13,10 @@ import torch
 
 from scircuit.cells.tokens import TokenStore
 from scircuit.config import RunConfig
+from scircuit.features.annotation import CorrectedRule
 from scircuit.features.catalogue import Catalogue, build_catalogue
 from scircuit.features.coactivation import Limits, find_modules, match_layers
-from scircuit.features.control import random_gene_control
 from scircuit.features.detectors import one_gene_shares
-from scircuit.features.enrichment import enrich
-from scircuit.features.labels import label_features
 from scircuit.features.quality import measure_quality
 from scircuit.knowledge.gmt import packaged_programs
 from scircuit.models.registry import Shape
@@ -162,12 +160,12 @@ def _catalogue(
 
 def _labels(run: RunConfig, found: Catalogue, saes: dict[int, LinearSAE]) -> float:
     """Enrichment in the packaged programs, its control, and the matching of neighbouring dictionaries."""
-    f, sets = run.features, [packaged_programs()]
+    f = run.features
+    rule = CorrectedRule([packaged_programs()], f.alpha, f.min_overlap)
     started = clock()
-    terms = enrich(found.features, sets, found.background, alpha=f.alpha, min_overlap=f.min_overlap).terms
-    label_features(found.features, terms)
+    rule.annotate(found.features, found.background)
     if f.control_draws and found.features["top_genes"].map(len).any():
-        random_gene_control(found.features, sets, found.background, draws=f.control_draws, min_overlap=f.min_overlap)
+        rule.control(found.features, found.background, draws=f.control_draws, seed=0)
     if f.min_cosine is not None and len(saes) > 1:
         match_layers({i: sae.W_dec for i, sae in saes.items()}, min_cosine=f.min_cosine)
     return clock() - started
