@@ -1,5 +1,7 @@
 """Circuits whose targets are drawn at random, as an edge table would hold them."""
 
+from collections.abc import Sequence
+
 import numpy as np
 import pandas as pd
 
@@ -64,7 +66,7 @@ def random_circuit(
     return Circuit(sized(edges), nodes, pd.DataFrame(tests), sized(controls), pd.DataFrame(), facts)
 
 
-def uniform(p: list[float], level: float = 0.05) -> bool:
-    """Whether no more p-values lie below the level than it says, within 2.5 of the error of so many draws."""
+def uniform(p: Sequence[float] | np.ndarray, level: float = 0.05, errors: float = 2.5) -> bool:
+    """Whether no more p-values lie below the level than it says, within `errors` of the error of so many draws."""
     share = np.mean(np.array(p) <= level)
-    return bool(share <= level + 2.5 * np.sqrt(level * (1 - level) / len(p)))
+    return bool(share <= level + errors * np.sqrt(level * (1 - level) / len(p)))

@@ -1,19 +1,12 @@
-"""Latents of two models: none is matched where none is shared, and shared ones are."""
+"""Latents of two models: shared ones are matched, and few others."""
 
 import numpy as np
 import pytest
 
-from models import N_LATENTS, two_models
+from models import two_models
 from scircuit.analysis.feature_matching import match_latents
 
 pytestmark = pytest.mark.slow
-
-
-@pytest.mark.parametrize("n_modules", [0, 6])
-def test_genes_that_are_abundant_or_go_together_match_no_latents(n_modules):
-    rng = np.random.default_rng(0)
-    found = [match_latents(*two_models(rng, n_modules)) for _ in range(60)]
-    assert np.mean([len(matching.table) > 0 for matching in found]) <= 0.05 + 2 * np.sqrt(0.05 * 0.95 / 60)
 
 
 @pytest.mark.parametrize(("n_modules", "n_shared"), [(0, 30), (6, 30), (6, 100)])
@@ -27,4 +20,3 @@ def test_shared_latents_are_matched_and_few_others(n_modules, n_shared):
         false.append((~right).sum() / max(len(table), 1))
     assert np.mean(power) > 0.9
     assert np.mean(false) <= 0.05
-    assert n_shared <= N_LATENTS

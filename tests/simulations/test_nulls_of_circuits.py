@@ -3,14 +3,11 @@
 from dataclasses import replace
 
 import numpy as np
-import pandas as pd
 import pytest
+from nulls import decaying, popular_targets
 
 from circuits import random_circuit, uniform
-from scircuit.analysis.attenuation import attenuation
-from scircuit.analysis.coactivation import coactivation
 from scircuit.analysis.selection import selection
-from scircuit.circuits.schema import SOURCE
 
 pytestmark = pytest.mark.slow
 
@@ -19,14 +16,7 @@ pytestmark = pytest.mark.slow
 def test_targets_that_fire_with_everything_are_no_co_activation(target_sd):
     """Popular targets have many edges, and what fires with one source fires with all: that is one target's noise."""
     rng = np.random.default_rng(0)
-    answers = []
-    for i in range(100):
-        circuit = random_circuit(rng, n_layers=3, n_latents=100, n_sources=15, target_sd=target_sd)
-        of_target = rng.standard_normal((3, 100))
-        tested = circuit.tests.loc[circuit.tests["kind"] == "latent", [*SOURCE, "target_layer"]]
-        pairs = tested.merge(pd.DataFrame({"target_feature": range(100)}), how="cross")
-        level = of_target[pairs["target_layer"], pairs["target_feature"]]
-        answers.append(coactivation(circuit, pairs.assign(pmi=level + rng.standard_normal(len(pairs))), seed=i)["auc"])
+    answers = [popular_targets(rng, i, target_sd) for i in range(100)]
     assert uniform([answer.p_value for answer in answers])
     assert np.mean([answer.low <= 0.5 <= answer.high for answer in answers]) > 0.88
 
@@ -34,10 +24,7 @@ def test_targets_that_fire_with_everything_are_no_co_activation(target_sd):
 @pytest.mark.parametrize(("chance", "decay"), [(0.1, 0.3), (0.02, 0.8)])
 def test_the_decay_is_covered_where_most_counts_are_zero(chance, decay):
     rng = np.random.default_rng(1)
-    answers = []
-    for i in range(60):
-        circuit = random_circuit(rng, n_layers=6, n_latents=80, n_sources=12, chance=chance, decay=decay)
-        answers.append(attenuation(circuit, draws=200, seed=i)["decay_rate"])
+    answers = [decaying(rng, i, chance, decay) for i in range(60)]
     assert np.median([answer.estimate for answer in answers]) == pytest.approx(decay, abs=0.05)
     assert np.mean([answer.low <= decay <= answer.high for answer in answers]) > 0.86
     assert np.median([answer.null for answer in answers]) == pytest.approx(decay, abs=0.05)
