@@ -23,15 +23,15 @@ import numpy as np
 import pandas as pd
 import torch
 from _common import Row, write_rows
-from _models import centred_saes, live_latents, random_cells, trained, v2_316m
+from _models import as_store, centred_saes, live_latents, random_cells, trained, v2_316m
 
 from scircuit.cells.batch import TokenBatch
 from scircuit.cells.tokens import TokenStore
 from scircuit.models.base import FoundationModel
 from scircuit.models.stack import BlockStack
 from scircuit.sae.base import SparseAutoencoder
+from scircuit.tracing.costs import clean_madds, exact_madds, forward_madds, local_madds
 from scircuit.tracing.engines.clean import clean_batch, make_jobs
-from scircuit.tracing.engines.costs import clean_madds, exact_madds, forward_madds, local_madds
 from scircuit.tracing.engines.exact import suffix_responses
 from scircuit.tracing.engines.interventions import Intervention
 from scircuit.tracing.engines.local import local_responses
@@ -49,9 +49,10 @@ def cost(model: BlockStack, batch: TokenBatch, k: int, share: int = 8, n_exact: 
     clean = clean_batch(model, saes[0], batch, 0)
     live = live_latents(clean)
     jobs = make_jobs(clean, saes[0], [Intervention((f,)) for f in live])
-    whole = clean_madds(model, saes, clean) + local_madds(model, saes, clean, jobs, targets)
+    setup = Setup(model, saes, as_store(batch), targets={0: targets})
+    whole = clean_madds(setup, clean) + local_madds(setup, clean, jobs)
     forwards = whole / forward_madds(model, batch.tokens.shape[1])
-    ratio = exact_madds(model, saes, clean, jobs, targets) / local_madds(model, saes, clean, jobs, targets)
+    ratio = exact_madds(setup, clean, jobs) / local_madds(setup, clean, jobs)
     print(f"  {len(live):,} live latents, {sum(len(j.edit.positions) for j in jobs):,} rows, k = {k}", flush=True)
 
     some = [jobs[i] for i in np.random.default_rng(0).permutation(len(jobs))[: max(n_exact, len(jobs) // share)]]

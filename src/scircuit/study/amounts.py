@@ -17,7 +17,7 @@ from scircuit.runs.trace import source_layers
 from scircuit.sae.base import LinearSAE
 from scircuit.study.calibration import Pace, quality_layers
 from scircuit.study.shapes import RandomModel
-from scircuit.tracing.engines.costs import forward_madds
+from scircuit.tracing.costs import forward_madds
 from scircuit.tracing.memory import dictionary_bytes, model_bytes
 from scircuit.tracing.menu import parse_words, stand_ins
 from scircuit.tracing.plan import Plan

@@ -24,7 +24,7 @@ from scircuit.models.stream import residuals
 from scircuit.sae.base import LinearSAE
 from scircuit.sae.stack import Stack
 from scircuit.study.shapes import RandomModel, random_cells, random_model, random_saes
-from scircuit.tracing.engines.costs import block_madds
+from scircuit.tracing.costs import block_madds
 from scircuit.tracing.plan import Pace as TracePace
 from scircuit.tracing.plan import calibrate as calibrate_trace
 from scircuit.tracing.plan import clock

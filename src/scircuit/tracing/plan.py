@@ -20,8 +20,8 @@ from scircuit._wording import amount, duration
 from scircuit.models.stack import BlockStack
 from scircuit.models.stream import residuals
 from scircuit.tracing.assemble import Assembly
+from scircuit.tracing.costs import clean_madds, exact_madds, local_madds
 from scircuit.tracing.engines.clean import CleanBatch, Job, clean_batch, make_jobs
-from scircuit.tracing.engines.costs import clean_madds, exact_madds, local_madds
 from scircuit.tracing.engines.interventions import Edit, Intervention
 from scircuit.tracing.memory import MOMENT_BYTES, MemoryPlan, fit, plan_memory
 from scircuit.tracing.parts import EFFECT_BYTES, Part, Unit, source_blocks
@@ -225,16 +225,11 @@ def _drawn_jobs(
 
 def work_of(setup: Setup, clean: CleanBatch, jobs: Sequence[Job]) -> float:
     """Multiply-adds of some jobs in one batch, its clean side included; without blocks, positions x layers."""
-    model, saes, targets, s = setup.model, setup.saes, setup.targets[clean.layer], setup.settings
-    if not isinstance(model, BlockStack):
-        n_layers = max(targets) - clean.layer
+    if not isinstance(setup.model, BlockStack):
+        n_layers = max(setup.targets[clean.layer]) - clean.layer
         return clean.h.shape[1] * (len(clean.h) * (clean.layer + 1) + (len(jobs) + 1) * n_layers)
-    own, context = clean_madds(model, saes, clean), setup.context_rows
-    if not jobs:
-        return own
-    if context is None:
-        return own + exact_madds(model, saes, clean, jobs, targets, tokens=s.tokens)
-    return own + local_madds(model, saes, clean, jobs, targets, context_rows=context, score_bytes=s.score_bytes)
+    edits = 0 if not jobs else (exact_madds if setup.engine == "exact" else local_madds)(setup, clean, jobs)
+    return clean_madds(setup, clean) + edits
 
 
 def clock() -> float:

@@ -14,6 +14,7 @@ from scircuit.models.stack import BlockStack
 from scircuit.sae.base import SparseAutoencoder
 from scircuit.tracing.engines.clean import CleanBatch, Job, edited_positions, packed
 from scircuit.tracing.engines.exact import pack
+from scircuit.tracing.setup import Setup
 
 
 def block_madds(model: BlockStack, n_rows: int, n_keys: int) -> int:
@@ -27,29 +28,23 @@ def forward_madds(model: BlockStack, length: int, n_layers: int | None = None) -
     return (model.n_layers if n_layers is None else n_layers) * block_madds(model, length, length)
 
 
-def clean_madds(model: BlockStack, saes: Mapping[int, SparseAutoencoder], clean: CleanBatch) -> int:
+def clean_madds(setup: Setup, clean: CleanBatch) -> int:
     """Of the clean side: the forward up to the source layer and the encoding of every gene position."""
+    model, saes, _ = _parts(setup, clean)
     n_cells, width, d = clean.h.shape
     n_genes = sum(map(len, clean.positions))
     return n_cells * forward_madds(model, width, clean.layer + 1) + n_genes * d * saes[clean.layer].n_latents
 
 
-def exact_madds(
-    model: BlockStack,
-    saes: Mapping[int, SparseAutoencoder],
-    clean: CleanBatch,
-    jobs: Sequence[Job],
-    targets: Sequence[int],
-    *,
-    tokens: int = 16_384,
-) -> int:
-    """Of `suffix_responses` with the same arguments, every edited row taken as changed."""
+def exact_madds(setup: Setup, clean: CleanBatch, jobs: Sequence[Job]) -> int:
+    """Of `suffix_responses`, every edited row taken as changed."""
+    model, saes, targets = _parts(setup, clean)
     d, m = _widths(model)
     lengths = clean.batch.lengths
     last = max(targets)
     n_between = last - clean.layer - 1
     total = n_read_last = 0
-    for numbers in pack(jobs, max(2, tokens // clean.h.shape[1])):
+    for numbers in pack(jobs, max(2, setup.settings.tokens // clean.h.shape[1])):
         chunk = [jobs[n] for n in numbers]
         reads = _n_read(chunk)
         width = max(int(lengths[cell]) for cell in reads)
@@ -67,18 +62,10 @@ def _n_read(jobs: Sequence[Job]) -> dict[int, int]:
     return {cell: len(torch.cat(positions).unique()) for cell, positions in edited_positions(jobs).items()}
 
 
-def local_madds(
-    model: BlockStack,
-    saes: Mapping[int, SparseAutoencoder],
-    clean: CleanBatch,
-    jobs: Sequence[Job],
-    targets: Sequence[int],
-    *,
-    context_rows: float = 0.0,
-    score_bytes: int = 1 << 27,
-) -> int:
-    """Of `local_responses` with the same arguments: clean keys and values once per layer, then the edited rows."""
-    d, _ = _widths(model)
+def local_madds(setup: Setup, clean: CleanBatch, jobs: Sequence[Job]) -> int:
+    """Of `local_responses`: clean keys and values once per layer, then the edited rows."""
+    model, saes, targets = _parts(setup, clean)
+    context_rows, d = setup.settings.context_rows or 0.0, model.d_model
     n_latents = sum(saes[t].n_latents for t in targets)
     n_layers = max(targets) - clean.layer
     total = 0
@@ -87,12 +74,19 @@ def local_madds(
         own = [len(p) for p in positions]
         sizes = [n + min(length - n, math.ceil(min(context_rows * n, length))) for n in own]
         per_layer = block_madds(model, length, length)
-        for chunk in packed(sorted(sizes), int, max(1, score_bytes // (4 * model.block(0).n_heads * length))):
+        for chunk in packed(
+            sorted(sizes), int, max(1, setup.settings.score_bytes // (4 * model.block(0).n_heads * length))
+        ):
             per_layer += block_madds(model, sum(chunk), length) + 2 * len(chunk) * max(chunk) ** 2 * d
         context = length * 3 * d * d + length * length * d if context_rows > 0 else 0
         read = len(torch.cat(positions).unique()) + sum(own)
         total += context + n_layers * per_layer + read * d * n_latents
     return total
+
+
+def _parts(setup: Setup, clean: CleanBatch) -> tuple[BlockStack, Mapping[int, SparseAutoencoder], Sequence[int]]:
+    assert isinstance(setup.model, BlockStack)
+    return setup.model, setup.saes, setup.targets[clean.layer]
 
 
 def _widths(model: BlockStack) -> tuple[int, int]:
