@@ -72,16 +72,24 @@ def sha256_file(path: str | Path) -> str:
     return digest.hexdigest()
 
 
+def _bytes_of(array: Any) -> Any:
+    """The bytes of an array, in place where they lie in one piece: it may be larger than memory."""
+    if array.ndim and array.size and array.dtype.kind in "iuf" and array.flags.c_contiguous:
+        return memoryview(array).cast("B")
+    return array.tobytes()
+
+
 def sha256_of(*parts: Any) -> str:
     """Hex sha256 of JSON-able values, bytes or numpy arrays, in order; keys are sorted."""
     digest = hashlib.sha256()
     for part in parts:
         if isinstance(part, bytes):
-            data = part
+            data: tuple[Any, ...] = (part,)
         elif hasattr(part, "tobytes"):
-            data = f"{part.dtype}{part.shape}".encode() + part.tobytes()
+            data = f"{part.dtype}{part.shape}".encode(), _bytes_of(part)
         else:
-            data = json.dumps(part, sort_keys=True, allow_nan=False).encode()
-        digest.update(len(data).to_bytes(8, "little"))
-        digest.update(data)
+            data = (json.dumps(part, sort_keys=True, allow_nan=False).encode(),)
+        digest.update(sum(map(len, data)).to_bytes(8, "little"))
+        for piece in data:
+            digest.update(piece)
     return digest.hexdigest()

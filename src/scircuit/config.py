@@ -39,15 +39,17 @@ class DataSection:
     """A data set and the cells taken from it."""
 
     path: str = ""
-    """An .h5ad file of any size (read by rows), census:DATE (CELLxGENE Census), or scanpy:NAME that scanpy ships."""
+    """.h5ad, .zarr, .loom, 10x .h5 or folder with matrix.mtx, of any size; census:DATE; scanpy:pbmc68k_reduced."""
     counts: str = "X"
     """Where raw counts lie: X, raw, or layer:NAME."""
     scale: str = "counts"
-    """counts, or log1p for values normalised per cell and log1p-transformed."""
+    """counts, or log1p for values normalised per cell and log1p-transformed (checked)."""
+    counts_kind: str = "whole"
+    """whole, or estimated (SoupX, CellBender, DecontX, RSEM, kallisto, unlogged CPM): values are ranked as they are."""
     gene_column: str | None = None
-    """Column of var with Ensembl ids or symbols; by default the index and the usual columns are tried."""
+    """Column of var with Ensembl ids or symbols, mixed or not; by default the index and the usual columns are tried."""
     min_match: float = ranged(0.2, 0, 1)
-    """Refuse when fewer of the genes are in the model's vocabulary."""
+    """Refuse when fewer of the genes are in the model's vocabulary; below 0.8 is warned of."""
     where: dict[str, Any] = field(default_factory=dict)
     """Keep cells whose obs columns have these values, for example {cell_line = "k562", phase = ["G1", "S"]}."""
     n: int | None = ranged(None, 1)

@@ -12,6 +12,7 @@ import pytest
 from anndata.io import write_elem
 from scipy import sparse
 
+from scircuit.cells import by_rows
 from scircuit.cells.counts import CountSource
 from scircuit.cells.files import CellFile, data_identity, open_cells
 from scircuit.cells.rank_value import RankValueTokenizer
@@ -49,15 +50,38 @@ def test_counts_in_x_raw_and_layers_dense_and_csr_read_alike(rank, cells, vocabu
     pd.testing.assert_frame_equal(file.obs, cells.obs)
 
 
-def test_columns_on_disk_are_refused_with_the_fix(rank, cells, tmp_path):
+def in_another_order(cells, path):
+    """The cells with X by columns; by rows they are in a layer."""
     column = cells.copy()
     column.X = sparse.csc_matrix(column.X)
     column.layers["rows"] = cells.X
-    column.write_h5ad(tmp_path / "csc.h5ad")
-    for data in (open_cells(tmp_path / "csc.h5ad"), ad.read_h5ad(tmp_path / "csc.h5ad", backed="r")):
-        with pytest.raises(ScircuitError, match=r"X is stored on disk by columns \(CSC\).*X.tocsr\(\)"):
-            tokenize(data, rank)
-        assert tokenize(data, rank, counts="layer:rows").fingerprint == tokenize(cells, rank).fingerprint
+    column.write_h5ad(path)
+    return path
+
+
+def test_columns_on_disk_are_put_into_rows(rank, cells, tmp_path):
+    path = in_another_order(cells, tmp_path / "csc.h5ad")
+    expected = tokenize(cells, rank).fingerprint
+    for data in (open_cells(path), ad.read_h5ad(path, backed="r")):
+        for place in ("X", "layer:rows"):
+            assert tokenize(data, rank, counts=place).fingerprint == expected
+
+
+def test_large_columns_on_disk_are_rewritten_once_with_their_cost_said(rank, cells, tmp_path, monkeypatch, caplog):
+    monkeypatch.setattr(by_rows, "IN_MEMORY", 100)
+    monkeypatch.setenv("SCIRCUIT_CACHE", str(tmp_path / "cache"))
+    data = open_cells(in_another_order(cells, tmp_path / "csc.h5ad"))
+    with caplog.at_level("INFO"):
+        assert tokenize(data, rank).fingerprint == tokenize(cells, rank).fingerprint
+    assert "X is not stored by cells; it is rewritten once into" in caplog.text
+    caplog.clear()
+    rows = np.array([39, 3])
+    assert tokenize(data, rank, rows=rows).fingerprint == tokenize(cells, rank, rows=rows).fingerprint
+    assert "rewritten" not in caplog.text
+    (tmp_path / "blocked").write_text("")
+    monkeypatch.setenv("SCIRCUIT_CACHE", str(tmp_path / "blocked"))
+    with pytest.raises(ScircuitError, match=r"cannot be written .* set SCIRCUIT_CACHE"):
+        tokenize(data, rank)
 
 
 def test_what_is_no_h5ad_is_refused(cells, tmp_path):
@@ -122,7 +146,7 @@ def test_memory_does_not_grow_with_the_file(tmp_path: Path, place: str) -> None:
             )
             group["indptr"] = indptr
             group["indices"] = np.tile(np.arange(0, 7500, 3, dtype=np.int64), 10_000)
-            group["data"] = np.ones(int(indptr[-1]), dtype=np.float32)
+            group["data"] = np.tile(np.array([1, 2], dtype=np.float32), int(indptr[-1]) // 2)
         else:
             data = file.create_dataset(where, (10_000, 8000), dtype="f4", chunks=(100, 8000))
             data.attrs.update({"encoding-type": "array", "encoding-version": "0.2.0"})

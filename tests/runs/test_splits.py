@@ -44,6 +44,7 @@ def test_stages_see_their_own_cells(finished: dict[str, Path]) -> None:
         {
             "name": "cells", "weight": 1.0, "n_train_cells": 12, "cells": store.fingerprint, "seed": 3,
             "shares": shares, "source": "cells.h5ad", "fingerprint": manifest["data"][0]["fingerprint"],
+            "n_cells": 40,
         }
     ]  # fmt: skip
 
@@ -130,16 +131,16 @@ def test_mistakes_in_mixed_sections_are_named() -> None:
         parse_config({"cells": {"shares": {"train": "half"}}})
 
 
-def test_columns_on_disk_are_refused_before_anything_is_written(
+def test_values_that_are_no_counts_are_refused_before_anything_is_written(
     project, cells: ad.AnnData, geneformer_folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
 ) -> None:
-    column = cells.copy()
-    column.X = column.X.tocsc()
-    folder = project(geneformer_folder, column)
+    scaled = cells.copy()
+    scaled.X = scaled.X.toarray() - 1.0
+    folder = project(geneformer_folder, scaled)
     monkeypatch.setattr("sys.argv", ["scircuit", "-q", "run", str(folder / "run.toml")])
     with pytest.raises(SystemExit):
         main()
-    assert "stored on disk by columns (CSC)" in capsys.readouterr().err
+    assert "X holds negative values" in capsys.readouterr().err
     assert not (folder / "out").exists()
 
 

@@ -20,7 +20,7 @@ SPLITS = ("train", "catalogue", "discovery", "confirmation")
 """What cells are used for: to teach dictionaries, to describe features, to find edges, to find them again."""
 
 _NEIGHBOURS = 20
-_CHUNK = 1 << 20
+_CHUNK = 1 << 16
 
 
 def check_shares(shares: Mapping[str, Any], where: str = "cells.shares") -> None:
@@ -35,31 +35,33 @@ def check_shares(shares: Mapping[str, Any], where: str = "cells.shares") -> None
         raise ScircuitError(f"{where} sum to {total:.6g}; the shares of {', '.join(SPLITS)} must sum to 1.")
 
 
-def split_of(identity: np.ndarray, seed: int, shares: Mapping[str, float]) -> np.ndarray:
-    """The split of each cell, `[cell]` of str: a pure function of (seed, identity).
+def split_of(identity: np.ndarray, seed: int, shares: Mapping[str, float], n_cells: int = _NEIGHBOURS) -> np.ndarray:
+    """The split of each cell, `[cell]` of str: a pure function of (seed, identity) in one data set.
 
     `identity`, int64 `[cell]`, names a cell for good: its row in the AnnData, or its `soma_joinid` in the Census. Every
     20 neighbouring rows are put in an order of their own by a hash of (seed, row) (SplitMix64, Steele et al. 2014) and
     dealt out in that order, so that shares are met even in small data sets and along the file, in which batches lie one
-    after another.
+    after another. A data set of fewer cells, `n_cells`, is dealt out among those it has.
     """
     check_shares(shares)
     bounds = np.cumsum([shares.get(name, 0.0) for name in SPLITS])
     last = max(i for i, name in enumerate(SPLITS) if shares.get(name, 0.0) > 0)
     identity = np.asarray(identity, dtype=np.int64)
     chunks = [identity[start : start + _CHUNK] for start in range(0, len(identity), _CHUNK)]
-    dealt = np.concatenate([_dealt(chunk, seed) for chunk in chunks]) if chunks else np.zeros(0)
+    dealt = (
+        np.concatenate([_dealt(chunk, seed, min(n_cells, _NEIGHBOURS)) for chunk in chunks]) if chunks else np.zeros(0)
+    )
     place = np.minimum(np.searchsorted(bounds - 1e-12, dealt, side="right"), last)
     return np.array(SPLITS, dtype=object)[place]
 
 
-def _dealt(identity: np.ndarray, seed: int) -> np.ndarray:
+def _dealt(identity: np.ndarray, seed: int, neighbours: int) -> np.ndarray:
     """Place in [0, 1) of each cell: its rank among its neighbours, and a shift that they share."""
-    block = identity // _NEIGHBOURS
-    others = _hash(block[:, None] * _NEIGHBOURS + np.arange(_NEIGHBOURS), seed)
+    block = identity // neighbours
+    others = _hash(block[:, None] * neighbours + np.arange(neighbours), seed)
     rank = (others < _hash(identity, seed)[:, None]).sum(axis=1)
     shift = (_hash(-1 - block, seed) >> np.uint64(11)).astype(np.float64) / float(1 << 53)
-    return (rank + shift) / _NEIGHBOURS
+    return (rank + shift) / neighbours
 
 
 def _hash(number: np.ndarray, seed: int) -> np.ndarray:
@@ -158,16 +160,22 @@ def draw_sample(
         As `matching`; on columns obs has not, more cells of a value than there are, or a split without any cell.
     """
     rule.check(n)
+    if not len(obs):
+        raise ScircuitError("The file holds no cells; name one that does.")
     rows = matching(obs, where)
-    split = split_of(identity[rows], seed, shares)
+    split = split_of(identity[rows], seed, shares, int(identity.max()) + 1)
     n = sum(rule.n_per.values()) if rule.n_per else n
+    if n is not None and n > len(rows):
+        log.warning("cells.n asks for %d cells, there are %d: all of them are taken", n, len(rows))
     kept = np.arange(len(rows))
     if n is not None and (n < len(rows) or rule.n_per or rule.equal):
         kept = _draw_by_split(obs.iloc[rows], split, n, rule, shares, np.random.default_rng([seed, 0]))
     for name in SPLITS:
-        if shares.get(name, 0.0) > 0 and not (split[kept] == name).any():
+        share = shares.get(name, 0.0)
+        if share > 0 and not (split[kept] == name).any():
             raise ScircuitError(
-                f"None of {len(kept)} cells is in the {name} split; take more cells or raise its share in cells.shares."
+                f"None of {len(kept)} cells is in the {name} split; take more cells or raise its share in cells.shares "
+                f"(a share of {share:g} takes {int(np.ceil(1 / share))} cells)."
             )
     return Sample(rows[kept], split[kept])
 

@@ -12,8 +12,9 @@ import pandas as pd
 from scircuit._io import atomic, read_json, sha256_of, write_json
 from scircuit._progress import progress
 from scircuit.cells.batch import Role, TokenBatch
-from scircuit.cells.counts import CountSource
-from scircuit.cells.matching import match_genes
+from scircuit.cells.breadth import narrowness
+from scircuit.cells.expression import Expression
+from scircuit.cells.growing import Growing, map_arrays, write_arrays
 from scircuit.cells.rank_value import CellTokens
 from scircuit.cells.vocabulary import Vocabulary
 from scircuit.errors import ScircuitError
@@ -139,28 +140,24 @@ class TokenStore:
 
     def write(self, folder: str | Path) -> None:
         """Write `tokens.safetensors`, `cells.parquet` and `tokens.json`, each atomically."""
-        from safetensors.numpy import save_file
-
         folder = Path(folder)
         arrays = {"tokens": self.tokens, "gene": self.gene, "role": self.role, "offsets": self.offsets}
         if self.values is not None:
             arrays["values"] = self.values
         with atomic(folder / "tokens.safetensors") as path:
-            save_file(arrays, path)
+            write_arrays(path, arrays)
         with atomic(folder / "cells.parquet") as path:
-            self.cells.to_parquet(path)
+            _storable(self.cells).to_parquet(path)
         write_json(folder / "tokens.json", {"format_version": 1, "pad": list(self.pad), **self.info})
 
     @classmethod
     def read(cls, folder: str | Path) -> "TokenStore":
         """Read what `write` wrote."""
-        from safetensors.numpy import load_file
-
         folder = Path(folder)
         info = read_json(folder / "tokens.json")
         if info.pop("format_version") != 1:
             raise ScircuitError(f"{folder} was written by another version of scircuit; tokenize again.")
-        arrays = load_file(folder / "tokens.safetensors")
+        arrays = map_arrays(folder / "tokens.safetensors")
         token, value = info.pop("pad")
         return cls(
             tokens=arrays["tokens"], gene=arrays["gene"], role=arrays["role"], values=arrays.get("values"),
@@ -170,75 +167,108 @@ class TokenStore:
 
 
 def tokenize(
-    adata: Any,
+    data: Any,
     tokenizer: Tokenizer,
     *,
     counts: str = "X",
     scale: str = "counts",
+    counts_kind: str = "whole",
     gene_column: str | None = None,
     rows: np.ndarray | None = None,
     min_rate: float = 0.2,
 ) -> TokenStore:
-    """Tokenise the cells `rows` (default all) of an AnnData, backed or in memory; nothing of it is changed.
+    """Tokenise the cells `rows` (default all) of an AnnData, a DataFrame (cells x genes), or a file of any size.
 
-    Cells without any count in the vocabulary are dropped and counted in `info["n_empty"]`.
+    Files and folders are those of `cells.files.open_cells`; nothing is changed in what is read. Cells without any count
+    in the vocabulary are dropped and counted in `info["n_empty"]`.
 
     Raises
     ------
     ScircuitError
-        For anything but raw counts (see `CountSource`), foreign genes (see `match_genes`), no cell left.
+        For a file that cannot be read; values that are not what `scale` and `counts_kind` say (see `CountSource`);
+        foreign genes (see `match_genes`); no cell left.
     """
-    source = CountSource(adata, counts, scale)
-    match = match_genes(source.var, tokenizer.vocabulary, gene_column=gene_column, min_rate=min_rate)
-    projection = match.projection(len(tokenizer.vocabulary.genes))
+    expression = Expression.of(
+        data, tokenizer.vocabulary, counts=counts, scale=scale, counts_kind=counts_kind, gene_column=gene_column,
+        min_rate=min_rate,
+    )  # fmt: skip
+    adata, match = expression.source.adata, expression.match
     rows = np.arange(adata.n_obs) if rows is None else np.asarray(rows)
     names = adata.obs_names.to_numpy()
-    cells: list[CellTokens] = []
+    sequences = _Sequences()
     kept: list[int] = []
     in_vocabulary = in_total = 0.0
     with progress(total=len(rows), desc="tokenize", unit="cell") as bar:
-        for chosen, block in source.blocks(rows):
-            total = np.asarray(block.sum(axis=1)).ravel()
-            mapped = (block @ projection).tocsr()
-            mapped.sort_indices()
+        for chosen, total, mapped in expression.blocks(rows):
             in_vocabulary, in_total = in_vocabulary + mapped.sum(), in_total + total.sum()
             for i, row in enumerate(chosen):
                 span = slice(mapped.indptr[i], mapped.indptr[i + 1])
                 if span.start < span.stop:
                     gene = mapped.indices[span]
-                    cells.append(tokenizer.cell(gene, mapped.data[span], total[i], str(names[row])))
+                    sequences.add(tokenizer.cell(gene, mapped.data[span], total[i], str(names[row])), len(gene))
                     kept.append(int(row))
             bar.update(len(chosen))
-    if not cells:
+    if not kept:
         raise ScircuitError("No cell has a count in the model's vocabulary; check counts= and gene_column=.")
+    narrow = narrowness(int(match.is_gene.sum()), expression.n_vocabulary, np.array(sequences.n_genes))
     info = {
         "protocol": tokenizer.protocol,
         "tokenizer": tokenizer.fingerprint,
         "counts": counts,
         "scale": scale,
+        "counts_kind": counts_kind,
         "genes": match.describe(),
+        "gene_names": match.table.to_dict("records"),
         "n_genes_matched": match.n_genes,
+        "n_columns_summed": match.n_summed,
         "share_of_counts_matched": round(float(in_vocabulary / max(in_total, 1e-12)), 6),
+        "narrow": narrow,
         "n_cells": len(kept),
         "n_empty": len(rows) - len(kept),
     }
     if info["n_empty"]:
         log.warning("%d cells have no count in the vocabulary and were dropped", info["n_empty"])
+    if narrow:
+        log.warning(narrow)
     obs = adata.obs.iloc[kept].assign(_row=np.asarray(kept, dtype=np.int64))
-    return _store(cells, obs, tokenizer.pad, info)
+    return sequences.store(obs, tokenizer.pad, info)
 
 
-def _store(
-    cells: list[CellTokens], obs: pd.DataFrame, pad: tuple[int, float | None], info: dict[str, Any]
-) -> TokenStore:
-    values = [c.values for c in cells if c.values is not None]
-    return TokenStore(
-        tokens=np.concatenate([c.tokens for c in cells]),
-        gene=np.concatenate([c.gene for c in cells]),
-        role=np.concatenate([c.role for c in cells]),
-        values=np.concatenate(values) if values else None,
-        offsets=np.concatenate([[0], np.cumsum([len(c.tokens) for c in cells])]).astype(np.int64),
-        cells=obs,
-        pad=pad,
-        info=info,
-    )
+class _Sequences:
+    """Cells' sequences, one after another, in memory or beyond it."""
+
+    def __init__(self) -> None:
+        self.n_genes: list[int] = []
+        self._lengths: list[int] = []
+        self._arrays = {"tokens": Growing(np.int64), "gene": Growing(np.int32), "role": Growing(np.int8)}
+        self._values: Growing | None = None
+
+    def add(self, cell: CellTokens, n_genes: int) -> None:
+        """The next cell, with the number of genes it expresses."""
+        for name, array in self._arrays.items():
+            array.add(getattr(cell, name))
+        if cell.values is not None:
+            self._values = self._values or Growing(np.float32)
+            self._values.add(cell.values)
+        self._lengths.append(len(cell.tokens))
+        self.n_genes.append(n_genes)
+
+    def store(self, obs: pd.DataFrame, pad: tuple[int, float | None], info: dict[str, Any]) -> TokenStore:
+        return TokenStore(
+            **{name: array.array() for name, array in self._arrays.items()},
+            values=None if self._values is None else self._values.array(),
+            offsets=np.concatenate([[0], np.cumsum(self._lengths)]).astype(np.int64),
+            cells=obs,
+            pad=pad,
+            info=info,
+        )
+
+
+def _storable(obs: pd.DataFrame) -> pd.DataFrame:
+    """`obs` with columns that Parquet has no type for (words among numbers, lists) as text."""
+    kinds = {name: pd.api.types.infer_dtype(obs[name], skipna=True) for name in obs if obs[name].dtype == object}
+    odd = [name for name, kind in kinds.items() if kind not in ("string", "empty", "boolean", "integer", "floating")]
+    obs = obs.copy(deep=False)
+    for name in odd:
+        obs[name] = obs[name].astype(str).where(obs[name].notna())
+    return obs

@@ -195,10 +195,12 @@ def _counts(table: Table, adata: Any, models: Models) -> Iterator[Finding]:
     import numpy as np
 
     from scircuit.cells.counts import CountSource
-    from scircuit.cells.matching import match_genes
+    from scircuit.cells.matching import ENOUGH, match_genes
 
     given = table.values
-    counts = CountSource(adata, given.get("counts", "X"), given.get("scale", "counts"))
+    counts = CountSource(
+        adata, given.get("counts", "X"), given.get("scale", "counts"), given.get("counts_kind", "whole")
+    )
     rows = np.unique(np.linspace(0, adata.n_obs - 1, min(adata.n_obs, 64)).astype(np.int64))
     for _ in counts.blocks(rows):
         pass
@@ -209,7 +211,9 @@ def _counts(table: Table, adata: Any, models: Models) -> Iterator[Finding]:
             counts.var, model.tokenizer.vocabulary, gene_column=given.get("gene_column"),
             min_rate=given.get("min_match", 0.2),
         )  # fmt: skip
-        yield ok(f"{table.where}.genes", f"{match.describe()}, for {model.name}")
+        found = f"{match.describe()}, for {model.name}"
+        few = warn(f"{table.where}.genes", found, "check gene_column and the gene annotation of the data")
+        yield few if match.rate < ENOUGH else ok(f"{table.where}.genes", found)
 
 
 def _sae(table: Table, folder: Path, models: Models) -> Iterator[Finding]:

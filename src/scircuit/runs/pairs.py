@@ -7,15 +7,14 @@ from scipy import sparse
 
 from scircuit._tables import write_parquet
 from scircuit.analysis.coexpression import pair_correlations
-from scircuit.cells.counts import CountSource
-from scircuit.cells.matching import match_genes
+from scircuit.cells.expression import Expression
 from scircuit.cells.tokens import TokenStore
 from scircuit.cells.vocabulary import gene_names
 from scircuit.circuits.circuit import Circuit
 from scircuit.features.across import watch_across
 from scircuit.models.base import FoundationModel
 from scircuit.runs.run import Run
-from scircuit.runs.tokens import batch_size, drawn_cells, open_data
+from scircuit.runs.tokens import batch_size, drawn_cells, open_data, reading
 from scircuit.tracing.setup import Setup
 
 log = logging.getLogger(__name__)
@@ -52,11 +51,10 @@ def run_pairs(run: Run, setup: Setup, circuit: Circuit) -> None:
 def log_expression(run: Run, model: FoundationModel, store: TokenStore, cells: np.ndarray) -> sparse.csr_matrix:
     """log(1 + counts per 10,000) of the cells `cells` of the store, `[cell, vocabulary gene]`."""
     c = run.config.cells
-    source = CountSource(open_data(c, run.config.seed).adata, c.counts, c.scale)
-    match = match_genes(source.var, model.tokenizer.vocabulary, gene_column=c.gene_column, min_rate=c.min_match)
-    projection = match.projection(len(model.genes))
-    blocks = []
-    for _, block in source.blocks(store.cells["_row"].to_numpy()[cells]):
-        total = np.asarray(block.sum(axis=1)).ravel()
-        blocks.append(sparse.diags(1e4 / np.maximum(total, 1e-12)) @ block @ projection)
+    data = open_data(c, run.config.seed).adata
+    expression = Expression.of(data, model.tokenizer.vocabulary, **reading(c))
+    blocks = [
+        sparse.diags(1e4 / np.maximum(total, 1e-12)) @ mapped
+        for _, total, mapped in expression.blocks(store.cells["_row"].to_numpy()[cells])
+    ]
     return sparse.vstack(blocks, format="csr").log1p()

@@ -108,7 +108,8 @@ def check_apart(store: TokenStore, data: list[dict[str, Any]]) -> None:
     for entry in data:
         if entry.get("fingerprint") != store.info["data"]["fingerprint"]:
             continue
-        taught = split_of(identity_of(store), entry["seed"], entry["shares"]) == "train"
+        n_cells = store.info["data"].get("n_cells", len(store))
+        taught = split_of(identity_of(store), entry["seed"], entry["shares"], n_cells) == "train"
         both = int((taught & used).sum())
         if both:
             raise ScircuitError(

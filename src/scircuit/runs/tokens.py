@@ -44,23 +44,36 @@ class Data(NamedTuple):
 def open_data(section: DataSection, seed: int) -> Data:
     """Open the cells of a section; of the Census, the drawn cells are fetched into the cache first.
 
-    `facts` are JSON-able: `source`, `fingerprint` (equal iff rows, or join ids, are the same cells), `licence` where
-    it is known.
+    `facts` are JSON-able: `source`, `fingerprint` (equal iff rows, or join ids, are the same cells), and where known
+    `n_cells` (of the file) and `licence`.
     """
     if section.path.startswith(PREFIX):
         version = section.path.removeprefix(PREFIX)
         query = CensusQuery(version, section.where, section.n, rule_of(section), section.shares, seed)
         adata = read_cells(str(census_file(query)))
-        facts = {"source": section.path, "fingerprint": section.path, "licence": "CC BY 4.0 (CELLxGENE Census)"}
+        facts: dict[str, Any] = {
+            "source": section.path,
+            "fingerprint": section.path,
+            "licence": "CC BY 4.0 (CELLxGENE Census)",
+        }
         return Data(adata, adata.obs[_JOINID].to_numpy(np.int64), facts)
     adata = read_cells(section.path)
     source = section.path if section.path.startswith("scanpy:") else Path(section.path).name
-    return Data(adata, np.arange(adata.n_obs), {"source": source, "fingerprint": data_identity(adata)})
+    facts = {"source": source, "fingerprint": data_identity(adata), "n_cells": int(adata.n_obs)}
+    return Data(adata, np.arange(adata.n_obs), facts)
 
 
 def rule_of(section: DataSection) -> Rule:
     """How the section's cells are drawn."""
     return Rule(section.stratify, section.equal, section.n_per)
+
+
+def reading(section: DataSection) -> dict[str, Any]:
+    """How counts and genes of the section's data are read, as `tokenize` takes it."""
+    return {
+        "counts": section.counts, "scale": section.scale, "counts_kind": section.counts_kind,
+        "gene_column": section.gene_column, "min_rate": section.min_match,
+    }  # fmt: skip
 
 
 def check_cells(config: RunConfig) -> None:
@@ -123,10 +136,7 @@ def _drawn(section: DataSection, seed: int) -> tuple[Data, Sample]:
 
 
 def _tokenized(section: DataSection, data: Data, sample: Sample, model: FoundationModel) -> TokenStore:
-    store = tokenize(
-        data.adata, model.tokenizer, counts=section.counts, scale=section.scale, gene_column=section.gene_column,
-        rows=sample.rows, min_rate=section.min_match,
-    )  # fmt: skip
+    store = tokenize(data.adata, model.tokenizer, rows=sample.rows, **reading(section))
     of_row = pd.Series(sample.split, index=sample.rows)
     store.cells["_split"] = of_row.loc[store.cells["_row"]].to_numpy()
     if section.path.startswith(PREFIX):

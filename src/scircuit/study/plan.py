@@ -24,7 +24,7 @@ from scircuit.models.load import load_model
 from scircuit.models.registry import Shape
 from scircuit.models.stack import choose_device
 from scircuit.runs.facts import hardware
-from scircuit.runs.tokens import open_data, rule_of
+from scircuit.runs.tokens import open_data, reading, rule_of
 from scircuit.study import amounts
 from scircuit.study.amounts import Load, Outlook, Sizes
 from scircuit.study.asking import asking
@@ -278,10 +278,7 @@ class _Planner:
             return len(sample.rows), None, 0.0
         rows = np.sort(np.random.default_rng(0).choice(sample.rows, min(_LOOKED_AT, len(sample.rows)), replace=False))
         started = clock()
-        store = tokenize(
-            opened.adata, model.tokenizer, counts=data.counts, scale=data.scale, gene_column=data.gene_column,
-            rows=rows, min_rate=data.min_match,
-        )  # fmt: skip
+        store = tokenize(opened.adata, model.tokenizer, rows=rows, **reading(data))
         return len(sample.rows), store, (clock() - started) / len(rows)
 
 
