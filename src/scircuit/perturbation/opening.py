@@ -34,7 +34,7 @@ def open_screen(
     scale: str | None = None,
     min_cells: int = 30,
 ) -> Screen:
-    """Open a screen: an AnnData, or the path of an h5ad file of any size.
+    """Open a screen: an AnnData, or the path of a file of any format that `open_cells` reads, of any size.
 
     Parameters
     ----------
