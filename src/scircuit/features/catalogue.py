@@ -127,14 +127,12 @@ def build_catalogue(
         }
         for batch in progress(batches, desc="features", unit="batch"):
             at = batch.is_gene
-            gene, row = batch.gene[at], np.nonzero(at)[0]
-            positions_per_gene += np.bincount(gene, minlength=n_genes)
+            positions_per_gene += np.bincount(batch.gene[at], minlength=n_genes)
             profile.add(batch.cell)
-            length = at.sum(axis=1)
             states = residuals(model, batch, list(saes))
             index = torch.from_numpy(at).to(model.device)
             for layer, sae in saes.items():
-                sums[layer].add(sae, states.pop(layer)[index], gene, row, batch.cell, length, rows_per_block)
+                sums[layer].add(sae, states.pop(layer)[index], batch, rows_per_block)
         if profile.n_cells == 0:
             raise ScircuitError("There is no cell to describe features on; pass at least one batch of tokens.")
         names = pd.DataFrame({"symbol": gene_names(model.genes), "ensembl_id": model.genes["ensembl_id"].to_numpy()})

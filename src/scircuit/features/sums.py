@@ -7,6 +7,7 @@ import pandas as pd
 import torch
 from torch import Tensor
 
+from scircuit.cells.batch import TokenBatch
 from scircuit.features.accumulate import PairSums, top_per_group
 from scircuit.features.cells import TopCells
 from scircuit.features.coactivation import Limits, coactivation_table, count_together
@@ -34,17 +35,10 @@ class LayerSums:
         self.limits = limits
         self.together = PairSums(scratch, f"together_{layer:02d}")
 
-    def add(
-        self,
-        sae: SparseAutoencoder,
-        h: Tensor,
-        gene: np.ndarray,
-        row: np.ndarray,
-        cell: np.ndarray,
-        length: np.ndarray,
-        block: int,
-    ) -> None:
-        """Add the residuals `h [position, d_model]` of one batch; `row` is each position's row of `cell`."""
+    def add(self, sae: SparseAutoencoder, h: Tensor, batch: TokenBatch, block: int) -> None:
+        """Add the residuals `h [position, d_model]` at the gene positions of a batch, `block` at a time."""
+        at_gene, cell = batch.is_gene, batch.cell
+        gene, row, length = batch.gene[at_gene], np.nonzero(at_gene)[0], at_gene.sum(axis=1)
         fired = np.zeros(self.n_latents * len(cell), dtype=np.int64)
         total = np.zeros(self.n_latents * len(cell))
         for start in range(0, len(gene), block):
@@ -77,6 +71,10 @@ class LayerSums:
         n_firings = np.bincount(latent, pairs.n, self.n_latents).astype(np.int64)
         total = np.bincount(latent, pairs.total, self.n_latents)
         symbols = names["symbol"].to_numpy(dtype=object)
+        # Ties in the order of the gene table.
+        enough = np.flatnonzero(pairs.n >= min_firings)
+        best = enough[top_per_group(latent[enough], mean[enough], n_top)]
+        cuts = np.searchsorted(latent[best], np.arange(1, self.n_latents))
         features = pd.DataFrame(
             {
                 "layer": np.int32(self.layer),
@@ -85,7 +83,7 @@ class LayerSums:
                 "mean_activation": np.divide(total, n_firings, out=np.zeros(self.n_latents), where=n_firings > 0),
                 "n_firings": n_firings,
                 "n_cells": self.n_cells,
-                "top_genes": _top_genes(latent, gene, mean, pairs.n >= min_firings, symbols, self.n_latents, n_top),
+                "top_genes": [part.tolist() for part in np.split(symbols[gene[best]], cuts)],
                 **{name: self._quantile(q) for name, q in QUANTILES.items()},
                 "max_activation": self.max,
             }
@@ -116,19 +114,3 @@ def as_category(row: np.ndarray, names: np.ndarray) -> pd.Categorical:
     """Names of table rows as a categorical: one integer per entry however long the names are."""
     distinct, code = np.unique(names.astype(str), return_inverse=True)
     return pd.Categorical.from_codes(code[row], categories=pd.Index(distinct, dtype=object))
-
-
-def _top_genes(
-    latent: np.ndarray,
-    gene: np.ndarray,
-    mean: np.ndarray,
-    enough: np.ndarray,
-    names: np.ndarray,
-    n_latents: int,
-    n: int,
-) -> list[list[str]]:
-    """Symbols of each latent's genes with the largest mean activation; ties in the order of the gene table."""
-    latent, gene, mean = latent[enough], gene[enough], mean[enough]
-    best = top_per_group(latent, mean, n)
-    cuts = np.searchsorted(latent[best], np.arange(1, n_latents))
-    return [part.tolist() for part in np.split(names[gene[best]], cuts)]

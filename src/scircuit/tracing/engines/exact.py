@@ -75,20 +75,25 @@ class Copies(NamedTuple):
     clean_row: dict[int, int]
     batch: TokenBatch
     h: Tensor
+    """Residual `[sequence, position, d_model]`."""
+
+    @classmethod
+    def of(cls, clean: CleanBatch, jobs: list[Job], numbers: list[int]) -> "Copies":
+        """At the edited layer."""
+        cells = sorted({job.cell for job in jobs})
+        of_row = np.array(cells + [job.cell for job in jobs])
+        batch = clean.batch.take(of_row)
+        h = clean.h[torch.from_numpy(of_row).to(clean.h.device), : batch.tokens.shape[1]].clone()
+        counts = torch.tensor([len(job.edit.positions) for job in jobs], device=h.device)
+        copy = torch.repeat_interleave(torch.arange(len(cells), len(of_row), device=h.device), counts)
+        h[copy, torch.cat([job.edit.positions for job in jobs])] += torch.cat([job.edit.rows for job in jobs])
+        return cls(numbers, jobs, {cell: row for row, cell in enumerate(cells)}, batch, h)
 
 
 def copies(clean: CleanBatch, jobs: Sequence[Job], tokens: int) -> Iterator[Copies]:
     """The jobs in chunks of about `tokens` positions."""
     for numbers in pack(jobs, max(2, tokens // clean.h.shape[1])):
-        chunk = [jobs[n] for n in numbers]
-        cells = sorted({job.cell for job in chunk})
-        of_row = np.array(cells + [job.cell for job in chunk])
-        batch = clean.batch.take(of_row)
-        h = clean.h[torch.from_numpy(of_row).to(clean.h.device), : batch.tokens.shape[1]].clone()
-        counts = torch.tensor([len(job.edit.positions) for job in chunk], device=h.device)
-        copy = torch.repeat_interleave(torch.arange(len(cells), len(of_row), device=h.device), counts)
-        h[copy, torch.cat([job.edit.positions for job in chunk])] += torch.cat([job.edit.rows for job in chunk])
-        yield Copies(numbers, chunk, {cell: row for row, cell in enumerate(cells)}, batch, h)
+        yield Copies.of(clean, [jobs[n] for n in numbers], numbers)
 
 
 def pack(jobs: Sequence[Job], size: int) -> Iterator[list[int]]:
@@ -122,41 +127,35 @@ def suffix_responses(
     reads = _CleanReads(clean, jobs)
     deepest = max(targets)
     least = floors(saes, targets, clean.h.dtype)
-    for numbers, chunk, clean_row, batch, h in copies(clean, jobs, tokens):
-        acts = touched(chunk)
+    for part in copies(clean, jobs, tokens):
+        acts = touched(part.jobs)
         for layer in range(clean.layer + 1, deepest + 1):
             at = reads
             if layer == deepest and isinstance(model, BlockStack):
                 # Both sides of a cell are computed at the same positions in the same order: the same kernels.
-                at = _CleanReads(clean, chunk)
-                h = _only(model, layer, h, batch, [at.positions[c] for c in (*clean_row, *(j.cell for j in chunk))])
+                at = _CleanReads(clean, part.jobs)
+                part = part._replace(h=_only(model, layer, part, at))
             else:
-                h = model.layer(layer, h, batch)
+                part = part._replace(h=model.layer(layer, part.h, part.batch))
             if layer in targets:
-                yield _read(layer, h, saes[layer], least[layer], numbers, chunk, acts, clean_row, at)
+                yield _read(layer, part, saes[layer], least[layer], acts, at)
 
 
-def _only(model: BlockStack, layer: int, h: Tensor, batch: TokenBatch, positions: Sequence[Tensor]) -> Tensor:
-    """The residual after `layer` at some positions of each sequence, NaN elsewhere."""
+def _only(model: BlockStack, layer: int, part: Copies, read: _CleanReads) -> Tensor:
+    """The residual after `layer` at the positions that are read of each sequence, NaN elsewhere."""
+    positions = [read.positions[cell] for cell in (*part.clean_row, *(job.cell for job in part.jobs))]
     widest = max(map(len, positions))
     table = torch.stack([torch.cat([p, p[-1:].expand(widest - len(p))]) for p in positions])
-    rows = model.block(layer).at(h, table, model.key_mask(batch))
-    out = torch.full_like(h, torch.nan)
+    rows = model.block(layer).at(part.h, table, model.key_mask(part.batch))
+    out = torch.full_like(part.h, torch.nan)
     return out.scatter_(1, table[..., None].expand_as(rows), rows)
 
 
 def _read(
-    layer: int,
-    state: Tensor,
-    sae: SparseAutoencoder,
-    floor: Floor,
-    numbers: list[int],
-    chunk: list[Job],
-    acts: Tensor,
-    clean_row: Mapping[int, int],
-    reads: _CleanReads,
+    layer: int, part: Copies, sae: SparseAutoencoder, floor: Floor, acts: Tensor, reads: _CleanReads
 ) -> Responses:
     """Phase 3 for one chunk and one target layer; `acts` bool `[job]` is False for null edits."""
+    chunk, clean_row, state = part.jobs, part.clean_row, part.h
     device = state.device
     counts = torch.tensor([len(job.edit.positions) for job in chunk])
     of_job = torch.repeat_interleave(torch.arange(len(chunk)), counts).to(device)
@@ -177,4 +176,4 @@ def _read(
         delta = mean_over_jobs(after, of_job[changed], counts, sae.n_latents)
         delta -= mean_over_jobs(before.rows(changed), of_job[changed], counts, sae.n_latents)
         delta = floor.apply(delta, at_rest, of_job)
-    return Responses(layer, np.array(numbers), delta, before_mean)
+    return Responses(layer, np.array(part.numbers), delta, before_mean)
