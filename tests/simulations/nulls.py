@@ -17,12 +17,16 @@ from circuits import random_circuit
 from models import two_models
 from scircuit.analysis.attenuation import attenuation
 from scircuit.analysis.coactivation import coactivation
+from scircuit.analysis.coexpression import coexpression
 from scircuit.analysis.coherence import coherence
 from scircuit.analysis.consensus import consensus
+from scircuit.analysis.disease import Associations, disease_conservation
+from scircuit.analysis.effect_comparison import compare_effect_sizes
 from scircuit.analysis.feature_matching import match_latents
 from scircuit.analysis.group_stability import group_stability
 from scircuit.analysis.hierarchy import hierarchy
 from scircuit.analysis.hubs import hubs
+from scircuit.analysis.interactions import interactions
 from scircuit.analysis.novelty import novelty
 from scircuit.analysis.replication import replication
 from scircuit.analysis.result import Measure
@@ -32,7 +36,7 @@ from scircuit.analysis.sign_balance import sign_balance
 from scircuit.analysis.tissue import tissue
 from scircuit.circuits.artefacts import Artefacts
 from scircuit.circuits.circuit import Circuit
-from scircuit.circuits.schema import SOURCE
+from scircuit.circuits.schema import ENDS, SOURCE
 
 LABELS = np.array([f"process {i:03d}" for i in range(100)])
 SOURCES, TARGETS, GROUPS, CELLS = 4, 150, 5, 20
@@ -49,8 +53,8 @@ class Null(NamedTuple):
 
 
 def held(measure: Measure, truth: float) -> float:
-    """1 where the interval holds the truth."""
-    return float(measure.low <= truth <= measure.high)
+    """1 where the interval holds the truth, or where there is none."""
+    return float(not (truth < measure.low or truth > measure.high))
 
 
 def popular_targets(rng: np.random.Generator, seed: int, target_sd: float) -> Measure:
@@ -134,7 +138,7 @@ def two_seeds(rng: np.random.Generator, seed: int) -> Measure:
     first, second = random_circuit(rng, **of), random_circuit(rng, **of)
     same = first.nodes[["layer", "feature"]].set_axis(["layer", "feature_first"], axis=1)
     matches = same.assign(feature_second=same["feature_first"], similarity=1.0)
-    return seed_stability(first, second, matches, draws=100, seed=seed)["jaccard"]
+    return seed_stability(first, second, matches, draws=40, seed=seed)["jaccard"]
 
 
 def _genes(rng: np.random.Generator) -> dict[str, list[str]]:
@@ -179,6 +183,47 @@ def _heterogeneous(rng: np.random.Generator, _: int, effect: float) -> float:
     return float(not group_stability(*traced(rng, effect))["type_heterogeneous_share"].estimate > 0)
 
 
+def _expressed(rng: np.random.Generator, seed: int) -> float:
+    circuit = random_circuit(rng, n_layers=3, n_latents=80, n_sources=20)
+    together = rng.uniform(-1, 1, (len(circuit.edges), 2)) @ np.array([[1.0, 0.6], [0.0, 0.4]])
+    correlations = circuit.edges[ENDS].assign(gene_r=together[:, 0], latent_r=together[:, 1])
+    return held(coexpression(circuit, correlations, draws=200, seed=seed)["partial_gene_r"], 0.0)
+
+
+def _as_large(rng: np.random.Generator, seed: int) -> float:
+    circuits = [random_circuit(rng, n_layers=3, n_latents=80) for _ in range(2)]
+    circuits = [replace(c, edges=c.edges.assign(n_cells=60)) for c in circuits]
+    return held(compare_effect_sizes(*circuits, draws=300, seed=seed)["difference"], 0.0)
+
+
+def _additive(rng: np.random.Generator, seed: int) -> float:
+    """Pairs whose responses add up, but for noise of every reading."""
+    rows = []
+    for pair in range(6):
+        parts = rng.normal(0.5, 1, (2, 80, 1)) + rng.standard_normal((2, 80, 20))
+        for subset, delta in ((1, parts[0]), (2, parts[1]), (3, parts.sum(axis=0) + rng.standard_normal((80, 20)))):
+            target, cell = np.indices(delta.shape).reshape(2, -1)
+            rows.append(pd.DataFrame({
+                "set_id": pair, "subset": subset, "target_layer": 1, "target_feature": target, "cell": cell,
+                "delta": delta.ravel(),
+            }))  # fmt: skip
+    sets = pd.DataFrame({"set_id": np.repeat(range(6), 2), "member": [0, 1] * 6, "layer": 0, "feature": 0,
+                         "n_cells": 20})  # fmt: skip
+    table = interactions(pd.concat(rows, ignore_index=True), sets, draws=20, seed=seed).table
+    return float((table["effect"] == "additive").all())
+
+
+def _ill(rng: np.random.Generator, _: int) -> float:
+    conditions = [labelled(rng, "a"), labelled(rng, "b")]
+    ill = LABELS[rng.random(len(LABELS)) < 0.5]
+    associations = {}
+    for condition in conditions:
+        nodes = condition.circuit().nodes
+        latents = nodes[["layer", "feature"]].assign(is_disease=nodes["label"].isin(ill))
+        associations[condition.name] = Associations(pd.DataFrame(), latents, 1, 50, 1000)
+    return held(disease_conservation(conditions, associations)["odds_ratio"], 1.0)
+
+
 def _matched(rng: np.random.Generator, _: int, n_modules: int) -> float:
     return match_latents(*two_models(rng, n_modules)).p_value
 
@@ -216,6 +261,10 @@ NULLS = (
         for effect in (0.5, 0.8)
     ),
     Null("selection", "difference in edges (interval)", "annotated sources no different", 100, _annotated),
+    Null("coexpression", "partial_gene_r (interval)", "d of no relation to correlations, which go together", 100,
+         _expressed),
+    Null("interactions", "any interaction", "responses of pairs add up", 60, _additive),
+    Null("compare_effect_sizes", "difference (interval)", "edges of both models alike", 100, _as_large),
     Null("seed_stability", "jaccard", "edges of two seeds unrelated", 100, lambda rng, i: two_seeds(rng, i).p_value),
     Null("hierarchy", "n_reciprocal", "targets drawn at random, labels of any frequency", 100, _circles),
     Null("novelty", "novel_fold", "targets and gene sets drawn at random", 100, _novel),
@@ -225,6 +274,7 @@ NULLS = (
         for effect in (0.0, 0.5)
     ),
     Null("consensus", "fold", "targets of both models drawn at random", 100, _conserved),
+    Null("disease_conservation", "odds_ratio (interval)", "disease labels drawn at random", 100, _ill),
     *(
         Null("feature_consensus", "any matched latent", f"no latent shared; genes abundant in both, {n} shared modules",
              60, partial(_matched, n_modules=n))

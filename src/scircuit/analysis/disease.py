@@ -181,8 +181,8 @@ def disease_conservation(
 
     A label is a disease label if at least half of its latents, over all conditions, are disease latents
     (`associations`: of each condition, by its name). Logistic regression of conserved on that, log label frequency and
-    log number of edges of either label, standard errors clustered by source label; beside the raw odds ratio, which
-    frequent labels inflate.
+    log number of edges of either label, standard errors clustered by source and by target label; beside the raw odds
+    ratio, which frequent labels inflate.
 
     Over label pairs of two different labels; null 1. Table: one row per pair: `source_label, target_label, conserved,
     is_disease, source_frequency, target_frequency, source_edges, target_edges`.
@@ -202,7 +202,7 @@ def disease_conservation(
     covariates = table[names].transform(np.log).assign(is_disease=table["is_disease"])
     conserved = table["conserved"].to_numpy()
     measures = [
-        odds_ratio(conserved, covariates, "is_disease", s).measure("odds_ratio", "pairs"),
+        odds_ratio(conserved, covariates, "is_disease", s, t).measure("odds_ratio", "pairs"),
         raw_odds_ratio(conserved, table["is_disease"].to_numpy()).measure("raw_odds_ratio", "pairs"),
     ]
     return BETWEEN_MODELS.answer(measures, table)

@@ -27,16 +27,21 @@ class Ratio(NamedTuple):
 UNDEFINED = Ratio(np.nan, np.nan, np.nan, np.nan, 0)
 
 
-def odds_ratio(outcome: np.ndarray, covariates: pd.DataFrame, name: str, groups: np.ndarray) -> Ratio:
+def odds_ratio(outcome: np.ndarray, covariates: pd.DataFrame, name: str, *groups: np.ndarray) -> Ratio:
     """Odds ratio of covariate `name` for a bool outcome, standard errors clustered by `groups` (Liang & Zeger 1986).
 
-    NaN where the covariate or the outcome does not vary, or separates the other.
+    Of two kinds of groups, crossed (pairs: their sources and their targets), the error is that over both (Cameron,
+    Gelbach & Miller 2011), and at least that of either. NaN where the covariate or the outcome does not vary, or
+    separates the other.
     """
-    if _constant(outcome) or _constant(covariates[name]):
-        return UNDEFINED
+    if _constant(outcome) or any(_constant(covariates[name][outcome == value]) for value in (False, True)):
+        return UNDEFINED._replace(n=len(outcome))
     sm = _statsmodels()
     model = sm.GLM(outcome.astype(float), _design(covariates), family=sm.families.Binomial())
-    return _ratio(model, name, len(outcome), cov_type="cluster", cov_kwds={"groups": groups})
+    kinds = [*groups, np.column_stack(groups)] if len(groups) > 1 else groups
+    found = [_ratio(model, name, len(outcome), cov_type="cluster", cov_kwds={"groups": g}) for g in kinds]
+    known = [ratio for ratio in found if np.isfinite(ratio.low)]
+    return max(known, key=lambda ratio: ratio.high) if known else found[0]
 
 
 def rate_ratio(counts: np.ndarray, covariates: pd.DataFrame, name: str, exposure: np.ndarray) -> Ratio:
