@@ -17,17 +17,19 @@ RESOURCES = ("tokens", "sources_per_block", "memory", "accept_approximation")
 _FILES = ("model.source", "model.dictionaries", "cells.path", "sae.path", "sae.mix", "features.gene_sets")
 
 
-_BEFORE_GRADES = {
+_BEFORE = {
+    "cells": {"counts_kind": "whole"},
     "trace": {"decoy": "random"},
     "edges": {"min_effect_sd": None, "max_q_specific": None, "allow_for_skew": False},
 }
-"""What settings that version 0.1.0 did not have were in its runs: edges made one claim, decoys were random."""
+"""What settings that version 0.1.0 did not have were in its runs: edges made one claim, decoys were random, and counts
+had to be whole."""
 
 
 def recorded(root: Path) -> dict[str, Any]:
     """The settings that a run's folder records, with those that its version of scircuit did not have yet."""
     found = dict(read_json(root / "config.json")["config"])
-    return found | {section: then | found.get(section, {}) for section, then in _BEFORE_GRADES.items()}
+    return found | {section: then | found.get(section, {}) for section, then in _BEFORE.items()}
 
 
 def refuse_another(config: RunConfig) -> None:
