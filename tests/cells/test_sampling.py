@@ -1,11 +1,16 @@
 """Filters, splits and stratified draws: disjoint, seeded, exact where numbers were given."""
 
+import warnings
+from pathlib import Path
+
+import anndata as ad
 import numpy as np
 import pandas as pd
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from scircuit.cells.files import open_cells
 from scircuit.cells.sampling import (
     SPLITS,
     Rule,
@@ -14,6 +19,7 @@ from scircuit.cells.sampling import (
     draw_sample,
     draw_stratified,
     matching,
+    require_values,
     split_of,
     strata_counts,
 )
@@ -206,3 +212,49 @@ def test_allotment_without_bounds_is_by_largest_remainder(weights: list[int], n:
     up, down = ideal - np.floor(ideal), out - np.floor(ideal + 1e-9)
     raised, left = up[down > 0.5], up[down < 0.5]
     assert not len(raised) or not len(left) or raised.min() >= left.max() - 1e-6 or up.max() > 1 - 1e-6
+
+
+@given(st.integers(0, 10**6), st.integers(10, 19))
+def test_small_data_are_split_in_proportion(seed: int, n: int) -> None:
+    obs = pd.DataFrame(index=[f"c{i}" for i in range(n)])
+    sample = draw_sample(obs, np.arange(n), where={}, n=None, rule=Rule(), shares=SHARES, seed=seed)
+    for name, share in SHARES.items():
+        assert abs((sample.split == name).sum() - share * n) < 1
+    again = draw_sample(obs, np.arange(n), where={}, n=n - 1, rule=Rule(), shares=SHARES, seed=seed)
+    assert (again.split == sample.split[again.rows]).all()
+
+
+def test_too_few_cells_say_how_many_are_needed() -> None:
+    obs = pd.DataFrame(index=["a", "b", "c"])
+    with pytest.raises(
+        ScircuitError, match=r"None of 3 cells is in the .* split; .* \(a share of 0.[12] takes \d+ cells\)"
+    ):
+        draw_sample(obs, np.arange(3), where={}, n=None, rule=Rule(), shares=SHARES, seed=0)
+    with pytest.raises(ScircuitError, match="The file holds no cells"):
+        draw_sample(obs[:0], np.arange(0), where={}, n=None, rule=Rule(), shares=SHARES, seed=0)
+
+
+def test_more_cells_than_there_are_is_said(obs: pd.DataFrame, caplog: pytest.LogCaptureFixture) -> None:
+    sample = draw_sample(obs, np.arange(3000), where={}, n=5000, rule=Rule(), shares=SHARES, seed=0)
+    assert len(sample.rows) == 3000
+    assert "cells.n asks for 5000 cells, there are 3000: all of them are taken" in caplog.text
+
+
+def test_columns_with_blanks_slashes_and_missing_values(tmp_path: Path) -> None:
+    n = 200
+    obs = pd.DataFrame(index=[f"c {i}/x" for i in range(n)])
+    obs["cell type / level 1"] = pd.Categorical([("T/NK cell", "B cell ", None)[i % 3] for i in range(n)])
+    obs["donor id"] = [f"d {i % 4}" if i % 5 else np.nan for i in range(n)]
+    data = ad.AnnData(np.ones((n, 2), np.float32), obs=obs)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # AnnData dislikes the slash, and writes it
+        data.write_h5ad(tmp_path / "c.h5ad")
+    columns = ("cell type / level 1", "donor id")
+    read = open_cells(tmp_path / "c.h5ad").obs
+    assert (matching(read, {columns[0]: "T/NK cell"}) == np.arange(0, n, 3)).all()
+    assert (matching(read, {columns[0]: ["B cell ", "T/NK cell"]}) % 3 != 2).all()
+    sample = draw_sample(read, np.arange(n), where={}, n=60, rule=Rule(columns), shares=SHARES, seed=0)
+    strata = strata_counts(read.iloc[sample.rows], sample.split, columns)
+    assert len(strata) == 15  # 3 kinds, 5 donors, the missing ones among them
+    with pytest.raises(ScircuitError, match=r"names 'donor id', which has no value in 40 of 200 cells; fill it in"):
+        require_values(read, ["donor id"], "trace.units")

@@ -32,15 +32,16 @@ class Growing:
             self._spill()
 
     def array(self) -> np.ndarray:
-        """All of it, in memory, or mapped from a file that goes with the array."""
+        """All of it, in memory, or mapped from a file that goes with the array; nothing is added any more."""
         if self._file is None:
             return np.concatenate(self._parts) if self._parts else np.zeros(0, dtype=self._dtype)
         self._spill()
-        return np.asarray(np.memmap(self._file, dtype=self._dtype, mode="c"))
+        with self._file:
+            return np.asarray(np.memmap(self._file, dtype=self._dtype, mode="c"))
 
     def _spill(self) -> None:
         if self._file is None:
-            self._file = tempfile.TemporaryFile()  # noqa: SIM115  (as long as the array that is mapped from it)
+            self._file = tempfile.TemporaryFile()  # noqa: SIM115  (until it is mapped)
         for part in self._parts:
             part.tofile(self._file)
         self._file.flush()

@@ -295,3 +295,14 @@ def require_columns(obs: pd.DataFrame, columns: Sequence[str], asked: str) -> No
     if missing:
         allowed = ", ".join(str(c) for c in obs if not str(c).startswith("_"))
         raise ScircuitError(f"{asked} names {missing[0]!r}; obs has {allowed}.")
+
+
+def require_values(obs: pd.DataFrame, columns: Sequence[str], asked: str) -> None:
+    """Refuse columns that obs has not, or that have no value in some cells, naming the setting that asks for them."""
+    require_columns(obs, columns, asked)
+    for column in columns:
+        if n := int(obs[column].isna().sum()):
+            raise ScircuitError(
+                f"{asked} names {column!r}, which has no value in {n} of {len(obs)} cells; fill it in, or keep the "
+                "cells that have one by naming its values in cells.where."
+            )

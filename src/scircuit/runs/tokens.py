@@ -18,6 +18,7 @@ from scircuit.cells.sampling import (
     draw_sample,
     draw_stratified,
     require_columns,
+    require_values,
     strata_counts,
 )
 from scircuit.cells.tokens import TokenStore, tokenize
@@ -114,7 +115,7 @@ def run_tokenize(run: Run, model: FoundationModel) -> TokenStore:
     store = _tokenized(config.cells, *_drawn(config.cells, config.seed), model)
     categories(store, config.cells.obs)
     t = config.trace
-    require_columns(store.cells, [*t.groups, *([t.units] if t.units else [])], "trace.groups or trace.units")
+    require_values(store.cells, [*t.groups, *([t.units] if t.units else [])], "trace.groups or trace.units")
     run.record()
     for part in config.sae.mix:
         if not (folder / "mix" / part.name / "tokens.json").is_file():
