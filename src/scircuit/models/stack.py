@@ -21,13 +21,7 @@ DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch
 
 
 def choose_device(device: str | torch.device) -> torch.device:
-    """`auto` takes CUDA, then Apple MPS, then the CPU; anything else is a torch device name.
-
-    Raises
-    ------
-    ScircuitError
-        On a name that torch does not know, or a device that this machine or this build of torch has not.
-    """
+    """`auto` takes CUDA, then Apple MPS, then the CPU; anything else is a torch device name."""
     backends = {"cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available(), "cpu": True}
     here = [name for name, there in backends.items() if there]
     try:

@@ -54,11 +54,6 @@ def open_screen(
         Layer to read instead of X; `counts`, `normalised` or `log1p`, detected from the values.
     min_cells : int
         Perturbations with fewer cells are left out.
-
-    Raises
-    ------
-    ScircuitError
-        No or two readings of a column; no controls; too few cells; several lines and no choice; scaled data.
     """
     if isinstance(data, str | Path):
         data = open_cells(data)

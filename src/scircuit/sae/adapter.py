@@ -22,12 +22,6 @@ def as_sae(obj: Any, *, layer: int | None = None) -> SparseAutoencoder:
     A SAELens object of an architecture that we have is copied exactly, weights and all. Of anything else (a gated
     one too) only `encode(h)` (dense `[row, n_latents]`), `decode(z)` and `W_dec` (`[n_latents, d_in]`) are used.
     `layer` is the 0-based layer that it reads, where the object does not tell.
-
-    Raises
-    ------
-    ScircuitError
-        If a member is missing, the shapes do not fit, `decode` does more with a latent than add its row of `W_dec`, or
-        the object says that it reads another layer.
     """
     if isinstance(obj, SparseAutoencoder):
         return _checked_layer(obj, layer)

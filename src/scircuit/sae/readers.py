@@ -65,12 +65,6 @@ def read_sae(path: str | Path, *, layer: int | None = None, device: torch.device
 
     `layer` (0-based) picks one from a circuit-tracer folder, is checked where the files tell it, and otherwise taken as
     given.
-
-    Raises
-    ------
-    ScircuitError
-        If the format is not known or not clear, a file is missing or truncated, a key is missing or left over, the
-        dictionary is of a kind that cannot be expressed, or the layer is another.
     """
     path = Path(path)
     name = detect(path)
@@ -89,13 +83,7 @@ def read_sae(path: str | Path, *, layer: int | None = None, device: torch.device
 
 
 def read_saes(root: str | Path, *, device: torch.device | str = "cpu") -> dict[int, LinearSAE]:
-    """Layer -> dictionary, ascending, from a circuit-tracer folder or a folder with one folder per layer.
-
-    Raises
-    ------
-    ScircuitError
-        As `read_sae`; and if a folder does not tell its layer, or two of them hold the same layer.
-    """
+    """Layer -> dictionary, ascending, from a circuit-tracer folder or a folder with one folder per layer."""
     root = Path(root)
     if not root.is_dir():
         raise ScircuitError(f"{root} does not exist; point to a folder with one SAE folder per layer.")
