@@ -44,7 +44,7 @@ def coactivation(circuit: Circuit, pairs: pd.DataFrame, n_matched: int | None = 
     for _ in range(n_matched):
         keys = strata.draw(np.where(usable, target, target[usable][:1]), target.shape, rng)
         keys += source * index.n_nodes
-        free = usable & ~_contains(edge_keys, keys)
+        free = usable & ~_find(edge_keys, keys)[1]
         theirs = lookup(keys)
         wins += free * ((pmi > theirs) * np.int32(1) + (pmi >= theirs))
         above += free & (theirs > 0)
@@ -83,21 +83,16 @@ class _Lookup:
         """PMI of pairs given as source row * number of nodes + target row."""
         if not len(self._keys):
             return np.full(len(keys), -np.inf, dtype=np.float32)
-        position = np.minimum(_positions(self._keys, keys), len(self._keys) - 1)
-        return np.where(self._keys[position] == keys, self._pmi[position], np.float32(-np.inf))
+        position, known = _find(self._keys, keys)
+        return np.where(known, self._pmi[position], np.float32(-np.inf))
 
 
-def _contains(ordered: np.ndarray, keys: np.ndarray) -> np.ndarray:
-    position = np.minimum(_positions(ordered, keys), len(ordered) - 1)
-    return ordered[position] == keys
-
-
-def _positions(ordered: np.ndarray, keys: np.ndarray) -> np.ndarray:
-    """`searchsorted` in the order of the keys, which is many times faster where both are long."""
+def _find(ordered: np.ndarray, keys: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Where each key is, and whether: in the order of the keys, which is many times faster where both are long."""
     order = np.argsort(keys)
     found = np.empty(len(keys), dtype=np.int64)
-    found[order] = np.searchsorted(ordered, keys[order])
-    return found
+    found[order] = np.minimum(np.searchsorted(ordered, keys[order]), len(ordered) - 1)
+    return found, ordered[found] == keys
 
 
 QUESTION = Question(

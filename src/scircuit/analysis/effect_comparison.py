@@ -54,7 +54,10 @@ def compare_effect_sizes(
         )
         need_edges(first, f"the comparison over {n_cells} cells")
         need_edges(second, f"the comparison over {n_cells} cells")
-    rates = [_target_rate(circuit) for circuit in (first, second)]
+    rates = [
+        circuit.nodes["frequency"].to_numpy(np.float64)[NodeIndex.of(circuit.nodes).targets(circuit.edges)]
+        for circuit in (first, second)
+    ]
     cuts = np.quantile(np.concatenate(rates), np.arange(1, n_rate_bins) / n_rate_bins)
     keys = [
         _strata(circuit, np.searchsorted(cuts, rate), n_depth_bins)
@@ -88,11 +91,6 @@ def compare_effect_sizes(
         null_model="no difference at equal depth fraction and firing rate, "
         + (f"every d over {n_cells} cells" if cells is not None else "at numbers of cells within a factor of 1.4"),
     )
-
-
-def _target_rate(circuit: Circuit) -> np.ndarray:
-    target = NodeIndex.of(circuit.nodes).targets(circuit.edges)
-    return circuit.nodes["frequency"].to_numpy(np.float64)[target]
 
 
 def _strata(circuit: Circuit, rate_bin: np.ndarray, n_depth_bins: int) -> np.ndarray:

@@ -4,8 +4,6 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-import pandas as pd
-
 from scircuit.analysis.cell_ontology import read_obo
 from scircuit.circuits.artefacts import Artefacts
 from scircuit.errors import ScircuitError
@@ -38,10 +36,6 @@ def _gene_sets(run: Artefacts, sources: Sources) -> dict[str, Sequence[str]]:
     return genes
 
 
-def _network(run: Artefacts, sources: Sources) -> pd.DataFrame | None:
-    return None if sources.network is None else open_network(sources.network).edges
-
-
 def _group(run: Artefacts, sources: Sources) -> str:
     columns = sorted(run.table("groups", ["group_name"])["group_name"].unique())
     if sources.group is None and len(columns) > 1:
@@ -60,7 +54,7 @@ def _disease_sets(run: Artefacts, sources: Sources) -> dict[str, list[str]]:
 
 GIVEN: Mapping[str, Callable[[Artefacts, Sources], Any]] = {
     "gene_sets": _gene_sets,
-    "network": _network,
+    "network": lambda run, sources: None if sources.network is None else open_network(sources.network).edges,
     "group": _group,
     "ontology": lambda run, sources: None if sources.ontology is None else read_obo(sources.ontology),
     "ontology_terms": lambda run, sources: sources.terms or None,

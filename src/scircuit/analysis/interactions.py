@@ -9,7 +9,7 @@ from scircuit.analysis.result import Measure, Result
 from scircuit.circuits.schema import TARGET
 from scircuit.errors import ScircuitError
 from scircuit.stats.multiple import benjamini_hochberg
-from scircuit.stats.resampling import cluster_bootstrap, ratio_interval
+from scircuit.stats.resampling import cluster_bootstrap, ratio, ratio_interval
 from scircuit.stats.signflip import signflip_p
 
 COLUMNS = ["set_id", "subset", "target_layer", "target_feature", "cell", "delta"]
@@ -127,8 +127,7 @@ def _measures(order: int, rows: pd.DataFrame, rng: np.random.Generator, draws: i
 
 
 def _norm_ratio(totals: np.ndarray) -> np.ndarray:
-    own, parts = totals[..., 0], totals[..., 1]
-    return np.sqrt(own / np.where(parts > 0, parts, np.nan))
+    return np.sqrt(ratio(totals))
 
 
 QUESTION = Question(

@@ -103,15 +103,11 @@ def _of_edges(capped: Circuit, uncapped: Circuit, profile: str) -> Iterator[Numb
     labelled = pd.MultiIndex.from_frame(with_genes(capped)[LATENT])
     share = pd.MultiIndex.from_frame(targets).isin(labelled).mean() if len(targets) else np.nan
     yield Number("labelled_targets", profile, float(share), n=len(targets), unit_of_n="targets")
-    yield from _degrees(capped, uncapped, profile)
-    yield from _by_layer(uncapped, profile)
-
-
-def _degrees(capped: Circuit, uncapped: Circuit, profile: str) -> Iterator[Number]:
-    """Largest degrees: published out-degrees are uncapped, in-degrees capped."""
+    # Published out-degrees are uncapped, in-degrees capped.
     for name, table, ends in (("out_degree", uncapped.edges, SOURCE), ("in_degree", capped.edges, TARGET)):
         counts = table.groupby(ends).size()
         yield Number(f"largest_{name}", profile, int(counts.max()) if len(counts) else 0, n=len(table))
+    yield from _by_layer(uncapped, profile)
 
 
 def _by_layer(circuit: Circuit, profile: str) -> Iterator[Number]:

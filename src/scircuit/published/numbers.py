@@ -93,7 +93,8 @@ class _Reader:
             return {}
         folder, _, name = place.rpartition(":")
         if not folder and "." not in name:
-            return self._identified(name, profile, run)
+            table = self.table(self.root / run / FILE)
+            return {} if table is None else _first(table[(table["id"] == name) & (table["profile"] == profile)])
         condition = run.rsplit("/", 1)[-1]
         folder = folder.replace("CONDITION", condition) or f"{run}/analysis{'/paper' if profile == 'paper' else ''}"
         name, _, column = name.partition("@")
@@ -114,12 +115,6 @@ class _Reader:
         above, _, inside = folder.rpartition("/")
         table = self.table(self.root / above / "answers.parquet")
         return None if table is None or "folder" not in table else table[table["folder"] == inside]
-
-    def _identified(self, name: str, profile: str, run: str) -> Mapping[str, object]:
-        table = self.table(self.root / run / FILE)
-        if table is None:
-            return {}
-        return _first(table[(table["id"] == name) & (table["profile"] == profile)])
 
 
 def _first(rows: pd.DataFrame) -> Mapping[str, object]:

@@ -66,21 +66,13 @@ def _as_published(
     return published.analyze(name, run)
 
 
-def _consensus(conditions: Sequence[Artefacts], asked: Asked) -> Result:
-    return consensus(conditions, asked.draws, asked.draws, asked.min_models, asked.seed)
-
-
 def _disease(conditions: Sequence[Artefacts], asked: Asked) -> Result:
     """By the sets that are given, or those that the runs were annotated with."""
+    own = [c.circuit().provenance.get("config", {}).get("features", {}).get("gene_sets", []) for c in conditions]
     sets: dict[str, Sequence[str]] = {}
-    for name in asked.gene_sets or _libraries(conditions):
+    for name in asked.gene_sets or dict.fromkeys(str(name) for listed in own for name in listed):
         sets |= load_gene_sets(name).genes
     return disease_paper(conditions, sets)
-
-
-def _libraries(conditions: Sequence[Artefacts]) -> list[str]:
-    names = [c.circuit().provenance.get("config", {}).get("features", {}).get("gene_sets", []) for c in conditions]
-    return list(dict.fromkeys(str(name) for listed in names for name in listed))
 
 
 PROFILES: Mapping[str, Profile] = {
@@ -91,7 +83,10 @@ PROFILES: Mapping[str, Profile] = {
         "paper",
         _as_published,
         published.answerable,
-        {"consensus": _consensus, "disease_paper": _disease},
+        {
+            "consensus": lambda runs, asked: consensus(runs, asked.draws, asked.draws, asked.min_models, asked.seed),
+            "disease_paper": _disease,
+        },
         PublishedScreen,
     ),
 }

@@ -3,7 +3,6 @@
 from collections.abc import Sequence
 from importlib.resources import files
 from pathlib import Path
-from typing import Any
 
 from scircuit._io import atomic
 from scircuit._version import __version__
@@ -93,11 +92,7 @@ def _render(runs: Sequence[Artefacts], comparison: Sequence[Answer] = (), first:
         record=provenance.record_table(runs),
         sections=[*first, *page_sections(runs, comparison)],
         has_controls=any(is_decoy(run.circuit().tests).any() for run in runs),
-        data={slug(run.name): _payload(run) for run in runs},
+        data={slug(run.name): {"name": run.name, **payload(run.circuit())} for run in runs},
         style=(TEMPLATES / "style.css").read_text(encoding="utf-8"),
         script=(TEMPLATES / "circuit.js").read_text(encoding="utf-8"),
     )
-
-
-def _payload(run: Artefacts) -> dict[str, Any]:
-    return {"name": run.name, **payload(run.circuit().edges, run.circuit().nodes, run.circuit().terms)}

@@ -6,6 +6,7 @@ import numpy as np
 import pandas as pd
 
 from scircuit._tables import iterate, records
+from scircuit.circuits.circuit import Circuit
 from scircuit.circuits.schema import LATENT
 
 LAYER_GAP = 1.0
@@ -121,13 +122,13 @@ def _spread(keys: list[Key]) -> list[tuple[Key, float]]:
     return [(key, (i + 0.5) / len(keys)) for i, key in enumerate(keys)]
 
 
-def payload(edges: pd.DataFrame, nodes: pd.DataFrame, terms: pd.DataFrame) -> dict[str, Any]:
+def payload(circuit: Circuit) -> dict[str, Any]:
     """What the interactive picture needs, as plain JSON values.
 
     Nodes are listed in the order in which they stand within their layer, edges from the strongest down; both
     refer to each other by position. Missing numbers are None.
     """
-    drawn = strongest(edges, nodes, CARRIED_EDGES)
+    drawn, terms = strongest(circuit.edges, circuit.nodes, CARRIED_EDGES), circuit.terms
     points = records(drawn.nodes.sort_values(["layer", "y"]))
     position = {(row["layer"], row["feature"]): i for i, row in enumerate(points)}
     named = terms.sort_values("q_value").groupby(LATENT, sort=False).head(5) if len(terms) else terms
@@ -135,7 +136,7 @@ def payload(edges: pd.DataFrame, nodes: pd.DataFrame, terms: pd.DataFrame) -> di
     for row in iterate(named):
         by_node.setdefault((row.layer, row.feature), []).append([str(row.term), _plain(row.q_value)])
     return {
-        "n_edges": len(edges),
+        "n_edges": len(circuit.edges),
         "shown": SHOWN_EDGES,
         "nodes": [
             {

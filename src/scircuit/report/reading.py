@@ -20,14 +20,13 @@ RECORD = "validation.json"
 class ScreenTables:
     """One validation.
 
-    `record` holds the screen's facts, the settings and the sentences; `summary` and `comparison` have one row per
-    (definition, stratum, method, metric) and per (definition, stratum, metric).
+    `record` holds the screen's facts, the settings and the sentences; `summary` has one row per (definition, stratum,
+    method, metric).
     """
 
     name: str
     record: dict[str, Any]
     summary: pd.DataFrame
-    comparison: pd.DataFrame
 
 
 def named(runs: Sequence[str | Path | Artefacts]) -> list[Artefacts]:
@@ -52,12 +51,10 @@ def notebook(run: Artefacts) -> dict[str, Answer]:
 def screens(run: Artefacts) -> list[ScreenTables]:
     """The whole validations of a run, in the order of their names."""
     folders = sorted(path.parent for path in (run.root / "validation").glob(f"*/{RECORD}"))
-    return [_screen(folder) for folder in folders]
-
-
-def _screen(folder: Path) -> ScreenTables:
-    summary, comparison = (pd.read_parquet(folder / f"{name}.parquet") for name in ("summary", "comparison"))
-    return ScreenTables(folder.name, read_json(folder / RECORD), summary, comparison)
+    return [
+        ScreenTables(folder.name, read_json(folder / RECORD), pd.read_parquet(folder / "summary.parquet"))
+        for folder in folders
+    ]
 
 
 def sae_layers(run: Artefacts) -> pd.DataFrame:

@@ -8,7 +8,6 @@ from pathlib import Path
 
 from scircuit.analysis.answers import Answers
 from scircuit.analysis.conditions import traced_cells
-from scircuit.analysis.result import Result
 from scircuit.circuits.artefacts import Artefacts
 from scircuit.errors import ScircuitError
 from scircuit.published.counts import disease_categories, gene_pair_numbers, label_numbers
@@ -43,12 +42,8 @@ def compare(study: StudyConfig) -> None:
     tally.ask("labels", partial(label_numbers, ours))
     tally.ask("labels", partial(label_numbers, published), "paper")
     tally.ask("gene_pairs", partial(gene_pair_numbers, published), "paper")
-    tally.ask("disease_categories", partial(_disease_categories, out, published), "paper")
+    tally.ask("disease_categories", lambda: disease_categories(out, label_numbers(published)), "paper")
     tally.write()
-
-
-def _disease_categories(compared: Path, conditions: Sequence[Artefacts]) -> Result:
-    return disease_categories(compared, label_numbers(conditions))
 
 
 def fewest_cells(runs: Sequence[Path]) -> int | None:

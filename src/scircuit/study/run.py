@@ -1,7 +1,6 @@
 """Running a study: every stage that is not done, in order."""
 
 import logging
-from collections.abc import Mapping
 from pathlib import Path
 
 from scircuit._lock import locked
@@ -40,17 +39,14 @@ def run_study(study: StudyConfig, *, until: str | None = None, cluster: str | No
 
     with locked(folder.root):
         folder.record(description(study))
-        _work(folder, todo[: last + 1], len(todo), keys(todo), cluster)
+        known = keys(todo)
+        for number, stage in enumerate(todo[: last + 1], start=1):
+            if folder.progress(stage.name, known[stage.name]).state == "done":
+                continue
+            log.info("stage %d of %d: %s", number, len(todo), stage.name)
+            with folder.timed(stage.name, known[stage.name]):
+                stage.run(cluster)
     return folder.root
-
-
-def _work(folder: StudyFolder, todo: list[Stage], total: int, known: Mapping[str, str], cluster: str | None) -> None:
-    for number, stage in enumerate(todo, start=1):
-        if folder.progress(stage.name, known[stage.name]).state == "done":
-            continue
-        log.info("stage %d of %d: %s", number, total, stage.name)
-        with folder.timed(stage.name, known[stage.name]):
-            stage.run(cluster)
 
 
 def _last(todo: list[Stage], until: str | None) -> int:

@@ -15,7 +15,7 @@ from scircuit._io import read_json, sha256_of, write_json
 from scircuit.config import RunConfig
 from scircuit.errors import ScircuitError
 from scircuit.runs.identity import places, settings, without_places
-from scircuit.study.config import Dictionaries, StudyCondition, StudyConfig
+from scircuit.study.config import StudyCondition, StudyConfig
 
 FORMAT_VERSION = 1
 PLAN = "plan.json"
@@ -42,7 +42,10 @@ class Stage:
 
 def stages(study: StudyConfig) -> list[Stage]:
     """Every stage, each after those that it needs."""
-    out = [_dictionary(study, d) for d in study.dictionaries]
+    out = [
+        Stage(f"dictionary:{d.name}", (), _identity(study, d.run), _until(d.run, "train-sae"))
+        for d in study.dictionaries
+    ]
     for condition in study.conditions:
         out += _of_condition(study, condition)
     return out + _of_study(study)
@@ -176,10 +179,6 @@ def _file(study: StudyConfig, name: str) -> str:
     return seen_from(study.folder, name) if name and Path(name).exists() else name
 
 
-def _dictionary(study: StudyConfig, part: Dictionaries) -> Stage:
-    return Stage(f"dictionary:{part.name}", (), _identity(study, part.run), _until(part.run, "train-sae"))
-
-
 def _of_condition(study: StudyConfig, c: StudyCondition) -> list[Stage]:
     """The road of one condition. The dictionary comes first: a condition refuses to start without."""
     from scircuit.study import outside
@@ -190,8 +189,8 @@ def _of_condition(study: StudyConfig, c: StudyCondition) -> list[Stage]:
         Stage(f"tokens:{name}", (f"dictionary:{c.dictionaries}",), _identity(study, c.run), _until(c.run, "tokenize")),
         Stage(f"features:{name}", (f"tokens:{name}",), None, _until(c.run, "features")),
         Stage(f"trace:{name}", (f"features:{name}",), None, _until(c.run, "trace")),
-        Stage(f"analysis:{name}", (f"trace:{name}",), None, lambda _: _analyse(run)),
-        Stage(f"paper-analysis:{name}", (f"trace:{name}",), None, lambda _: _analyse_as_published(run)),
+        Stage(f"analysis:{name}", (f"trace:{name}",), None, lambda _: _analyse(run, "default")),
+        Stage(f"paper-analysis:{name}", (f"trace:{name}",), None, lambda _: _analyse(run, "paper")),
         Stage(f"knowledge:{name}", (f"trace:{name}",), draws, lambda _: outside.knowledge(study, c)),
     ]
 
@@ -227,19 +226,16 @@ def _until(config: RunConfig, stage: str) -> Callable[[str | None], None]:
     return run
 
 
-def _analyse(run: Path) -> None:
-    from scircuit.runs.ask import ask_run
-
-    ask_run(run)
-
-
-def _analyse_as_published(run: Path) -> None:
+def _analyse(run: Path, profile: str) -> None:
     from scircuit.circuits.artefacts import Artefacts
     from scircuit.published.counts import write_numbers
-    from scircuit.runs.ask import ask, questions_of
+    from scircuit.runs.ask import ask, ask_run, questions_of
 
-    ask(run, questions_of(run, "all", "paper"), "paper")
-    write_numbers(Artefacts(run))
+    if profile == "default":
+        ask_run(run)
+    else:
+        ask(run, questions_of(run, "all", profile), profile)
+        write_numbers(Artefacts(run))
 
 
 def _report(study: StudyConfig) -> None:
