@@ -142,10 +142,7 @@ class Result:
             {k: None if isinstance(v, float) and not np.isfinite(v) else v for k, v in row.items()}
             for row in self.measures.to_dict("records")
         ]
-        return {
-            **{name: getattr(self, name) for name in WORDS},
-            "measures": rows,
-        }
+        return {name: getattr(self, name) for name in WORDS} | {"measures": rows}
 
     def write(self, folder: str | Path, facts: Mapping[str, Any] | None = None) -> None:
         """Write `<question>.json` and `<question>.parquet` into the folder.

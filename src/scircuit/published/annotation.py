@@ -57,18 +57,13 @@ def annotate_as_published(
     """Annotations of every latent by the published rules (annotation step of the study's atlas).
 
     Per layer: query = the first 20 top genes; N = size of the union of all queries; sets of 5 to 500 genes; one-sided
-    Fisher tests of (a, b, c, max(N - a - b - c, 0)) where a >= 2; BH over these tests of all libraries. With
-    `trrust`, one more set, `transcription_factors` (library `TRRUST_TF`). A network with a link inside the query adds
+    Fisher tests of (a, b, c, max(N - a - b - c, 0)) where a >= 2; BH over these tests of all libraries. With `trrust`,
+    one more set, `transcription_factors` (library `TRRUST_TF`). A network with a link inside the query adds
     `pairwise_enrichment` (`TRRUST_edges`, `STRING_edges`) without a test; the published program looks TRRUST pairs up
     in alphabetical order, so only links whose regulator comes first are found, and that is kept.
 
-    Returns `layer, feature, library, term, n_overlap, set_size, odds_ratio, p_value, q_value, n_links, density`, in the
-    order in which the published files list them: library by library, then the links.
-
-    `features`: columns `layer, feature, top_genes`.
-    `libraries`: named `GO_BP`, `KEGG`, `Reactome` where the published label rules shall find them.
-    `trrust`, `string`: networks as published.
-    `alpha`: of the BH call.
+    One row per annotation (`Row`), in the order in which the published files list them: library by library, then the
+    links. The published label rules find libraries by the names `GO_BP`, `KEGG` and `Reactome`.
     """
     sets = list(libraries)
     if trrust is not None:

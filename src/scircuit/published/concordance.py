@@ -62,12 +62,10 @@ class Concordance:
 def pooled_concordance(pairs: pd.DataFrame, effects: Effects, draws: int = 2000, seed: int = 0) -> Concordance:
     """Share of gene pairs where sign(mean d) equals sign(log2 fold change), pooled over all knock-downs.
 
-    A knock-down is read as an ablation: d < 0 says that the target falls. Pairs are judged where the target gene is
-    measured and |log2 fold change| >= 0.01 (arXiv 2603.01752, CRISPRi validation). The first label of a gene counts.
-
-    `pairs`: of `paper_gene_pairs`: `source_gene, target_gene, mean_d`.
-    `effects`: of `differential_expression(screen, "paper")` for the published fold change.
-    `draws`, `seed`: bootstrap draws over knocked-down genes, and their seed.
+    A knock-down is read as an ablation: d < 0 says that the target falls. `pairs` (of `paper_gene_pairs`) are judged
+    where the target gene is measured and |log2 fold change| >= 0.01 (arXiv 2603.01752, CRISPRi validation), by the fold
+    change of `differential_expression(screen, "paper")`. The first label of a gene counts. Intervals draw knocked-down
+    genes.
     """
     genes = pd.Index(effects.perturbations["gene"])
     first = np.flatnonzero(~genes.duplicated())

@@ -69,12 +69,9 @@ def effect_sizes(traced: Traced) -> Result:
 def coherence(traced: Traced, annotations: pd.DataFrame | None = None) -> Result:
     """Share of edges whose ends share any term, pseudo-terms included, and how many edges carry the two labels.
 
+    By the published annotations in file order, else by the circuit's own significant sets, and then without labels.
     Measures `coherence`, and with annotations `annotation_rate` (edges with a source label and a target label by the
     two published rules). Table: the 50 edges with most shared terms, then largest |d|.
-
-    `annotations`: `layer, feature, library, term, q_value` in file order, as the published rules annotate
-      (`features/published_annotations.parquet`); the circuit's own significant sets where there are none, and then no
-      labels.
     """
     edges = traced.truncated.edges
     terms = traced.truncated.terms if annotations is None else annotations

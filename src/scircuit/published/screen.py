@@ -41,13 +41,10 @@ class PublishedScreen:
         """The comparison as the published study ran it: share of gene pairs whose signs agree.
 
         Predictions: top 10 x top 10 genes of every edge between latents that a gene set names (the published gene lists
-        are of annotated latents only). Truth: log2(mean + 1) against all controls, all cell lines pooled, pairs with
-        |log fold change| >= 0.01.
+        are of annotated latents only). Truth: log2(mean + 1) against all controls, all cell lines (`lines`) pooled,
+        pairs with |log fold change| >= 0.01. `columns` are `perturbation` and `control` of `open_screen`.
 
         Measures `direction` (null: the share that always saying down gets) and `spearman` of the sizes.
-
-        `lines`: whether it holds several cell lines, which are pooled.
-        `columns`: `perturbation` and `control`, as in `open_screen`.
         """
         pairs = paper_gene_pairs(self.circuit.edges, with_genes(self.circuit))
         screen = open_screen(path, lines="all" if lines else None, min_cells=FEWEST_CELLS, **columns)

@@ -46,14 +46,11 @@ _DIFFERENCES = {
 def compare_profiles(
     run: Artefacts, annotations: pd.DataFrame | None = None, draws: int = 1000, seed: int = 0
 ) -> pd.DataFrame:
-    """Both profiles of one trace side by side.
+    """Both profiles of one trace side by side, one row per question.
 
-    Returns one row per question: `number, default, default_low, default_high, default_null, paper, difference` (one
-    sentence on what differs).
-
-    `run`: its trace under either rule; with tables of co-activation and interactions there are rows of these.
-    `annotations`: published annotations; see `scircuit.published.questions.coherence`.
-    `draws`: bootstrap and null draws.
+    Columns `number, default, default_low, default_high, default_null, paper, difference` (one sentence on what
+    differs). There are rows of co-activation and interactions where the run has their tables; `annotations` are the
+    published ones (`scircuit.published.questions.coherence`).
     """
     ours, theirs = run.circuit(DEFAULT), Traced.of(run)
     rows = [_row("edges", Measure("n_edges", len(ours.edges)), published.sign_balance(theirs)["n_edges"])]

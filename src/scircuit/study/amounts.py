@@ -12,10 +12,9 @@ from dataclasses import dataclass, field, replace
 from scircuit.cells.tokens import TokenStore
 from scircuit.circuits.schema import DECOYS
 from scircuit.config import DataSection, RunConfig
-from scircuit.models.registry import Shape
 from scircuit.runs.trace import source_layers
 from scircuit.sae.base import LinearSAE
-from scircuit.study.calibration import Pace, quality_layers
+from scircuit.study.calibration import Pace, Timed, quality_layers
 from scircuit.study.shapes import RandomModel
 from scircuit.tracing.costs import forward_madds
 from scircuit.tracing.memory import dictionary_bytes, model_bytes
@@ -70,10 +69,10 @@ class Outlook:
     """A run before it runs: `model` is whole, but on torch's meta device; `sae` stands for that of every layer."""
 
     run: RunConfig
-    shape: Shape
     model: RandomModel
     sae: LinearSAE
     sizes: Sizes
+    timed: Timed
     pace: Pace
 
     @property

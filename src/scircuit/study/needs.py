@@ -1,15 +1,13 @@
 """What a study reads from outside: every file with its size, licence, whether it is here, and how it comes here."""
 
 import tomllib
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from importlib.resources import files
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
-
-import pandas as pd
 
 from scircuit.config import RunConfig
 from scircuit.errors import ScircuitError
@@ -51,13 +49,6 @@ def study_needs(study: StudyConfig) -> list[Need]:
         users = dict.fromkeys((*known.used_by, *need.used_by) if known else need.used_by)
         found[key] = replace(need, used_by=tuple(users))
     return list(found.values())
-
-
-def needs_table(needs: Iterable[Need]) -> pd.DataFrame:
-    """`kind, name, bytes, licence, present, how, used_by`, one row per need."""
-    columns = ["kind", "name", "bytes", "licence", "present", "how", "used_by"]
-    rows = [(n.kind, n.name, n.bytes, n.licence, n.present, n.how, ", ".join(n.used_by)) for n in needs]
-    return pd.DataFrame(rows, columns=columns).astype({"bytes": "Int64"})
 
 
 def check_needs(study: StudyConfig) -> None:

@@ -3,11 +3,11 @@
 import logging
 import math
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import pandas as pd
@@ -28,15 +28,15 @@ from scircuit.runs.tokens import open_data, reading, rule_of
 from scircuit.study import amounts
 from scircuit.study.amounts import Load, Outlook, Sizes
 from scircuit.study.asking import asking
-from scircuit.study.calibration import Pace, Timed, calibrate, shallow, trace_pace
+from scircuit.study.calibration import calibrate, shallow, trace_pace
 from scircuit.study.config import StudyConfig
-from scircuit.study.needs import Need, model_needs, needs_table, study_needs
+from scircuit.study.needs import Need, model_needs, study_needs
 from scircuit.study.shapes import RandomModel, random_cells, random_model, random_saes, shape_of
 from scircuit.study.stages import PLAN, StudyFolder, description, stages
-from scircuit.tracing.plan import Pace as TracePace
 from scircuit.tracing.plan import Plan, clock, expect_trace
 from scircuit.tracing.setup import Setup
 
+T = TypeVar("T")
 ASSUMED_CELLS = 2000
 """Cells of a data set that is not here and whose `n` is not given."""
 ASSUMED_LENGTH = {"geneformer": 2028, "scgpt": 1187}
@@ -147,10 +147,15 @@ class _Planner:
         self.study = study
         self.assumptions: list[str] = []
         self.traces: dict[str, Plan] = {}
-        self.timed: dict[Any, Timed] = {}
-        self.paces: dict[Any, Pace] = {}
-        self.trace_paces: dict[Any, TracePace] = {}
         self.models: dict[Any, FoundationModel] = {}
+        self.measured: dict[Any, Any] = {}
+        self.load_seconds = self.open_seconds = 0.0
+
+    def once(self, measure: Callable[..., T], key: Any, *given: Any) -> T:
+        """What is measured, the first time that it is asked for this key."""
+        if (measure, key) not in self.measured:
+            self.measured[measure, key] = measure(*given)
+        return self.measured[measure, key]
 
     def table(self) -> pd.DataFrame:
         loads: dict[str, Load] = {}
@@ -191,10 +196,9 @@ class _Planner:
 
     def trace(self, seen: Outlook, setup: Setup, n_cells: int) -> Plan:
         """The tracer's plan, at the pace of its engine on few layers of the same width."""
-        key = (self.key(seen.run, seen.shape, seen.sizes.length), setup.engine, setup.settings.tokens)
-        if key not in self.trace_paces:
-            self.trace_paces[key] = trace_pace(self.timed[key[0]], replace(setup.settings, engine=setup.engine))
-        return expect_trace(setup, n_cells, seen.firing_rate, self.trace_paces[key])
+        settings = replace(setup.settings, engine=setup.engine)
+        pace = self.once(trace_pace, (id(seen.timed), setup.engine, settings.tokens), seen.timed, settings)
+        return expect_trace(setup, n_cells, seen.firing_rate, pace)
 
     def look(self, run: RunConfig) -> Outlook | None:
         """A run as far as it is known; None where it cannot be timed, which the plan then says."""
@@ -205,18 +209,12 @@ class _Planner:
             return None
         model = random_model(shape, run.model, shape.n_layers, "meta")
         sizes = self.sizes(run, shape, model)
-        key = self.key(run, shape, sizes.length)
-        if key not in self.timed:
-            self.timed[key] = shallow(run, shape, model, sizes.length)
-        pace_key = (key, run.sae.batch_rows, run.sae.architecture, run.features.coactivation)
-        if pace_key not in self.paces:
-            self.paces[pace_key] = calibrate(run, self.timed[key], sizes.length)
+        key = (shape, run.model.device, run.model.dtype, sizes.length, run.sae.expansion, run.sae.k)
+        timed = self.once(shallow, key, run, shape, model, sizes.length)
+        paced = (key, run.sae.batch_rows, run.sae.architecture, run.features.coactivation)
+        pace = self.once(calibrate, paced, run, timed, sizes.length)
         (sae,) = random_saes(model, [0], run.sae.expansion, run.sae.k).values()
-        return Outlook(run, shape, model, sae, sizes, self.paces[pace_key])
-
-    def key(self, run: RunConfig, shape: Shape, length: int) -> Any:
-        """What decides the models and cells that are timed."""
-        return (shape, run.model.device, run.model.dtype, length, run.sae.expansion, run.sae.k)
+        return Outlook(run, model, sae, sizes, timed, pace)
 
     def sizes(self, run: RunConfig, shape: Shape, made_up: RandomModel) -> Sizes:
         """Cells of a run and their lengths: looked at where files are here, assumed where not."""
@@ -249,9 +247,6 @@ class _Planner:
             self.load_seconds = clock() - started
         return self.models[key]
 
-    load_seconds = 0.0
-    open_seconds = 0.0
-
     def opening(self, stage: str) -> float:
         """Seconds to open the model and read what came before, for the stages that compute with it."""
         return self.load_seconds if stage.partition(":")[0] in ("dictionary", *_OF_MODEL) else 0.0
@@ -283,12 +278,11 @@ class _Planner:
 
 
 def _needs_lines(needs: list[Need]) -> list[str]:
-    table = needs_table(needs)
-    shown = table.assign(
-        size=["" if pd.isna(b) else amount(float(b)) for b in table["bytes"]],
-        here=["here" if p else "missing" for p in table["present"]],
-    )
-    text = shown[["kind", "name", "size", "here", "licence"]].to_string(index=False, header=False, justify="left")
+    rows = [
+        (n.kind, n.name, "" if n.bytes is None else amount(n.bytes), "here" if n.present else "missing", n.licence)
+        for n in needs
+    ]
+    text = pd.DataFrame(rows).to_string(index=False, header=False, justify="left")
     return ["  " + line.rstrip() for line in text.splitlines()]
 
 
