@@ -36,11 +36,7 @@ class Answer(NamedTuple):
 
 
 class Answers:
-    """The answers of one folder.
-
-    `facts`: written beside every answer: the run's id, its thresholds.
-    `table`: answers that are there already (`read_answers`); one stays until the same question is asked again.
-    """
+    """The answers of one folder; each is written with `facts` (the run's id, its thresholds) beside it."""
 
     def __init__(
         self, folder: str | Path, facts: Mapping[str, Any] | None = None, table: pd.DataFrame | None = None

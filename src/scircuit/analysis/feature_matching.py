@@ -50,10 +50,8 @@ def match_latents(a: Artefacts, b: Artefacts, min_genes: int = 5, max_q: float =
     whose nearest neighbour in their own layer is at least as alike, times as many as the other model offers more
     latents to choose from. Shuffled genes would undo what genes share, and match what is only that.
 
-    `a`, `b`: with gene loadings.
-    `min_genes`: latents that load on fewer shared genes take no part.
-    `max_q`: Benjamini-Hochberg level; the family are the latents of `a`. Fewer shared ones than some 1 / (2 `max_q`),
-      ten at the default, cannot be told from chance.
+    Latents that load on fewer than `min_genes` shared genes take no part. q is over the latents of `a`: fewer shared
+    ones than some 1 / (2 `max_q`), ten at the default, cannot be told from chance.
     """
     loadings_a, loadings_b = _loadings(a), _loadings(b)
     genes = np.intersect1d(loadings_a["gene"].unique(), loadings_b["gene"].unique())

@@ -22,15 +22,12 @@ KINDS = ("mediator", "random", "joint")
 def candidate_mediators(circuit: Circuit, edges: pd.DataFrame, top: int = 10, seed: int = 0) -> pd.DataFrame:
     """The latents worth holding for some edges: what a tracer needs to measure `mediation`.
 
-    Candidates m of an edge s -> t are those with edges s -> m and m -> t; they are ranked by
-    |d(s -> m) d(m -> t)|. Every chosen one gets a random latent of its layer and firing-rate decile that is no
-    candidate, so that the strongest of the ones stands against the strongest of as many others.
+    Candidates m of an edge s -> t are those with edges s -> m and m -> t; the `top` of them by |d(s -> m) d(m -> t)|
+    are taken. Every one gets a random latent of its layer and firing-rate decile that is no candidate, so that the
+    strongest of the ones stands against the strongest of as many others.
 
     Returns the ends with `mediator_layer, mediator_feature, kind` (`mediator` or `random`) and `score` (NaN for
     random). Edges without a candidate do not appear.
-
-    `edges`: the ends of the edges in question.
-    `top`: candidates per edge.
     """
     rng = np.random.default_rng(seed)
     known = circuit.edges[[*ENDS, "cohens_d"]]

@@ -64,14 +64,10 @@ def analyze(
     grade: str | None = None,
     **options: Any,
 ) -> Result:
-    """Ask one question of a run (`circuit/`, `trace/`, `features/` of docs/architecture.md).
+    """Ask one question of a run, beside a second one where it compares two, with what is given beside them.
 
-    `name`: a key of `questions()`.
-    `second`: another run, for the questions that compare two.
-    `sources`: gene sets, networks and the like, for the questions that draw on them.
-    `grade`: of the edges that are asked; as in `Circuit.read`, by default the strictest of the run's rule.
-    `options`: keywords of the question's function. A `rule` is by default the one that the run's circuit was built
-      with.
+    A circuit is taken at `grade` (`Circuit.read`). `options` are keywords of the question's function; a `rule` is by
+    default the one that the run's circuit was built with.
     """
     asked, run = question(name), Artefacts.of(run)
     options = _checked_options(asked, run, options)

@@ -119,13 +119,10 @@ def _permuted(edges: pd.DataFrame, partner: pd.DataFrame, rng: np.random.Generat
 
 
 def match_dictionaries(first: str | Path, second: str | Path) -> pd.DataFrame:
-    """The nearest direction in `second` of every latent of `first`, layer by layer.
+    """The nearest direction in `second` of every latent of `first`, layer by layer; both are folders of dictionaries.
 
     Returns `layer, feature_first, feature_second, similarity` (cosine of the decoder directions), `similarity_own` (to
     the nearest other direction of `first`), over the layers that both have; what `seed_stability` reads.
-
-    `first`, `second`: dictionaries (`manifest.json`, `layer_00/sae_weights.safetensors`, ...) of one model under one
-      protocol.
     """
     manifests = [_manifest(Path(folder)) for folder in (first, second)]
     for fact in ("fingerprint", "protocol"):

@@ -157,14 +157,7 @@ def load_study(path: str | Path) -> StudyConfig:
 
 
 def parse_study(content: Mapping[str, Any], where: str = "study", folder: str | Path = ".") -> StudyConfig:
-    """A validated study from nested values.
-
-    Raises
-    ------
-    ScircuitError
-        On an unknown key or dictionary (with the nearest known one), a repeated name, a condition whose model is not
-        that of its dictionaries, source layers without a dictionary, or whatever a run's own config refuses.
-    """
+    """A validated study from nested values."""
     file: StudyFile = build(StudyFile, content, where)
     folder = Path(folder)
     out = (folder / file.out).absolute()
