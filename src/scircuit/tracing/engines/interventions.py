@@ -51,9 +51,6 @@ class Firings:
         starts = [0, *stops][:-1]
         self._span = {int(f): slice(a, b) for f, a, b in zip(live.tolist(), starts, stops, strict=True)}
 
-    def __contains__(self, feature: int) -> bool:
-        return feature in self._span
-
     def of(self, feature: int) -> tuple[Tensor, Tensor]:
         """Positions int64 `[n]` (ascending) at which a latent fires, and its activations there; maybe empty."""
         span = self._span.get(feature, slice(0, 0))
