@@ -54,10 +54,10 @@ class NodeIndex(NamedTuple):
         return self.rows(edges["target_layer"], edges["target_feature"])
 
 
-def traced_sources(circuit: Circuit, kind: str = "latent") -> pd.DataFrame:
+def traced_sources(circuit: Circuit) -> pd.DataFrame:
     """The sources that were ablated, with or without edges: `source_layer, source_feature` sorted, unique."""
     tests = circuit.tests
-    chosen = tests.loc[tests["kind"] == kind, SOURCE]
+    chosen = tests.loc[tests["kind"] == "latent", SOURCE]
     return chosen.drop_duplicates().sort_values(SOURCE, ignore_index=True)
 
 

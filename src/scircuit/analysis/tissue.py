@@ -91,14 +91,13 @@ def _sums(rows: pd.DataFrame, names: list[str]) -> tuple[np.ndarray, np.ndarray,
     group = pd.Index(names).get_indexer(pd.Index(rows["group"].astype(str)))
     cells, mean, sd = (rows[name].to_numpy(np.float64) for name in ("n_cells", "mean_delta", "sd_delta"))
     shape = (len(names), len(tests))
-    n, total, square = np.zeros(shape), np.zeros(shape), np.zeros(shape)
+    total, square = np.zeros(shape), np.zeros(shape)
     total[group, test] = cells * mean
     square[group, test] = np.maximum(cells - 1, 0) * np.nan_to_num(sd) ** 2 + cells * mean**2
     source = pd.factorize(pd.MultiIndex.from_frame(tests[SOURCE]))[0]
     per_source = np.zeros((len(names), source.max() + 1))
     np.maximum.at(per_source, (group, source[test]), cells)
-    n[:] = per_source[:, source]
-    return n, total, square, tests
+    return per_source[:, source], total, square, tests
 
 
 def _tests_made(tests: pd.DataFrame, ends: pd.DataFrame, n: np.ndarray, inside: np.ndarray, min_cells: int) -> int:

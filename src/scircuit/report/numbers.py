@@ -33,8 +33,8 @@ def probability(value: Any) -> str:
     return f"{mantissa}×10{raised}"
 
 
-def significant(value: Any, digits: int = 3) -> str:
-    """A number with so many significant digits, without powers of ten where it can be read without."""
+def significant(value: Any) -> str:
+    """A number with three significant digits, without powers of ten where it can be read without."""
     if value is None or (isinstance(value, float) and math.isnan(value)):
         return MISSING
     number = float(value)
@@ -42,7 +42,7 @@ def significant(value: Any, digits: int = 3) -> str:
         return "∞" if number > 0 else "−∞"
     if number and not 1e-4 <= abs(number) < 1e6:
         return probability(number) if number > 0 else f"−{probability(-number)}"
-    places = max(0, digits - 1 - math.floor(math.log10(abs(number)))) if number else 0
+    places = max(0, 2 - math.floor(math.log10(abs(number)))) if number else 0
     return f"{number:,.{places}f}".replace("-", "−")
 
 

@@ -178,13 +178,13 @@ def _short(name: str, value: str) -> str:
     return f"{value[:16]}…" if HASH.fullmatch(value) else value
 
 
-def record_table(runs: Sequence[Artefacts], folded: bool = True) -> Table:
+def record_table(runs: Sequence[Artefacts]) -> Table:
     """Everything the runs recorded about themselves, one column per run."""
     flat = [flatten(run.circuit().provenance) for run in runs]
     keys = list(dict.fromkeys(key for record in flat for key in record))
     columns = [Column("recorded", numeric=False), *(Column(run.name, numeric=False) for run in runs)]
     rows = [[key, *(record.get(key, numbers.MISSING) for record in flat)] for key in keys]
-    return Table(columns, rows, len(rows), "Everything recorded in run.json", folded)
+    return Table(columns, rows, len(rows), "Everything recorded in run.json", folded=True)
 
 
 def flatten(record: dict[str, Any], prefix: str = "") -> dict[str, str]:
