@@ -6,7 +6,7 @@ from typing import Any
 import pandas as pd
 import torch
 
-from scircuit.cells.vocabulary import Vocabulary
+from scircuit.cells.vocabulary import Vocabulary, write_vocabulary
 
 SHARED = Path(__file__).resolve().parents[1].parent / "shared" / "data"
 """Real data sets, where they lie beside the project."""
@@ -41,6 +41,22 @@ def save_encoder(folder: Path, vocabulary: Vocabulary, config: Any, *, head: boo
     module.save_pretrained(folder)
     write_token_table(folder / "tokens.tsv", vocabulary)
     return folder
+
+
+def save_llama(folder: Path, vocabulary: Vocabulary, **changes: Any) -> Any:
+    """A random Llama saved by transformers, with our vocabulary; and the model itself."""
+    import transformers
+
+    config = transformers.LlamaConfig(**{
+        "vocab_size": 64, "hidden_size": 24, "num_hidden_layers": 3, "num_attention_heads": 4, "intermediate_size": 40,
+        "num_key_value_heads": 4, "rms_norm_eps": 1e-6, "max_position_embeddings": 48, "pad_token_id": 0,
+        "bos_token_id": 2, "eos_token_id": 3, "initializer_range": 0.3, **changes,
+    })  # fmt: skip
+    torch.manual_seed(0)
+    model = transformers.LlamaForCausalLM(config).eval()
+    model.save_pretrained(folder)
+    write_vocabulary(folder / "vocabulary.json", vocabulary)
+    return model
 
 
 def scgpt_weights(args: dict, n_tokens: int, seed: int = 0) -> dict[str, torch.Tensor]:

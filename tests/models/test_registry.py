@@ -18,6 +18,7 @@ from scircuit.models import registry
 from scircuit.models.geneformer import Geneformer
 from scircuit.models.hub import fetch_checkpoint, list_checkpoints_here, locate, missing_files, show_checkpoint
 from scircuit.models.load import load_model
+from scircuit.models.maxtoki import MaxToki
 from scircuit.models.registry import RemoteFile, checkpoints, find_checkpoint, list_checkpoints
 from scircuit.models.scgpt import ScGPT
 
@@ -28,7 +29,7 @@ def test_every_checkpoint_is_described_whole() -> None:
     table = list_checkpoints()
     assert set(table["name"]) == {
         "geneformer-v1-10m", "geneformer-v2-104m", "geneformer-v2-104m-clcancer", "geneformer-v2-316m",
-        "scgpt-whole-human",
+        "scgpt-whole-human", "maxtoki-217m",
     }  # fmt: skip
     assert table[["title", "licence", "source", "paper"]].map(bool).all().all()
     for checkpoint in checkpoints().values():
@@ -38,7 +39,7 @@ def test_every_checkpoint_is_described_whole() -> None:
         for file in checkpoint.needed:
             assert file.sha256 is None or re.fullmatch("[0-9a-f]{64}", file.sha256)
     hashes = [f.sha256 for c in checkpoints().values() for f in c.files if f.sha256]
-    assert len(set(hashes)) == len(hashes) == 4
+    assert len(set(hashes)) == len(hashes) == 9
 
 
 @pytest.mark.parametrize("name", [*checkpoints()])
@@ -52,6 +53,13 @@ def test_the_registered_shape_is_the_architecture_with_so_many_parameters(name: 
                 "layer_norm_eps": 1e-12, "max_position_embeddings": c.max_length, "type_vocab_size": 2,
             }  # fmt: skip
             model = Geneformer(config, None, name)
+        elif c.kind == "maxtoki":
+            config = {
+                "vocab_size": c.n_tokens, "hidden_size": c.d_model, "num_hidden_layers": c.n_layers,
+                "num_attention_heads": c.n_heads, "intermediate_size": c.d_mlp, "hidden_act": "silu",
+                "rms_norm_eps": 1e-6, "max_position_embeddings": c.max_length,
+            }  # fmt: skip
+            model = MaxToki(config, None, name)
         else:
             args = {"embsize": c.d_model, "nheads": c.n_heads, "nlayers": c.n_layers, "d_hid": c.d_mlp,
                     "mask_value": -1}  # fmt: skip
@@ -59,8 +67,10 @@ def test_the_registered_shape_is_the_architecture_with_so_many_parameters(name: 
     assert sum(p.numel() for p in model.parameters()) == c.n_parameters
     weights = next(f for f in c.files if f.name.startswith(("model.", "best_model.")))
     if weights.bytes is not None:
-        header = weights.bytes - 4 * c.n_parameters
-        assert 0 < header < 60_000, "float32 and a header"
+        # scGPT's file also holds the heads that no residual needs: mvc_decoder and flag_encoder.
+        unread = 2 * c.d_model**2 + 3 * c.d_model if c.kind == "scgpt" else 0
+        header = weights.bytes - 4 * (c.n_parameters + unread)
+        assert 0 < header < 70_000, "float32 and a header"
 
 
 def test_the_real_dictionaries_have_the_registered_sizes_and_hashes(shared_data: Path) -> None:
@@ -71,7 +81,9 @@ def test_the_real_dictionaries_have_the_registered_sizes_and_hashes(shared_data:
         assert (path.stat().st_size, sha256_file(path)) == (known[name].bytes, known[name].sha256)
 
 
-@pytest.mark.parametrize("name", ["Geneformer-V2-316M", "GENEFORMER-V2-104M_CLcancer", "gf-6L-30M", "scGPT_human"])
+@pytest.mark.parametrize(
+    "name", ["Geneformer-V2-316M", "GENEFORMER-V2-104M_CLcancer", "gf-6L-30M", "scGPT_human", "gf-18L-316M-i4096"]
+)
 def test_names_are_found_in_any_case_and_by_alias(name: str) -> None:
     assert find_checkpoint(name).name in checkpoints()
 
@@ -287,7 +299,7 @@ def test_own_dictionaries_spare_the_download_of_the_published_ones(tiny, hub_cac
     assert located.folder.name == "Geneformer-V2-316M"
 
 
-def test_scgpt_has_an_address_and_a_place(hub_cache, scgpt_folder, tmp_path) -> None:
+def test_scgpt_has_an_address_and_a_place(hub_cache, scgpt_folder, tmp_path, monkeypatch) -> None:
     with pytest.raises(ScircuitError, match=r"download args.json, vocab.json, best_model.pt from https://drive") as e:
         load_model("scgpt-whole-human")
     place = tmp_path / "scircuit" / "models" / "scgpt-whole-human"
@@ -295,12 +307,17 @@ def test_scgpt_has_an_address_and_a_place(hub_cache, scgpt_folder, tmp_path) -> 
     with pytest.raises(ScircuitError, match="no repository"):
         fetch_checkpoint("scgpt-whole-human")
     shutil.copytree(scgpt_folder, place)
+    with pytest.raises(ScircuitError, match=r"is not the published file of scgpt-whole-human \(.* not 1,300\)"):
+        load_model("scGPT_human", device="cpu")
+    real = checkpoints()["scgpt-whole-human"]
+    unknown = replace(real, files=tuple(RemoteFile(file.path) for file in real.files))
+    known = {**checkpoints(), real.name: unknown}
+    monkeypatch.setattr(registry, "checkpoints", lambda: known)
     model = load_model("scGPT_human", device="cpu")
     assert model.name == "scgpt-whole-human"
     assert set(model.origin.to_dict()["files"]) == {"args.json", "vocab.json", "genes.tsv", "best_model.pt"}
     assert show_checkpoint("scgpt-whole-human")["state"] == "here"
-    unknown = [f["sha256"] for f in show_checkpoint("scgpt-whole-human")["files"]]
-    assert unknown == [None] * 3, "nobody published these hashes, and none is made up"
+    assert [f["sha256"] for f in show_checkpoint("scgpt-whole-human")["files"]] == [None] * 3, "none is made up"
 
 
 def test_the_environment_decides_the_cache(tmp_path, geneformer_folder) -> None:
@@ -327,5 +344,5 @@ def test_the_environment_decides_the_cache(tmp_path, geneformer_folder) -> None:
     assert "HF_HUB_OFFLINE is set" in absent
     assert "Geneformer-V2-104M/config.json" in absent
     assert str(tmp_path) in absent
-    size = (geneformer_folder / "model.safetensors").stat().st_size
-    assert f"({size:,} bytes, not 1,265,455,076)" in other
+    size = (geneformer_folder / "config.json").stat().st_size
+    assert f"({size:,} bytes, not 591)" in other

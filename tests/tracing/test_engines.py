@@ -7,9 +7,11 @@ import pytest
 import torch
 import transformers
 
+from builders import save_llama
 from scircuit.cells.tokens import tokenize
 from scircuit.models.geneformer import load_geneformer
 from scircuit.models.hooked import HookedModel
+from scircuit.models.maxtoki import load_maxtoki
 from scircuit.models.scgpt import load_scgpt
 from scircuit.models.stream import gene_rows
 from scircuit.sae.settings import SaeTraining
@@ -21,10 +23,16 @@ from scircuit.tracing.engines.naive import forward, naive_response
 
 
 @pytest.fixture(scope="module")
-def setups(geneformer_folder, scgpt_folder, cells):
-    """Model, dictionaries trained on it, and tokens, for both architectures."""
+def setups(geneformer_folder, scgpt_folder, cells, vocabulary, tmp_path_factory):
+    """Model, dictionaries trained on it, and tokens, for every architecture."""
+    llama = tmp_path_factory.mktemp("llama")
+    save_llama(llama, vocabulary, hidden_size=32, num_hidden_layers=4)
     out = {}
-    for name, load, folder in (("geneformer", load_geneformer, geneformer_folder), ("scgpt", load_scgpt, scgpt_folder)):
+    for name, load, folder in (
+        ("geneformer", load_geneformer, geneformer_folder),
+        ("scgpt", load_scgpt, scgpt_folder),
+        ("maxtoki", load_maxtoki, llama),
+    ):
         model = load(folder, device="cpu")
         store = tokenize(cells, model.tokenizer)
         config = SaeTraining(k=6, n_steps=60, batch_rows=64, buffer_rows=2000, expansion=2)
@@ -46,7 +54,7 @@ def all_responses(model, saes, clean, jobs, targets, **options):
     return found, clean_values
 
 
-@pytest.mark.parametrize("name", ["geneformer", "scgpt"])
+@pytest.mark.parametrize("name", ["geneformer", "scgpt", "maxtoki"])
 @pytest.mark.parametrize("layer", [0, 1])
 def test_suffix_equals_naive_for_every_job_and_target(setups, name, layer):
     model, saes, store = setups[name]

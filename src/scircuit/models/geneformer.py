@@ -104,6 +104,12 @@ def load_geneformer(
     folder = Path(folder)
     config = read_json(folder / "config.json")
     absent = [key for key in _CONFIG if key not in config]
+    architecture = (config.get("architectures") or [""])[0]
+    if absent and architecture.endswith(("ForCausalLM", "LMHeadModel")):
+        raise ScircuitError(
+            f"{folder} holds {architecture}, a decoder; its vocabulary and call are not known here: wrap it with "
+            "scircuit.HookedModel in a file of your own (docs/adapters.md), and name FILE.py:FUNCTION as model.source."
+        )
     if absent:
         raise ScircuitError(f"{folder / 'config.json'} lacks {absent[0]!r}; take the config.json of a Geneformer.")
     path = folder / "model.safetensors"

@@ -95,7 +95,10 @@ def _has_head(transformers: Any, config: Any) -> bool:
     architecture = (config.architectures or ["nothing"])[0]
     encoder = type(config) in transformers.MODEL_FOR_MASKED_LM_MAPPING and not config.is_encoder_decoder
     if not encoder or getattr(config, "is_decoder", False) or not architecture.endswith(("Model", "ForMaskedLM")):
-        raise ValueError(f"its architecture is {architecture}; a ...Model or ...ForMaskedLM of an encoder is needed")
+        raise ValueError(
+            f"its architecture is {architecture}; a ...Model or ...ForMaskedLM of an encoder is needed; "
+            "wrap a decoder with scircuit.HookedModel, docs/adapters.md"
+        )
     return architecture.endswith("ForMaskedLM")
 
 

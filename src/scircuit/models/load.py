@@ -26,7 +26,7 @@ def load_model(
     dtype: str = "float32",
     options: dict[str, Any] | None = None,
 ) -> FoundationModel:
-    """Load Geneformer, scGPT, a Hugging Face encoder, or a model of your own.
+    """Load Geneformer, scGPT, MaxToki, a Hugging Face encoder, or a model of your own.
 
     Parameters
     ----------
@@ -74,7 +74,7 @@ def adapters() -> Mapping[str, Adapter]:
 def adapter_of(folder: Path) -> Adapter:
     """The adapter that reads a folder."""
     known = [adapter for adapter in adapters().values() if adapter.knows(folder)]
-    best = [adapter for adapter in known if len(adapter.marks) == max(len(a.marks) for a in known)]
+    best = [adapter for adapter in known if adapter.certainty == max(a.certainty for a in known)]
     if len(best) == 1:
         return best[0]
     if best:

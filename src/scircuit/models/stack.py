@@ -1,6 +1,6 @@
-"""`BlockStack`: what Geneformer and scGPT share as `FoundationModel`s."""
+"""`Stack`: what models of our own blocks share as `FoundationModel`s; `BlockStack`: Geneformer and scGPT."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -61,20 +61,18 @@ class ReadsCells:
         yield from tokenize(adata, self.tokenizer, **options).batches(batch_size, by_length=False)
 
 
-class BlockStack(ReadsCells, nn.Module):
-    """A tokenizer, embeddings (the subclass's) and post-norm blocks; inference only, no dropout."""
+class Stack(ReadsCells, nn.Module):
+    """A tokenizer, embeddings (the subclass's) and blocks of ours; inference only, no dropout."""
 
     name: str
     blocks: nn.ModuleList
     fingerprint: str
     origin: Origin = Origin()
 
-    def __init__(self, *, n_layers: int, d_model: int, n_heads: int, d_mlp: int, activation: str, eps: float) -> None:
+    def __init__(self, blocks: Sequence[nn.Module], d_model: int) -> None:
         super().__init__()
-        self.n_layers, self.d_model = n_layers, d_model
-        self.blocks = nn.ModuleList(
-            PostNormBlock(d_model, n_heads, d_mlp, activation=activation, eps=eps) for _ in range(n_layers)
-        )
+        self.n_layers, self.d_model = len(blocks), d_model
+        self.blocks = nn.ModuleList(blocks)
 
     @property
     def device(self) -> torch.device:
@@ -101,17 +99,24 @@ class BlockStack(ReadsCells, nn.Module):
         for block in self.blocks:
             block.compile(dynamic=True, backend=backend)
 
-    def block(self, i: int) -> PostNormBlock:
-        """Block i itself, for engines that need its keys and values."""
-        if not 0 <= i < self.n_layers:
-            raise ScircuitError(f"{self.name} has no layer {i}; layers are 0 to {self.n_layers - 1}.")
-        block = self.blocks[i]
-        assert isinstance(block, PostNormBlock)
-        return block
-
     def layer(self, i: int, h: Tensor, batch: TokenBatch) -> Tensor:
         """The residual stream after block i."""
-        return self.block(i)(h, self.key_mask(batch))
+        if not 0 <= i < self.n_layers:
+            raise ScircuitError(f"{self.name} has no layer {i}; layers are 0 to {self.n_layers - 1}.")
+        after: Tensor = self.blocks[i](h, self.key_mask(batch))
+        return after
+
+    def mask(self, batch: TokenBatch, share: float, generator: torch.Generator) -> Masked:
+        """Of a model with a loss: genes to be told by it."""
+        raise ScircuitError(
+            f"{self.name} has no loss of its own; set offers_loss = False, or give mask and masked_loss."
+        )
+
+    def masked_loss(self, h: Tensor, masked: Masked) -> Tensor:
+        """Of a model with a loss: how well they are told."""
+        raise ScircuitError(
+            f"{self.name} has no loss of its own; set offers_loss = False, or give mask and masked_loss."
+        )
 
     def seal(self, weights: str, settings: Mapping[str, Any] | None = None, origin: Origin | None = None) -> None:
         """Freeze, and set the fingerprint, from the hash of the weights and what else decides the output.
@@ -124,6 +129,22 @@ class BlockStack(ReadsCells, nn.Module):
         self.origin = origin or Origin()
         parts = (self.name, weights, dict(settings or {}), self.tokenizer.fingerprint, str(self.dtype))
         self.fingerprint = sha256_of(*parts)
+
+
+class BlockStack(Stack):
+    """Post-norm blocks, into which the local engine looks."""
+
+    def __init__(self, *, n_layers: int, d_model: int, n_heads: int, d_mlp: int, activation: str, eps: float) -> None:
+        blocks = [PostNormBlock(d_model, n_heads, d_mlp, activation=activation, eps=eps) for _ in range(n_layers)]
+        super().__init__(blocks, d_model)
+
+    def block(self, i: int) -> PostNormBlock:
+        """Block i itself, for engines that need its keys and values."""
+        if not 0 <= i < self.n_layers:
+            raise ScircuitError(f"{self.name} has no layer {i}; layers are 0 to {self.n_layers - 1}.")
+        block = self.blocks[i]
+        assert isinstance(block, PostNormBlock)
+        return block
 
 
 def hidden(batch: TokenBatch, share: float, generator: torch.Generator) -> np.ndarray:

@@ -47,7 +47,7 @@ def shape_of(model: ModelSection) -> Shape:
                 c["intermediate_size"], c["vocab_size"], c["max_position_embeddings"],
             )  # fmt: skip
     known = known_checkpoint(source)
-    if known is None:
+    if known is None or known.kind not in _SPECIAL:
         raise ScircuitError(
             f"the shape of {source} is not known, so nothing can be timed; give the folder of a Geneformer or scGPT "
             "checkpoint, or a name of `scircuit models list`."
