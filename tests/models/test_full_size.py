@@ -126,3 +126,29 @@ def test_scgpt_whole_human(tmp_path, real_cells):
     model = load_model(folder, device="cpu")
     assert (model.n_layers, model.d_model, len(model.genes)) == (12, 512, 60694)
     trace_one(model, cells, options, 9, tmp_path)
+
+
+def test_maxtoki_217m(tmp_path, real_cells):
+    import transformers
+
+    cells, options = real_cells
+    config = transformers.LlamaConfig(
+        vocab_size=20275, hidden_size=1232, num_hidden_layers=11, num_attention_heads=8, num_key_value_heads=8,
+        intermediate_size=2464, head_dim=154, hidden_act="silu", rms_norm_eps=1e-6, max_position_embeddings=4096,
+        rope_theta=10000.0, tie_word_embeddings=False, pad_token_id=0, bos_token_id=2, eos_token_id=3,
+    )  # fmt: skip
+    torch.manual_seed(0)
+    folder = tmp_path / "MaxToki-217M-HF"
+    hf = transformers.LlamaForCausalLM(config).eval()
+    hf.save_pretrained(folder)
+    assert (folder / "model.safetensors").stat().st_size == 867_797_760, "the published size, to the byte"
+    write_dictionaries(folder, cells)
+    model = load_model(folder, device="cpu")
+    assert (model.n_layers, model.d_model, model.tokenizer.max_length) == (11, 1232, 4096)
+    batch = tokenize(cells, model.tokenizer, rows=np.arange(1), **options).batch(np.arange(1))
+    with torch.no_grad():
+        expected = hf(input_ids=torch.from_numpy(batch.tokens), output_hidden_states=True).hidden_states
+    for layer, h in residuals(model, batch, range(10)).items():  # the last one comes after the final norm
+        assert (h - expected[layer + 1]).abs().max() <= 1e-5
+    del hf
+    trace_one(model, cells, options, 8, tmp_path)

@@ -130,7 +130,8 @@ class PreNormBlock(nn.Module):
 def rotate(x: Tensor, theta: float) -> Tensor:
     """Rotary positions 0, 1, ... of `x [cell, head, position, d_head]`, halves paired as Llama pairs them."""
     half = x.shape[-1] // 2
-    frequency = theta ** (-torch.arange(half, device=x.device, dtype=torch.float32) / half)
+    # In Llama's own arithmetic: at position 1,000 the last bit of a frequency is 1e-4 of an angle.
+    frequency = 1.0 / theta ** (torch.arange(0, 2 * half, 2, device=x.device, dtype=torch.float32) / (2 * half))
     angle = torch.arange(x.shape[-2], device=x.device, dtype=torch.float32)[:, None] * frequency
     cos, sin = angle.cos().to(x.dtype), angle.sin().to(x.dtype)
     first, second = x[..., :half], x[..., half:]
