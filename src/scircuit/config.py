@@ -91,7 +91,7 @@ class SaeSection(SaeTraining):
     path: str | None = None
     """Folder of trained dictionaries, of a run or in any format that is read; by default they are trained."""
     layers: tuple[int, ...] = ()
-    """Layers to train or load; by default all."""
+    """Layers to train or load; by default all, of a folder all that it holds."""
     quality_cells: int = ranged(64, 1)
     """Cells of the catalogue split, which no dictionary learnt from, on which they are measured."""
     checkpoint_every: int = 500

@@ -231,4 +231,16 @@ def test_dictionaries_that_cannot_belong_are_refused(configured, finished: dict[
     with pytest.raises(ScircuitError, match="explains nothing of this model's residuals"):
         run(configured(sae=f'path = "{tmp_path / "far"}"'), until="train-sae")
     with pytest.raises(ScircuitError, match=r"holds no SAE for layer 1; it has layers 0: set sae\.layers"):
-        run(configured(sae=f'path = "{tmp_path / "one"}"'), until="train-sae")
+        run(configured(sae=f'path = "{tmp_path / "one"}"\nlayers = [0, 1]'), until="train-sae")
+
+
+def test_without_layers_the_dictionaries_that_are_there_are_taken(
+    configured, finished: dict[str, Path], tmp_path: Path
+) -> None:
+    saes = load_saes(finished["scgpt"] / "out" / "saes")
+    for layer in (0, 2):
+        write_as_the_study_did(tmp_path / "some", saes[layer], layer)
+    out = run(configured(sae=f'path = "{tmp_path / "some"}"')).root
+    assert sorted(load_saes(out / "saes")) == [0, 2]
+    tests = pd.read_parquet(out / "trace" / "tests.parquet")
+    assert set(zip(tests["source_layer"], tests["target_layer"], strict=True)) == {(0, 2)}

@@ -101,6 +101,8 @@ def test_sae_of_another_layer(project, geneformer_folder, finished, tmp_path, re
     assert "holds an SAE of layer 1" in refusal("run", folder / "run.toml")
     del manifest["layers"]["3"]
     write_json(saes / "manifest.json", manifest)
+    text = (folder / "run.toml").read_text()
+    (folder / "run.toml").write_text(text.replace("[sae]\n", "[sae]\nlayers = [0, 1, 2, 3]\n"))
     assert "no SAE for layer 3" in refusal("run", folder / "run.toml")
     assert untouched(folder)
 

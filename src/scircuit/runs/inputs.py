@@ -143,7 +143,7 @@ def check_inputs(config: RunConfig, model: FoundationModel) -> None:
     """Meet every mistake that can be seen without cells, so that hours of work do not end in one."""
     layers = check_layers(model, config.sae.layers or range(model.n_layers))
     if config.sae.path:
-        open_saes(config.sae.path, model, layers)
+        layers = check_layers(model, sorted(open_saes(config.sae.path, model, config.sae.layers or None)))
     else:
         config.sae.n_latents(model.d_model)
     check_features(config)

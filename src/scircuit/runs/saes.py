@@ -48,7 +48,7 @@ def run_saes(run: Run, model: FoundationModel, store: TokenStore) -> dict[int, L
         theirs = read_json(Path(s.path) / "manifest.json").get("metadata", {}) if is_ours(s.path) else {}
         metadata = {"source": s.path, **theirs}
         check_apart(store, metadata.get("data", []))
-        saes = open_saes(s.path, model, layers)
+        saes = open_saes(s.path, model, s.layers or None)
     else:
         stores = mixed_stores(run) or {"cells": store}
         saes = _train(run, model, stores, layers, run.config.seed)
