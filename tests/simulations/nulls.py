@@ -184,7 +184,7 @@ def _heterogeneous(rng: np.random.Generator, _: int, effect: float) -> float:
 
 
 def _expressed(rng: np.random.Generator, seed: int) -> float:
-    circuit = random_circuit(rng, n_layers=3, n_latents=80, n_sources=20)
+    circuit = random_circuit(rng, n_layers=3, n_latents=80)
     together = rng.uniform(-1, 1, (len(circuit.edges), 2)) @ np.array([[1.0, 0.6], [0.0, 0.4]])
     correlations = circuit.edges[ENDS].assign(gene_r=together[:, 0], latent_r=together[:, 1])
     return held(coexpression(circuit, correlations, draws=200, seed=seed)["partial_gene_r"], 0.0)
