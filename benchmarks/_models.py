@@ -53,10 +53,10 @@ def as_store(batch: TokenBatch) -> TokenStore:
     )  # fmt: skip
 
 
-def random_sae(layer: int, d: int, k: int, mean: Tensor | None = None) -> TopKSAE:
-    """4 d random unit directions around `mean`, which training would have found; the latents then fire evenly."""
+def random_sae(layer: int, d: int, k: int, mean: Tensor | None = None, expansion: int = 4) -> TopKSAE:
+    """Random unit directions around `mean`, which training would have found; the latents then fire evenly."""
     g = torch.Generator().manual_seed(layer)
-    n = 4 * d
+    n = expansion * d
     W = torch.nn.functional.normalize(torch.randn(n, d, generator=g), dim=1)
     config = SaeConfig("topk", d, n, k=k, layer=layer)
     return TopKSAE(config, W.T.clone(), torch.zeros(n), W, torch.zeros(d), None if mean is None else mean.cpu())
@@ -69,12 +69,12 @@ def live_latents(clean: CleanBatch) -> list[int]:
 
 
 @torch.inference_mode()
-def centred_saes(model: BlockStack, batch: TokenBatch, k: int) -> dict[int, TopKSAE]:
+def centred_saes(model: BlockStack, batch: TokenBatch, k: int, expansion: int = 4) -> dict[int, TopKSAE]:
     """`random_sae` of every layer, centred on the batch's own residuals."""
     h, saes = model.embed(batch), {}
     for layer in range(model.n_layers):
         h = model.layer(layer, h, batch)
-        saes[layer] = random_sae(layer, model.d_model, k, h.flatten(0, 1).mean(dim=0)).to(model.device)
+        saes[layer] = random_sae(layer, model.d_model, k, h.flatten(0, 1).mean(dim=0), expansion).to(model.device)
     return saes
 
 

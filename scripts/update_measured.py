@@ -7,6 +7,7 @@ python scripts/update_measured.py --check  # fail where a document does not matc
 import argparse
 import json
 import sys
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -22,6 +23,8 @@ SHOWN = {
     "local_r_min": "lowest correlation of d with the exact engine over all distances, packaged models",
     "local_sign_min": "lowest share of equal signs",
     "trace_seconds_per_cell_growth": "seconds per cell, eight times as many cells",
+    "decoy_seconds_ratio": "an exhaustive trace with decoys over one without, processor time",
+    "decoy_peak_gb_ratio": "the same, peak memory",
     "trace_peak_gb_growth": "peak memory, eight times as many cells",
     "condition_a_seconds_gpu": "condition A (120 latents, 200 cells, 37 layer pairs), exact",
     "exhaustive_seconds_gpu": "all latents of all source layers, 20 cells, local",
@@ -83,27 +86,59 @@ A small model of the {family} class that ships with scircuit so that any human A
     return folder / "MODEL_CARD.md", text
 
 
+def shown(value: float | None, digits: int = 3) -> str:
+    """A number of a table; a dash where there is none."""
+    return "-" if value is None else f"{value:.{digits}f}"
+
+
+def table(titles: str, rows: Iterable[Sequence[object]]) -> str:
+    """A Markdown table; `titles` parted by commas."""
+    heads = [title.strip() for title in titles.split(",")]
+    lines = [heads, ["---"] * len(heads), *rows]
+    return "\n".join(f"| {' | '.join(map(str, line))} |" for line in lines)
+
+
+JUDGED = ("size", "fdr", "power", "coverage", "coverage_chosen")
+
+
 def calibration() -> tuple[Path, str]:
-    """The page of planted circuits, from `benchmarks/calibration.json`."""
-    rows = json.loads((ROOT / "benchmarks" / "calibration.json").read_text())["rows"]
+    """The page of what is known to be true, from `benchmarks/calibration.json`."""
+    parts = json.loads((ROOT / "benchmarks" / "calibration.json").read_text())
+    planted = table(
+        "width, norm, cells, decoy, world, grade, edges, precision, recall, by decoys",
+        ([r["width"], r["norm"], r["n_cells"], r["decoy"], r["world"], r["grade"], r["n_edges"], shown(r["precision"]),
+          shown(r["recall"]), shown(r["n_by_decoys"], 1)] for r in parts["planted"]),
+    )  # fmt: skip
+    numbers = "p <= .05, FDR, power, coverage, coverage of edges"
+    donors = table(
+        f"donors, correlation, units, {numbers}",
+        ([r["n_donors"], r["icc"], r["units"], *(shown(r[name]) for name in JUDGED)] for r in parts["donors"]),
+    )
+    skewed = table(
+        f"responses, cells, rule, {numbers}",
+        ([r["shape"], r["n_cells"], r["rule"], *(shown(r[name]) for name in JUDGED)] for r in parts["skewed"]),
+    )
+    nulls = table(
+        "question, number, where there is nothing, draws, share below .05",
+        ([r["question"], r["number"], r["data"], r["n_draws"], f"{r['share']:.3f} ± {r['error']:.3f}"]
+         for r in parts["nulls"]),
+    )  # fmt: skip
+    dictionaries = table(
+        "model, cells, tests, grade, edges, by decoys",
+        ([r["model"], r["n_cells"], f"{r['n_tests']:,}", r["grade"], f"{r['n_edges']:,}", shown(r["n_by_decoys"], 1)]
+         for r in parts["dictionaries"]),
+    )  # fmt: skip
+    text = f"""# Calibration: what a result is worth
 
-    def shown(value: float | None, digits: int) -> str:
-        return "-" if value is None else f"{value:.{digits}f}"
+Written by `scripts/update_measured.py` from `benchmarks/calibration.py`.
 
-    lines = [
-        f"| {r['width']} | {r['norm']} | {r['n_cells']} | {r['decoy']} | {r['world']} | {r['grade']} | "
-        f"{r['n_edges']} | {shown(r['precision'], 3)} | {shown(r['recall'], 3)} | {shown(r['n_by_decoys'], 1)} |"
-        for r in rows
-    ]
-    table = "\n".join(lines)
-    text = f"""# Calibration: what the grades of edges are worth
+## Planted circuits: the grades of edges
 
 Transformers whose circuits are planted by hand (`scircuit.tracing.planted`): 40 latents per layer, three layers, 32
 drives through MLPs and attention; every edit also rescales every latent through the normalisation. Nothing is trained.
 Precision is the share of edges that were planted (a latent passing itself on counts); recall is over planted pairs
 whose mean response is at least 0.3 clean SD of the target; the last column is what held-out decoys give under the same
-rule, brought to the number of tests of the latents. Written by `scripts/update_measured.py` from
-`benchmarks/calibration.py`.
+rule, brought to the number of tests of the latents.
 
 **The default decoy** is radial: it leaves the residual the norm that the ablation leaves, so that what a normalisation
 does to every direction alike is the same for both. A latent is scored by the larger of two: its response in units of
@@ -118,9 +153,41 @@ This score was taken out of three, and the fewest decoys of a layer (96) out of 
 0 and in two others built alike; worlds 11, 12 and 13 were looked at only afterwards. The worlds are kind: latents are
 orthogonal, every dictionary holds the true ones, and no TopK competes.
 
-| width | norm | cells | decoy | world | grade | edges | precision | recall | by decoys |
-|---|---|---|---|---|---|---|---|---|---|
-{table}
+{planted}
+
+## Cells of donors
+
+20 cells of each donor, which share a part of the variance (the correlation within a donor); a tenth of 2,000 targets
+has an effect of one SD. By cells, as without `trace.units`, and by donors, as with it. `p <= .05` is of targets without
+an effect; FDR and power are at q < .05; the last column is the coverage of the 95 % intervals of those that were
+called, which is what an edge shows, and why its size is to be read in other cells.
+
+{donors}
+
+## Skewed responses
+
+Responses of mean 0 in all but a tenth of 2,000 targets, whose effect of one SD points along the tail or against it; in
+the zero-inflated ones half of the cells do not answer. With mean 0 and a tail, the sign-flip p is too small where the
+sample missed the tail. `edges.allow_for_skew` takes the larger of it and the p of Hall's t (1992), from which the
+skewness is removed; it costs effects that point against a tail, and of very skewed responses in 20 cells it leaves
+part of the error. Every run counts the edges that it would lose (`n_skewed` of `run.json`).
+
+{skewed}
+
+## Every analysis where there is nothing to find
+
+Share of draws with p <= .05, or with an interval that misses the truth, beside .05 with its simulation error. The
+simulations are those of `tests/simulations/nulls.py`, drawn anew. A question below its level is careful; one that is
+above it by more than twice the error (as `tissue` is in some draws) claims somewhat more than it says.
+
+{nulls}
+
+## Random dictionaries on a trained model
+
+Random directions in place of trained latents, in the packaged models: edges of each grade, beside what held-out decoys
+give under the same rule. What an honest rule calls here is a share of nothing.
+
+{dictionaries}
 """
     return ROOT / "docs" / "calibration.md", text
 

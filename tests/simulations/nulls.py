@@ -251,7 +251,7 @@ NULLS = (
         for sd in (0.0, 1.2)
     ),
     *(
-        Null("replication", number, "edges without effect, chosen by |d| in other cells", 100,
+        Null("replication", number, "edges without effect, chosen by size in other cells", 100,
              partial(_again, number=number))
         for number in ("r", "sign_agreement")
     ),
