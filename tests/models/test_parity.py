@@ -25,7 +25,7 @@ NAMES = [
     "a layer leaves its input alone and answers twice alike", "padding does not reach a cell",
     "one cell alone equals the cell among others", "equals the reference",
     "an edit of the residual reaches the next layer", "the fingerprint names weights and protocol",
-    "genes are masked and the loss is a number",
+    "loaded again it computes the same", "genes are masked and the loss is a number",
 ]  # fmt: skip
 
 
@@ -236,6 +236,13 @@ def test_fingerprints_that_do_not_tell_models_apart_are_found(geneformer_folder,
         check_adapter(right, batch, twin=other)
     with pytest.raises(ScircuitError, match="variant 1 has the same fingerprint"):
         check_adapter(right, batch, variants=[other, right])
+
+
+def test_weights_drawn_at_random_are_found(geneformer_folder, cells) -> None:
+    right, other = (load_geneformer(geneformer_folder, device="cpu") for _ in range(2))
+    torch.nn.init.normal_(other.blocks[1].up.weight)  # after the fingerprint was taken of the files
+    with pytest.raises(ScircuitError, match=r"loaded again it computes the same .*drawn at random"):
+        check_adapter(right, some(cells, right), twin=other)
 
 
 def test_batches_that_cannot_show_a_fault_are_refused(geneformer_folder, cells) -> None:

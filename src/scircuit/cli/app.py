@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 
 from scircuit.cli.asking import analyze, compare, validate
+from scircuit.cli.ending import Commands, end
 from scircuit.cli.libraries import knowledge, models
 from scircuit.cli.options import ClusterOption, ConfigPath, OutOption, RunPath, read_config, write_new
 from scircuit.cli.probing import combine, mediate, paths, probe
@@ -26,6 +27,7 @@ app = typer.Typer(
     add_completion=False,
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
+    cls=Commands,
 )
 
 MemoryOption = Annotated[
@@ -250,12 +252,11 @@ app.add_typer(models, name="models")
 
 
 def main() -> None:
-    """Entry point: a wrong input is one sentence and exit code 2."""
+    """Entry point: a wrong input, or output that cannot be written, is one sentence and exit code 2."""
     try:
         app(prog_name="scircuit")
-    except ScircuitError as error:
-        sys.stderr.write(f"scircuit: {error}\n")
-        sys.exit(2)
+    except (ScircuitError, OSError) as error:
+        end(error)
 
 
 if __name__ == "__main__":

@@ -45,7 +45,7 @@ def check_adapter(
         Hidden states of the original implementation for `batch`, `[cell, position, d_model]`: layer i is the residual
         after block i, so of Hugging Face's `hidden_states` pass `[1:]`. Padded positions are not compared.
     twin
-        The same model loaded again: its fingerprint must be equal.
+        The same model loaded again: its fingerprint must be equal, and what it computes.
     variants
         The model with other weights, another protocol, another dtype: every fingerprint must differ.
     tolerance
@@ -86,6 +86,9 @@ def check_adapter(
     checks.append(Check("an edit of the residual reaches the next layer", 0.0))
     _check_fingerprints(model, twin, variants)
     checks.append(Check("the fingerprint names weights and protocol", 0.0))
+    name = "loaded again it computes the same"
+    if again := [_held(name, layer, d, tolerance) for layer, d in _again(twin, batch, whole)]:
+        checks.append(Check(name, max(again)))
     if getattr(model, "offers_loss", True):
         _check_loss(model, batch)
         checks.append(Check("genes are masked and the loss is a number", 0.0))
@@ -177,6 +180,12 @@ def _referenced(
         yield layer, _difference(whole[layer], state.to(whole[layer]), batch)
 
 
+def _again(twin: FoundationModel | None, batch: TokenBatch, whole: Mapping[int, Tensor]) -> Iterator[tuple[int, float]]:
+    if twin is not None:
+        for layer, h in residuals(twin, batch, whole).items():
+            yield layer, _difference(h, whole[layer], batch)
+
+
 def _check_edits_arrive(
     model: FoundationModel, batch: TokenBatch, whole: Mapping[int, Tensor], tolerance: float
 ) -> None:
@@ -193,7 +202,10 @@ def _check_edits_arrive(
 
 def _check_fingerprints(model: FoundationModel, twin: FoundationModel | None, variants: Sequence[object]) -> None:
     if twin is not None and twin.fingerprint != model.fingerprint:
-        raise ScircuitError(f"{model.name}: loaded twice, its fingerprints differ; hash only what decides the output.")
+        raise ScircuitError(
+            f"{model.name}: loaded twice, its fingerprints differ; hash only what decides the output, and see "
+            "that no weight which the files lack is drawn at random."
+        )
     for number, variant in enumerate(variants):
         if getattr(variant, "fingerprint", None) == model.fingerprint:
             raise ScircuitError(
@@ -237,6 +249,7 @@ _CAUSES = {
     "padding does not reach a cell": "the mask of padded keys is missing or not passed on",
     "one cell alone equals the cell among others": "something is normalised or drawn over the whole batch",
     "equals the reference": "another layer numbering (layer i is after block i), activation, eps or weight order",
+    "loaded again it computes the same": "weights that the files lack were drawn at random",
     "a layer leaves its input alone and answers twice alike": "an in-place operation, or dropout that is still on",
 }
 
