@@ -13,6 +13,7 @@ from scipy import sparse
 
 from scircuit._io import sha256_of
 from scircuit.cells.loom import is_loom, open_loom
+from scircuit.cells.opened import Tables
 from scircuit.cells.tenx import is_mtx_folder, is_tenx, open_mtx_folder, open_tenx
 from scircuit.errors import ScircuitError
 
@@ -24,7 +25,7 @@ class Raw(NamedTuple):
     X: Any
 
 
-class CellFile:
+class CellFile(Tables):
     """What the package reads of an AnnData, straight from the file.
 
     AnnData's own backed mode leaves only X on disk: it loads every layer and every embedding of the file. Here
@@ -69,21 +70,6 @@ class CellFile:
     def var(self) -> pd.DataFrame:
         """The gene table of X and the layers."""
         return self._table("var")
-
-    @property
-    def obs_names(self) -> pd.Index:
-        """Names of the cells."""
-        return self.obs.index
-
-    @property
-    def n_obs(self) -> int:
-        """Number of cells."""
-        return len(self.obs)
-
-    @property
-    def n_vars(self) -> int:
-        """Number of genes."""
-        return len(self.var)
 
     @property
     def X(self) -> Any:  # noqa: N802  (AnnData's name)

@@ -10,17 +10,11 @@ import pandas as pd
 from scipy import sparse
 
 
-@dataclass(frozen=True)
-class Opened:
-    """The tables, read, and the matrices, unread."""
+class Tables:
+    """What follows from a table of cells and one of genes."""
 
-    filename: Path
-    obs: pd.DataFrame
-    var: pd.DataFrame
-    X: Any
-    layers: Mapping[str, Any] = field(default_factory=dict)
-    uns: Mapping[str, Any] = field(default_factory=dict)
-    raw: None = None
+    obs: Any
+    var: Any
 
     @property
     def obs_names(self) -> pd.Index:
@@ -36,6 +30,19 @@ class Opened:
     def n_vars(self) -> int:
         """Number of genes."""
         return len(self.var)
+
+
+@dataclass(frozen=True)
+class Opened(Tables):
+    """The tables, read, and the matrices, unread."""
+
+    filename: Path
+    obs: pd.DataFrame
+    var: pd.DataFrame
+    X: Any
+    layers: Mapping[str, Any] = field(default_factory=dict)
+    uns: Mapping[str, Any] = field(default_factory=dict)
+    raw: None = None
 
 
 @dataclass(frozen=True)
