@@ -4,6 +4,7 @@ import tomllib
 from dataclasses import fields
 from pathlib import Path
 
+import anndata as ad
 import numpy as np
 import pytest
 from typer.testing import CliRunner
@@ -265,3 +266,15 @@ def test_a_model_of_ones_own_is_planned_as_far_as_it_can_be(tmp_path: Path):
     (missing,) = [need for need in plan.needs if not need.present]
     assert (missing.kind, missing.name) == ("cells", "cells.h5ad")
     assert "unknown" in "\n".join(plan.lines())
+
+
+@pytest.mark.filterwarnings("ignore:.*zarr:UserWarning")
+def test_cells_in_a_folder_are_there(tmp_path: Path):
+    (tmp_path / "mine.py").write_text("def load(**options): ...\n")
+    ad.AnnData(np.ones((60, 5), np.float32)).write_zarr(tmp_path / "cells.zarr")
+    dictionaries = {"d": {"model": {"source": str(tmp_path / "mine.py") + ":load"}}}
+    content = small(dictionaries=dictionaries)
+    content["defaults"]["cells"]["path"] = "cells.zarr"
+    plan = plan_study(parse_study(content, folder=tmp_path))
+    assert [(need.present, need.bytes > 0) for need in plan.needs if need.kind == "cells"] == [(True, True)]
+    assert not any("is not here and has no n" in text for text in plan.assumptions)

@@ -144,8 +144,9 @@ def _cells(path: str) -> Need:
 def _file(kind: str, path: str, setting: str, user: str) -> Need:
     file, about = Path(path), known_files().get(Path(path).name, {})
     users = (user,) if user else ()
-    if path and file.is_file():
-        return Need(kind, path, True, bytes=file.stat().st_size, licence=about.get("licence", ""), used_by=users)
+    if path and file.exists():
+        size = _size(file) if file.is_dir() else file.stat().st_size  # a .zarr, or a folder with matrix.mtx
+        return Need(kind, path, True, bytes=size, licence=about.get("licence", ""), used_by=users)
     how = about.get("how", f"put the file there, or correct {setting}") if path else f"name a file in {setting}"
     return Need(kind, path or "(none named)", False, how, about.get("bytes"), about.get("licence", ""), users)
 

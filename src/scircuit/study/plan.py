@@ -255,7 +255,7 @@ class _Planner:
         self, data: DataSection, run: RunConfig, model: FoundationModel | None
     ) -> tuple[int, TokenStore | None, float]:
         """Cells drawn of a data set, some of them as tokens (None without file or model), seconds to tokenise one."""
-        here = data.path.startswith("scanpy:") or Path(data.path).is_file()
+        here = data.path.startswith("scanpy:") or (data.path != "" and Path(data.path).exists())
         if not here:
             n = data.n if data.n is not None else sum(data.n_per.values()) or ASSUMED_CELLS
             if data.n is None and not data.n_per:
