@@ -82,7 +82,8 @@ A small model of the {family} class that ships with scircuit so that any human A
 | step | training loss | held-out loss |
 |---|---|---|
 {curve}
-"""
+
+{dictionaries(folder / "saes")}"""
     return folder / "MODEL_CARD.md", text
 
 
@@ -96,6 +97,29 @@ def table(titles: str, rows: Iterable[Sequence[object]]) -> str:
     heads = [title.strip() for title in titles.split(",")]
     lines = [heads, ["---"] * len(heads), *rows]
     return "\n".join(f"| {' | '.join(map(str, line))} |" for line in lines)
+
+
+def dictionaries(folder: Path) -> str:
+    """What a card says of the dictionaries that ship with the model, from their manifest."""
+    manifest = json.loads((folder / "manifest.json").read_text())
+    made, layers = manifest["metadata"], manifest["layers"]
+    training = made["training"]
+    steps = f"{training['n_steps']:,} steps of {training['batch_rows']:,} positions"
+    n_latents = " or ".join(str(n) for n in sorted({entry["n_latents"] for entry in layers.values()}))
+    measures = ("explained_variance", "loss_recovered", "frac_alive", "seed_stability", "seed_stability_random")
+    rows = [(layer, *(shown(entry["metrics"][name]) for name in measures)) for layer, entry in layers.items()]
+    return f"""## Its dictionaries
+
+TopK sparse autoencoders of {n_latents} latents, {training["k"]} of them at a position, one per layer. Name them as
+`sae.path = "{manifest["model"]["name"]}"`.
+
+- **Training**: `scripts/train_mini_saes.py`, seed {training["seed"]}, {steps}, from
+  {made["n_train_cells"]:,} of the model's own training cells.
+- **Measured** on {made["n_quality_cells"]} cells that no dictionary learnt from (the model did).
+- **Seed stability**: mean cosine of a latent with its nearest under another seed, beside random directions.
+
+{table("layer, variance explained, loss recovered, alive, seed stability, by chance", rows)}
+"""
 
 
 JUDGED = ("size", "fdr", "power", "coverage", "coverage_chosen")

@@ -26,7 +26,7 @@ _NAMES = {
     "build_catalogue": "features.catalogue",
     "build_circuit": "circuits.build",
     "check_adapter": "models.parity",
-    "demo": "runs.stages",
+    "demo": "runs.demo",
     "doctor": "health",
     "enrich": "features.enrichment",
     "gene_rows": "models.stream",
@@ -77,8 +77,9 @@ if TYPE_CHECKING:
     from scircuit.models.registry import list_checkpoints
     from scircuit.models.stream import gene_rows, residuals
     from scircuit.report.page import write_report
+    from scircuit.runs.demo import demo
     from scircuit.runs.run import Run
-    from scircuit.runs.stages import demo, run
+    from scircuit.runs.stages import run
     from scircuit.sae.checkpoint import load_saes, save_saes
     from scircuit.sae.latents import Latents
     from scircuit.sae.settings import SaeTraining

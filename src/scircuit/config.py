@@ -89,7 +89,8 @@ class SaeSection(SaeTraining):
     """The dictionaries: trained here, or read from a folder."""
 
     path: str | None = None
-    """Folder of trained dictionaries, of a run or in any format that is read; by default they are trained."""
+    """Folder of trained dictionaries, of a run or in any format that is read, or the name of a packaged model for
+    those that ship with it; by default they are trained."""
     layers: tuple[int, ...] = ()
     """Layers to train or load; by default all, of a folder all that it holds."""
     quality_cells: int = ranged(64, 1)

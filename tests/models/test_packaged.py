@@ -8,12 +8,14 @@ import numpy as np
 import pytest
 import torch
 
+from scircuit._packaged import PACKAGED, sae_folder
 from scircuit.cells.tokens import tokenize
 from scircuit.knowledge.gmt import packaged_programs
 from scircuit.models.geneformer import Geneformer
-from scircuit.models.load import PACKAGED, load_model
+from scircuit.models.load import load_model
 from scircuit.models.scgpt import ScGPT
 from scircuit.models.stream import residuals
+from scircuit.sae.checkpoint import load_saes, read_manifest
 
 CLASSES = {"geneformer-mini": Geneformer, "scgpt-mini": ScGPT}
 
@@ -67,6 +69,21 @@ def test_they_do_better_on_cells_they_never_saw_than_without_the_context(model):
             n += len(masked.targets)
         losses.append(total / n)
     assert losses[0] < losses[1]
+
+
+def test_dictionaries_ship_with_each_model(model):
+    saes = load_saes(model.name, model_fingerprint=model.fingerprint, d_model=model.d_model, protocol=model.protocol)
+    assert list(saes) == list(range(model.n_layers))
+    manifest = read_manifest(sae_folder(model.name))
+    card = (folder(model.name) / "MODEL_CARD.md").read_text()
+    for layer, entry in manifest["layers"].items():
+        found = entry["metrics"]
+        assert found["explained_variance"] > 0.6
+        assert found["loss_recovered"] > 0.5
+        assert found["seed_stability"] > found["seed_stability_random"]
+        assert f"| {layer} | {found['explained_variance']:.3f} | {found['loss_recovered']:.3f} |" in card
+    assert [entry["source"] for entry in manifest["metadata"]["data"]] == ["training_cells.h5ad"], "no machine's path"
+    assert sum(path.stat().st_size for path in folder(model.name).rglob("*")) <= 16_000_000
 
 
 @pytest.mark.parametrize("name", PACKAGED)

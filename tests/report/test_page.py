@@ -208,6 +208,17 @@ def test_the_picture_holds_every_edge_of_a_small_circuit(page: Page) -> None:
     assert strengths == sorted(strengths, reverse=True)
 
 
+def test_planted_circuits_stand_first_where_they_were_traced(make_run: MakeRun, tmp_path: Path) -> None:
+    rows = [("reproducible", 2031, 0.061, 1.0, 2193.1), ("specific", 109, 1.0, 0.924, 8.2)]
+    table = pd.DataFrame(rows, columns=["grade", "n_edges", "precision", "recall", "n_by_decoys"])
+    table.to_parquet(tmp_path / "recovery.parquet")
+    reader = read(report([make_run("one")], tmp_path / "page", recovery=tmp_path / "recovery.parquet"))
+    words = " ".join(reader.text)
+    assert words.index("Where every edge is known") < words.index("Strongest labelled edges")
+    for shown in ("2,031", "6.1%", "2,193.1", "109", "100.0%", "92.4%", "8.2"):
+        assert shown in reader.text
+
+
 def test_what_is_missing_is_said(bare: Page) -> None:
     text = words(bare.path)
     assert "This run has no saes/manifest.json." in text

@@ -216,8 +216,8 @@ def test_broken_toml_and_missing_config(tmp_path: Path, refusal) -> None:
 
 def test_a_demo_overwrites_nothing(finished, tmp_path: Path, refusal) -> None:
     """Neither a run, nor a folder of something else, nor a demo with another seed."""
+    from scircuit.runs.demo import demo_config
     from scircuit.runs.run import Run
-    from scircuit.runs.stages import demo_config
 
     run = finished["scgpt"] / "out"
     page = (run / "report" / "index.html").read_bytes()

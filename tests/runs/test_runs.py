@@ -12,6 +12,7 @@ from scircuit._io import read_json
 from scircuit.circuits.circuit import Circuit
 from scircuit.config_file import load_config
 from scircuit.errors import ScircuitError
+from scircuit.runs.demo import demo_config
 from scircuit.runs.stages import NEEDS, run, run_stage
 
 ARTEFACTS = {
@@ -150,3 +151,13 @@ def test_memory_may_change_between_calls(finished: dict[str, Path], tmp_path: Pa
     config = load_config(finished["scgpt"] / "run.toml")
     config = replace(config, out=str(out), trace=replace(config.trace, tokens=512))
     assert run(config, until="features").root == out
+
+
+@pytest.mark.slow
+def test_the_demonstration_trains_where_it_is_asked_to(tmp_path: Path) -> None:
+    folder = run(demo_config("geneformer-mini", tmp_path, train=True), until="train-sae")
+    shipped = demo_config("geneformer-mini", tmp_path)
+    assert (folder.config.sae.path, shipped.sae.path) == (None, "geneformer-mini")
+    for layer, sae in folder.saes().items():
+        assert sae.config.layer == layer
+        assert sae.config.metadata["training"]["n_steps"] == 200

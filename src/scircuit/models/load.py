@@ -2,19 +2,17 @@
 
 from collections.abc import Mapping
 from functools import cache
-from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
 from scircuit._discover import discover
+from scircuit._packaged import PACKAGED, model_folder
 from scircuit.errors import ScircuitError
 from scircuit.models.adapter import Adapter
 from scircuit.models.base import FoundationModel
 from scircuit.models.hub import Located, locate
 from scircuit.models.plugin import call_loader, is_function
 from scircuit.models.registry import checkpoints, known_checkpoint
-
-PACKAGED = ("geneformer-mini", "scgpt-mini")
 
 
 def load_model(
@@ -91,7 +89,7 @@ def find_source(source: str | Path, dictionaries: str | Path | None = None, *, d
     """
     name = str(source)
     if name in PACKAGED:
-        return Located(Path(str(files("scircuit") / "data" / name)), dictionaries)
+        return Located(model_folder(name), dictionaries)
     checkpoint = known_checkpoint(name)
     if Path(source).is_dir():
         return Located(Path(source), dictionaries, checkpoint)

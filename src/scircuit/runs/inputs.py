@@ -7,6 +7,7 @@ from typing import Any
 import torch
 
 from scircuit._optional import optional
+from scircuit._packaged import sae_folder
 from scircuit.cells.files import open_cells
 from scircuit.config import RunConfig
 from scircuit.errors import ScircuitError
@@ -86,7 +87,8 @@ def open_saes(folder: str | Path, model: FoundationModel, layers: Sequence[int] 
 
 def is_ours(folder: str | Path) -> bool:
     """Whether a folder of dictionaries has our manifest; a missing folder is left to `load_saes` to refuse."""
-    return (Path(folder) / MANIFEST).is_file() or not Path(folder).is_dir()
+    folder = sae_folder(folder)
+    return (folder / MANIFEST).is_file() or not folder.is_dir()
 
 
 def _open_foreign(folder: Path, model: FoundationModel, layers: Sequence[int] | None) -> dict[int, LinearSAE]:

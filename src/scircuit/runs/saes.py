@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from scircuit._io import read_json
+from scircuit._packaged import sae_folder
 from scircuit._settings import values_of
 from scircuit.cells.batch import TokenBatch
 from scircuit.cells.sampling import split_of
@@ -24,7 +24,7 @@ from scircuit.runs.run import Run
 from scircuit.runs.tokens import batch_size, drawn_cells, identity_of, mixed_stores, split_cells
 from scircuit.sae.base import LinearSAE
 from scircuit.sae.buffer import Stream
-from scircuit.sae.checkpoint import save_saes
+from scircuit.sae.checkpoint import read_manifest, save_saes
 from scircuit.sae.mixing import mix
 from scircuit.sae.settings import SaeTraining
 from scircuit.sae.stability import stability
@@ -45,7 +45,7 @@ def run_saes(run: Run, model: FoundationModel, store: TokenStore) -> dict[int, L
         return open_saes(folder, model)
     layers = check_layers(model, s.layers or range(model.n_layers))
     if s.path:
-        theirs = read_json(Path(s.path) / "manifest.json").get("metadata", {}) if is_ours(s.path) else {}
+        theirs = read_manifest(sae_folder(s.path)).get("metadata", {}) if is_ours(s.path) else {}
         metadata = {"source": s.path, **theirs}
         check_apart(store, metadata.get("data", []))
         saes = open_saes(s.path, model, s.layers or None)

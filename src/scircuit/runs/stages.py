@@ -1,15 +1,11 @@
 """Whole runs: every stage in order, and the demonstration on the models and cells that need no download."""
 
 import logging
-import time
 from collections.abc import Mapping
 from contextlib import nullcontext
-from pathlib import Path
 
 from scircuit._lock import locked
 from scircuit.config import RunConfig
-from scircuit.config_file import parse_config
-from scircuit.errors import ScircuitError
 from scircuit.runs.ask import ask_run
 from scircuit.runs.features import run_features
 from scircuit.runs.inputs import check_inputs, open_model
@@ -102,53 +98,3 @@ def run_stage(config: RunConfig, stage: str, cluster: str | None = None) -> Run:
             report([folder], folder.stage("report"))
         return folder
     return run(config, until=stage, cluster=cluster)
-
-
-def demo_config(model: str, out: Path, seed: int = 0) -> RunConfig:
-    """The demonstration's run of one packaged model."""
-    return parse_config(
-        {
-            "name": model,
-            "out": str(out / model),
-            "seed": seed,
-            "model": {"source": model, "device": "cpu"},
-            "cells": {
-                "path": "scanpy:pbmc68k_reduced",
-                "counts": "raw",
-                "scale": "log1p",
-                "n": 500,
-                "shares": {"train": 0.4, "catalogue": 0.4, "discovery": 0.1, "confirmation": 0.1},
-                "obs": ["bulk_labels"],
-            },
-            "sae": {"k": 16, "n_steps": 200, "batch_rows": 512, "buffer_rows": 100_000, "quality_cells": 32},
-            "features": {"control_draws": 4, "pair_cells": 40},
-            "sources": {"n": 5, "min_frequency": 0.005},
-            "trace": {"n_cells": 40, "cells_per_block": 20},
-            "confirmation": {"n_cells": 20},
-        }
-    )
-
-
-def demo(out: Path, *, seed: int = 0) -> Path:
-    """Both packaged models on cells that they never saw, from tokens to one report; returns its path.
-
-    Raises
-    ------
-    ScircuitError
-        When `out` holds anything but an earlier demonstration with the same seed.
-    """
-    out, models = Path(out), ("geneformer-mini", "scgpt-mini")
-    for model in models:
-        Run.open(demo_config(model, out, seed))
-    foreign = sorted(p.name for p in out.iterdir() if p.name not in (*models, "report")) if out.is_dir() else []
-    if foreign or ((out / "report").exists() and not (out / models[0]).is_dir()):
-        raise ScircuitError(
-            f"{out} holds something else than a demonstration ({(foreign or ['report'])[0]}); choose an empty or new "
-            "folder with --out."
-        )
-    folders = []
-    for model in models:
-        started = time.monotonic()
-        folders.append(run(demo_config(model, out, seed), until="analysis"))
-        log.info("%s: traced and analysed in %.0f s", model, time.monotonic() - started)
-    return report(folders, out / "report")

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from scircuit._io import read_json, sha256_file, write_json
+from scircuit._packaged import sae_folder
 from scircuit.errors import ScircuitError
 from scircuit.sae.base import LinearSAE
 from scircuit.sae.saelens import CONFIG, read_saelens, write_saelens
@@ -92,6 +93,7 @@ def load_saes(
 ) -> dict[int, LinearSAE]:
     """Read the dictionaries that `save_saes` wrote, bit for bit: layer -> dictionary, in ascending order of layers.
 
+    `root` is their folder, or the name of a packaged model for those that ship with it.
     `model_fingerprint`, `d_model` and `protocol` are what they must have been trained on; None leaves it unchecked.
 
     Raises
@@ -100,7 +102,7 @@ def load_saes(
         If the folder, a layer, a file or a key is missing, a file is truncated or changed, or the dictionaries
         belong to another model, protocol, width or layer.
     """
-    root = Path(root)
+    root = sae_folder(root)
     manifest = read_manifest(root)
     made_for = manifest["model"]
     if protocol is not None and made_for["protocol"] != protocol:

@@ -9,11 +9,11 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
+from scircuit._packaged import PACKAGED, model_folder
 from scircuit.config import RunConfig
 from scircuit.errors import ScircuitError
 from scircuit.knowledge.registry import list_sources
 from scircuit.models.hub import by_hand, missing_files
-from scircuit.models.load import PACKAGED
 from scircuit.models.plugin import is_function
 from scircuit.models.registry import Checkpoint, known_checkpoint
 from scircuit.study.config import StudyConfig
@@ -87,8 +87,9 @@ def model_needs(run: RunConfig) -> list[Need]:
     """Weights and token dictionaries of a run's model."""
     source = run.model.source
     if source in PACKAGED:
-        folder = Path(str(files("scircuit") / "data" / source))
-        return [Need("weights", source, True, bytes=_size(folder), licence="MIT (ships with the package)")]
+        return [
+            Need("weights", source, True, bytes=_size(model_folder(source)), licence="MIT (ships with the package)")
+        ]
     if is_function(source):
         file = source.rpartition(":")[0]
         here = Path(file).is_file() or not file.endswith(".py")

@@ -1,8 +1,6 @@
 """Shapes of models and random models of a shape: what can be timed before any weights are here."""
 
 from collections.abc import Mapping, Sequence
-from importlib.resources import files
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -10,6 +8,7 @@ import pandas as pd
 import torch
 
 from scircuit._io import read_json
+from scircuit._packaged import model_folder
 from scircuit.cells.batch import Role
 from scircuit.cells.binning import BinningTokenizer
 from scircuit.cells.rank_value import RankValueTokenizer
@@ -19,7 +18,6 @@ from scircuit.config import ModelSection
 from scircuit.errors import ScircuitError
 from scircuit.knowledge.gmt import packaged_programs
 from scircuit.models.geneformer import Geneformer
-from scircuit.models.load import PACKAGED
 from scircuit.models.registry import Shape, known_checkpoint
 from scircuit.models.scgpt import ScGPT
 from scircuit.models.stack import choose_device, choose_dtype
@@ -35,7 +33,7 @@ RandomModel = Geneformer | ScGPT
 def shape_of(model: ModelSection) -> Shape:
     """Shape of a run's model: of its files where they are here, else as published."""
     source = model.source
-    folder = Path(str(files("scircuit") / "data" / source)) if source in PACKAGED else Path(source)
+    folder = model_folder(source)
     if (folder / "args.json").is_file():
         a, n_tokens = read_json(folder / "args.json"), len(read_json(folder / "vocab.json"))
         return Shape("scgpt", a["nlayers"], a["embsize"], a["nheads"], a["d_hid"], n_tokens, a["max_seq_len"])
