@@ -1,5 +1,6 @@
 """Small models, dictionaries and cells that every room may use; all made here, nothing downloaded."""
 
+from collections.abc import Iterator
 from pathlib import Path
 
 import anndata as ad
@@ -20,6 +21,16 @@ ROOMY = {"deadline": None, "suppress_health_check": [HealthCheck.too_slow]}
 property_settings.register_profile("default", derandomize=True, max_examples=25, database=None, **ROOMY)
 property_settings.register_profile("fuzz", max_examples=500, print_blob=True, **ROOMY)
 property_settings.load_profile("default")
+
+
+@pytest.fixture(autouse=True)
+def same_threads() -> Iterator[None]:
+    """No test leaves another number of threads behind: last bits and the time of every later test depend on it."""
+    before = torch.get_num_threads()
+    yield
+    now = torch.get_num_threads()
+    torch.set_num_threads(before)
+    assert now == before, f"PyTorch was left with {now} threads in place of {before}"
 
 
 @pytest.fixture(scope="session")

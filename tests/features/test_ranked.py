@@ -3,6 +3,7 @@ import importlib.util
 import numpy as np
 import pandas as pd
 import pytest
+import torch
 from scipy import stats
 from statsmodels.regression.linear_model import OLS
 from statsmodels.stats.multitest import multipletests
@@ -15,6 +16,19 @@ from scircuit.knowledge.gmt import GeneSets
 needs_decoupler = pytest.mark.skipif(
     importlib.util.find_spec("decoupler") is None, reason="decoupler is an extra (scircuit[bio])"
 )
+
+
+@needs_decoupler
+@pytest.mark.filterwarnings("default")
+def test_torch_keeps_its_threads(case):
+    """numba, on which decoupler runs, sets the number of threads of the whole process."""
+    features, genes, background, sets, _ = case
+    before = torch.get_num_threads()
+    torch.set_num_threads(3)
+    rank_enrich(features, genes, sets, background)
+    now = torch.get_num_threads()
+    torch.set_num_threads(before)
+    assert now == 3
 
 
 @pytest.fixture(scope="module")
@@ -79,7 +93,9 @@ def test_equals_decoupler_called_by_hand(case):
     net = pd.DataFrame(
         [(t, g, 1.0) for t, gs in sets.genes.items() for g in gs], columns=["source", "target", "weight"]
     )
+    before = torch.get_num_threads()
     score, adjusted = decoupler.mt.ulm(ranks, net, tmin=3)
+    torch.set_num_threads(before)  # which its kernels set for the whole process
     result = rank_enrich(features, genes, sets, background, alpha=0.5)
     for row in result.terms.itertuples():
         assert row.statistic == pytest.approx(score.loc[str(row.feature), row.term], rel=1e-6)

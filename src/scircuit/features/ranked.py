@@ -1,6 +1,7 @@
 """Enrichment over a latent's whole loading profile instead of its top genes, through decoupler."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
@@ -43,6 +44,22 @@ def import_decoupler() -> Any:
     )
 
 
+@contextmanager
+def _same_threads() -> Iterator[None]:
+    """Give PyTorch its number of threads back: decoupler's kernels (numba) set that of the whole process.
+
+    On another number of threads a run would give other last bits, and take many times as long where cores are shared.
+    """
+    import torch
+
+    before = torch.get_num_threads()
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
+
+
+@_same_threads()
 def rank_enrich(
     features: pd.DataFrame,
     genes: pd.DataFrame,

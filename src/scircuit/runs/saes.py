@@ -172,8 +172,9 @@ def _seed_stability(
     others = [_train(run, model, stores, tuple(saes), seed) for seed in seeds]
     out = {}
     for layer, sae in saes.items():
-        generator = torch.Generator().manual_seed(run.config.seed)
-        random = torch.randn(sae.W_dec.shape, generator=generator).to(sae.W_dec.device)
+        # A stream of its own: dictionaries start from directions drawn by the run's seed, and keep a trace of them.
+        draw = np.random.default_rng([run.config.seed, 3, layer]).standard_normal(tuple(sae.W_dec.shape))
+        random = torch.from_numpy(draw).to(sae.W_dec.device)
         out[layer] = {
             "seed_stability": float(np.mean([stability(sae.W_dec, other[layer].W_dec).mean for other in others])),
             "seed_stability_random": stability(sae.W_dec, random).mean,
