@@ -32,13 +32,13 @@ def with_random_targets(circuit, rng):
 
 def test_random_targets_give_a_fold_of_one_and_no_more_p_than_nominal(base):
     rng = np.random.default_rng(0)
-    results = [coherence(with_random_targets(base, rng), draws=99, seed=i) for i in range(200)]
+    results = [coherence(with_random_targets(base, rng), draws=99, seed=i) for i in range(100)]
     folds = [r["fold"].estimate for r in results]
-    assert np.mean(folds) == pytest.approx(1, abs=0.02)
+    assert np.mean(folds) == pytest.approx(1, abs=0.03)
     for name in ("fold", "best_match_fold"):
         p = np.array([r[name].p_value for r in results])
-        # 0.05 + 3 standard errors of 200 draws.
-        assert (p <= 0.05).mean() <= 0.097
+        # 0.05 + 3 standard errors of 100 circuits.
+        assert (p <= 0.05).mean() <= 0.115
         assert (p <= 0.5).mean() > 0.35
 
 

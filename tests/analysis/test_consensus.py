@@ -1,4 +1,3 @@
-import time
 from dataclasses import replace
 
 import numpy as np
@@ -114,14 +113,6 @@ def test_more_models_and_conditions():
     assert any_two.table["n_conditions"].max() == 4
     with pytest.raises(ScircuitError, match="choose 2 to 3"):
         consensus(conditions, min_models=1)
-
-
-def test_a_thousand_draws_take_seconds():
-    circuits = two(random_targets(0, degree=150), random_targets(1, degree=150))
-    assert len(circuits[0].circuit().edges) == 30 * 8 * 150
-    start = time.process_time()
-    consensus(circuits, draws=200, paper_draws=200)
-    assert time.process_time() - start < 6, "a fifth of a thousand draws over 72,000 edges"
 
 
 def test_the_same_seed_gives_the_same_numbers():
