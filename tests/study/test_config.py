@@ -270,6 +270,7 @@ def test_a_model_of_ones_own_is_planned_as_far_as_it_can_be(tmp_path: Path):
 
 @pytest.mark.filterwarnings("ignore:.*zarr:UserWarning")
 def test_cells_in_a_folder_are_there(tmp_path: Path):
+    pytest.importorskip("zarr")
     (tmp_path / "mine.py").write_text("def load(**options): ...\n")
     ad.AnnData(np.ones((60, 5), np.float32)).write_zarr(tmp_path / "cells.zarr")
     dictionaries = {"d": {"model": {"source": str(tmp_path / "mine.py") + ":load"}}}

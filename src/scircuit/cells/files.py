@@ -12,6 +12,7 @@ import pandas as pd
 from scipy import sparse
 
 from scircuit._io import sha256_of
+from scircuit._optional import optional
 from scircuit.cells.loom import is_loom, open_loom
 from scircuit.cells.opened import Tables
 from scircuit.cells.tenx import is_mtx_folder, is_tenx, open_mtx_folder, open_tenx
@@ -190,8 +191,7 @@ def _open_folder(path: Path) -> Any:
 
 
 def _zarr(path: Path) -> Any:
-    import zarr
-
+    zarr = optional("zarr", f"{path} is a zarr store, which needs zarr; pip install 'scircuit[zarr]'.")
     try:
         root = zarr.open_group(path, mode="r")
     except Exception as error:  # zarr's own kinds of error differ between its versions
