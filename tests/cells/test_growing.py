@@ -1,5 +1,7 @@
 """Arrays longer than memory: the same numbers as in memory, the same file as safetensors writes."""
 
+import json
+
 import numpy as np
 import pytest
 from safetensors.numpy import load_file, save_file
@@ -37,6 +39,23 @@ def test_the_file_is_safetensors(tmp_path):
     (tmp_path / "ours").write_bytes((tmp_path / "ours").read_bytes()[:-20])
     with pytest.raises(ScircuitError, match="cannot be read"):
         map_arrays(tmp_path / "ours")
+
+
+@pytest.mark.parametrize(
+    "about",
+    [
+        {"dtype": "F32", "shape": [1 << 40], "data_offsets": [0, 0]},
+        {"dtype": "I64", "shape": [1 << 40], "data_offsets": [0, 1 << 43]},
+        {"dtype": "I8", "shape": [-1], "data_offsets": [0, -1]},
+        None,
+    ],
+)
+def test_a_header_is_held_to_its_file(tmp_path, about):
+    text = json.dumps({"tokens": about}).encode()
+    length = len(text) if about else 1 << 62
+    (tmp_path / "file").write_bytes(length.to_bytes(8, "little") + text + bytes(16))
+    with pytest.raises(ScircuitError, match="cannot be read"):
+        map_arrays(tmp_path / "file")
 
 
 def test_a_store_beyond_memory_is_the_store(cells, vocabulary, tmp_path, monkeypatch):

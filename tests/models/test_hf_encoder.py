@@ -145,6 +145,14 @@ def test_other_architectures_and_damaged_folders_are_refused(bert, tmp_path, voc
         load_model(bert, device="cpu")
 
 
+@pytest.mark.parametrize("change", [{"num_hidden_layers": 1 << 40}, {"intermediate_size": 1 << 40}])
+def test_the_sizes_of_a_configuration_take_no_memory(bert, change) -> None:
+    config = json.loads((bert / "config.json").read_text())
+    (bert / "config.json").write_text(json.dumps(config | change))
+    with pytest.raises(ScircuitError, match="no whole Hugging Face encoder .config.json asks for"):
+        load_model(bert, device="cpu")
+
+
 def test_a_missing_weight_is_refused_and_not_drawn_at_random(bert) -> None:
     from safetensors.torch import load_file, save_file
 

@@ -2,6 +2,7 @@
 
 import json
 import shutil
+import zipfile
 
 import numpy as np
 import pytest
@@ -130,6 +131,15 @@ def test_a_file_that_runs_code_is_refused(scgpt_folder, tmp_path):
         load_scgpt(folder, device="cpu")
 
 
+def test_torchscript_never_reaches_torch_load(scgpt_folder, tmp_path, monkeypatch):
+    folder = shutil.copytree(scgpt_folder, tmp_path / "script")
+    with zipfile.ZipFile(folder / "best_model.pt", "a") as archive:
+        archive.writestr("best_model/code/__torch__.py", "raise SystemExit('ran')")
+    monkeypatch.setattr(torch, "load", lambda *_, **__: pytest.fail("torch saw it"))
+    with pytest.raises(ScircuitError, match=r"TorchScript program \(best_model/code/__torch__.py\)"):
+        load_scgpt(folder, device="cpu")
+
+
 def test_truncated_checkpoint_and_incomplete_args_are_refused(scgpt_folder, tmp_path):
     folder = shutil.copytree(scgpt_folder, tmp_path / "cut")
     data = (folder / "best_model.pt").read_bytes()
@@ -141,6 +151,10 @@ def test_truncated_checkpoint_and_incomplete_args_are_refused(scgpt_folder, tmp_
         (folder / "args.json").write_text(json.dumps({**args, key: value}))
         with pytest.raises(ScircuitError, match=f"{key} = {value!r}; only"):
             load_scgpt(folder, device="cpu")
+    (folder / "best_model.pt").write_bytes(data)
+    (folder / "args.json").write_text(json.dumps({**args, "nlayers": 1 << 40}))
+    with pytest.raises(ScircuitError, match="the config asks for 1,099,511,627,776 layers"):
+        load_scgpt(folder, device="cpu")
     (folder / "args.json").write_text('{"embsize": 32}')
     with pytest.raises(ScircuitError, match="lacks 'nheads'"):
         load_scgpt(folder, device="cpu")

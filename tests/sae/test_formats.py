@@ -1,6 +1,8 @@
 """Every foreign format from a key-exact fixture, against the formula of the project that writes it."""
 
 import json
+import time
+import zipfile
 
 import numpy as np
 import pytest
@@ -11,6 +13,7 @@ from torch.nn.functional import linear, relu
 
 from scircuit.errors import ScircuitError
 from scircuit.sae.base import require_traceable
+from scircuit.sae.formats import _flat_yaml, read_dictionary_learning, read_openai, read_study
 from scircuit.sae.readers import detect, read_sae, read_saes
 
 D, F, K = 8, 24, 5
@@ -365,3 +368,82 @@ def test_formats_are_told_apart_by_their_files(tmp_path):
         detect(both)
     with pytest.raises(ScircuitError, match="no folders"):
         read_saes(tmp_path / "empty")
+
+
+def torch_script(path, told):
+    """An archive whose program writes a file when it is loaded."""
+    buffer = torch._C.PyTorchFileWriter(str(path))
+    program = f'import os\nopen({str(told)!r}, "w").write("ran")\n'.encode()
+    for name in ("data.pkl", "constants.pkl", "code/__torch__.py"):
+        buffer.write_record(name, program, len(program))
+    buffer.write_end_of_file()
+
+
+def repacked(path, change):
+    """The archive with other members."""
+    with zipfile.ZipFile(path) as archive:
+        members = {name: archive.read(name) for name in archive.namelist()}
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
+        for name, content in change(members).items():
+            archive.writestr(name, content)
+
+
+@pytest.mark.parametrize("kind", ["study", "dictionary_learning", "openai"])
+def test_torchscript_never_reaches_torch_load(tmp_path, monkeypatch, kind):
+    """torch before 2.6 runs the program of such an archive, `weights_only` or not."""
+    folder = tmp_path / "layer11_x4_k32"
+    write_study(folder, draw(7))
+    read, name = {
+        "study": (read_study, "sae_final.pt"),
+        "dictionary_learning": (read_dictionary_learning, "ae.pt"),
+        "openai": (lambda f: read_openai(f / "x.pt"), "x.pt"),
+    }[kind]
+    (folder / "config.json").write_text(json.dumps({"trainer": {"dict_class": "AutoEncoder"}}))
+    torch_script(folder / name, tmp_path / "told")
+    monkeypatch.setattr(torch, "load", lambda *_, **__: pytest.fail("torch saw it"))
+    with pytest.raises(ScircuitError, match=r"TorchScript program .*save its state_dict"):
+        read(folder)
+    assert not (tmp_path / "told").exists()
+
+
+def test_archives_that_grow_are_refused(tmp_path, monkeypatch):
+    folder = tmp_path / "layer11_x4_k32"
+    write_study(folder, draw(7))
+    path = folder / "sae_final.pt"
+    torch.save({"model_state_dict": {"W_enc.weight": torch.zeros(1).expand(1 << 20, 1 << 10)}, "k": K}, path)
+    with pytest.raises(ScircuitError, match="a tensor larger than the file"):
+        read_sae(folder)
+    monkeypatch.setattr(torch, "load", lambda *_, **__: pytest.fail("torch saw it"))
+    repacked(path, lambda members: {**members, "archive/data/9": bytes(1 << 22)})
+    with pytest.raises(ScircuitError, match="unpacks to more than its own size"):
+        read_sae(folder)
+
+
+@pytest.mark.parametrize("shape", [(1 << 40,), (1 << 70,), (-1,)])
+def test_a_header_of_numpy_is_held_to_its_file(tmp_path, shape):
+    folder = tmp_path / "layer11_x4_k32"
+    write_study(folder, draw(7))
+    with open(folder / "activation_mean.npy", "wb") as file:
+        np.lib.format.write_array_header_1_0(file, {"descr": "<f4", "fortran_order": False, "shape": shape})
+        file.write(bytes(4 * D))
+    with pytest.raises(ScircuitError, match=r"activation_mean\.npy is truncated or no numpy file"):
+        read_sae(folder)
+
+
+def test_the_sizes_of_a_configuration_take_no_memory(tmp_path):
+    t = draw(9)
+    cfg = {"architecture": "standard", "d_in": 1 << 45, "d_sae": F, "dtype": "float32", "apply_b_dec_to_input": False}
+    weights = {"W_enc": t["W"].T.contiguous(), "b_enc": t["b"], "W_dec": t["V"].T.contiguous(), "b_dec": t["c"]}
+    save_file(weights, tmp_path / "sae_weights.safetensors")
+    (tmp_path / "cfg.json").write_text(json.dumps(cfg))
+    with pytest.raises(ScircuitError, match="belong to different dictionaries"):
+        read_sae(tmp_path)
+
+
+def test_a_configuration_of_blanks_is_read_in_one_pass(tmp_path):
+    (tmp_path / "config.yaml").write_text(
+        "model_kind: 'transcoder_set'  # a # b\nmodel_name:" + " " * 200_000 + "x" + "#" * 200_000 + "\n  k: 3\nj:4\n"
+    )
+    start = time.perf_counter()
+    assert _flat_yaml(tmp_path / "config.yaml") == {"model_kind": "transcoder_set", "model_name": "x"}
+    assert time.perf_counter() - start < 5

@@ -1,6 +1,7 @@
 """Arrays longer than memory: grown on disk, written as safetensors and read by mapping the file."""
 
 import json
+import math
 import tempfile
 from collections.abc import Mapping
 from pathlib import Path
@@ -13,6 +14,7 @@ from scircuit.errors import ScircuitError
 _IN_MEMORY = 1 << 27
 """Bytes of one array that are kept in memory before it goes on on disk."""
 _KINDS = {"<i8": "I64", "<i4": "I32", "|i1": "I8", "<f4": "F32"}
+_DTYPES = {short: np.dtype(long) for long, short in _KINDS.items()}
 
 
 class Growing:
@@ -75,21 +77,21 @@ def map_arrays(path: str | Path) -> dict[str, np.ndarray]:
         When the file is missing or cut off.
     """
     path = Path(path)
-    kinds = {short: np.dtype(long) for long, short in _KINDS.items()}
     try:
         with open(path, "rb") as file:
             length = int.from_bytes(file.read(8), "little")
+            if length > path.stat().st_size:
+                raise ValueError("its header is longer than the file")
             header = json.loads(file.read(length))
-        return {
-            name: np.asarray(
-                np.memmap(
-                    path, kinds[about["dtype"]], "c", 8 + length + about["data_offsets"][0], tuple(about["shape"])
-                )
-            )
-            if about["data_offsets"][1] > about["data_offsets"][0]
-            else np.zeros(about["shape"], dtype=kinds[about["dtype"]])
-            for name, about in header.items()
-            if name != "__metadata__"
-        }
+        return {name: _map(path, about, 8 + length) for name, about in header.items() if name != "__metadata__"}
     except (OSError, ValueError, KeyError) as error:
         raise ScircuitError(f"{path} cannot be read ({error}); tokenize again.") from None
+
+
+def _map(path: Path, about: Mapping[str, Any], start: int) -> np.ndarray:
+    """One array of the file, held to the bytes that its header says it has."""
+    kind, shape = _DTYPES[about["dtype"]], tuple(about["shape"])
+    begin, end = about["data_offsets"]
+    if math.prod(shape) * kind.itemsize != end - begin or min(shape, default=0) < 0:
+        raise ValueError(f"an array of shape {shape} does not lie in {end - begin} bytes")
+    return np.asarray(np.memmap(path, kind, "c", start + begin, shape)) if end > begin else np.zeros(shape, dtype=kind)

@@ -18,7 +18,7 @@ from scircuit.models.block import ACTIVATIONS
 from scircuit.models.files import read_safetensors
 from scircuit.models.origin import read_origin
 from scircuit.models.registry import Checkpoint
-from scircuit.models.stack import BlockStack, assign, choose_device, choose_dtype, hidden, mask_tokens
+from scircuit.models.stack import BlockStack, assign, check_depth, choose_device, choose_dtype, hidden, mask_tokens
 
 # The tied decoder is absent from published files, the V1 file carries a constant table of positions, and
 # some exports add the classifier-era pooler: none of them takes part in the masked language model.
@@ -117,9 +117,11 @@ def load_geneformer(
     origin = read_origin([folder / "config.json", path, *tables], path, checkpoint)
     vocabulary = open_geneformer_vocabulary(tables, config["vocab_size"])
     tokenizer = RankValueTokenizer(vocabulary, config["max_position_embeddings"], protocol, options or {})
+    weights = _rename(read_safetensors(path))
+    check_depth(config["num_hidden_layers"], len(weights), path)
     with torch.device("meta"):
         model = Geneformer(config, tokenizer, origin.named(folder))
-    assign(model, _rename(read_safetensors(path)), path, _UNUSED)
+    assign(model, weights, path, _UNUSED)
     model = model.to(device=choose_device(device), dtype=choose_dtype(dtype))
     model.seal(dict(origin.files)[path.name], {key: config[key] for key in _CONFIG}, origin)
     return model

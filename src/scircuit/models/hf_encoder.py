@@ -73,6 +73,7 @@ def load_hf_encoder(
     try:
         config = transformers.AutoConfig.from_pretrained(folder, local_files_only=True)
         kind = transformers.AutoModelForMaskedLM if _has_head(transformers, config) else transformers.AutoModel
+        _check_size(config, kind, weights)
         module, info = kind.from_pretrained(
             folder, config=config, local_files_only=True, use_safetensors=True, output_loading_info=True
         )
@@ -100,6 +101,22 @@ def _has_head(transformers: Any, config: Any) -> bool:
             "wrap a decoder with scircuit.HookedModel, docs/adapters.md"
         )
     return architecture.endswith("ForMaskedLM")
+
+
+def _check_size(config: Any, kind: Any, weights: Path) -> None:
+    """Refuse a config whose module would be larger than the weights, before transformers takes the memory."""
+    from safetensors import safe_open
+
+    with safe_open(weights, framework="pt") as file:
+        n_tensors = len(file.keys())
+    if config.num_hidden_layers > n_tensors:
+        raise ValueError(
+            f"config.json asks for {config.num_hidden_layers:,} layers, the file has {n_tensors:,} tensors"
+        )
+    with torch.device("meta"):
+        n_numbers = sum(p.numel() for p in kind.from_config(config).parameters())
+    if n_numbers > weights.stat().st_size:  # no number takes less than a byte
+        raise ValueError(f"config.json asks for {n_numbers:,} weights, the file has {weights.stat().st_size:,} bytes")
 
 
 def _settings(config: Any) -> Mapping[str, Any]:

@@ -18,7 +18,7 @@ from scircuit.models.files import read_safetensors
 from scircuit.models.origin import read_origin
 from scircuit.models.pre_norm import PreNormBlock, PreNormShape
 from scircuit.models.registry import Checkpoint
-from scircuit.models.stack import Stack, assign, choose_device, choose_dtype, hidden
+from scircuit.models.stack import Stack, assign, check_depth, choose_device, choose_dtype, hidden
 
 _GENES = 20275
 """Tokens of Geneformer V2's dictionaries, which MaxToki shares: `<cls>` and `<eos>` are its `<bos>` and `<eos>`."""
@@ -100,9 +100,11 @@ def load_maxtoki(
     origin = read_origin([folder / "config.json", path, *tables], path, checkpoint)
     vocabulary = open_geneformer_vocabulary(tables, config["vocab_size"])
     tokenizer = RankValueTokenizer(vocabulary, config["max_position_embeddings"], protocol, options or {})
+    weights = {_ours(name): tensor for name, tensor in read_safetensors(path).items()}
+    check_depth(config["num_hidden_layers"], len(weights), path)
     with torch.device("meta"):
         model = MaxToki(config, tokenizer, origin.named(folder))
-    assign(model, {_ours(name): tensor for name, tensor in read_safetensors(path).items()}, path, frozenset())
+    assign(model, weights, path, frozenset())
     model = model.to(device=choose_device(device), dtype=choose_dtype(dtype))
     settings = {key: config[key] for key in _CONFIG} | {"rope_theta": _theta(config)}
     model.seal(dict(origin.files)[path.name], settings, origin)

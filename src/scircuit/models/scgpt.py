@@ -17,7 +17,7 @@ from scircuit.models.base import Masked
 from scircuit.models.files import read_safetensors, read_state_dict
 from scircuit.models.origin import read_origin
 from scircuit.models.registry import Checkpoint
-from scircuit.models.stack import BlockStack, assign, choose_device, choose_dtype, hidden
+from scircuit.models.stack import BlockStack, assign, check_depth, choose_device, choose_dtype, hidden
 
 # Heads that the perception path does not use: the whole-cell decoder of pre-training and the embedding of
 # the "generated" flag. Everything else in the file must be ours, name by name.
@@ -107,6 +107,7 @@ def load_scgpt(
         vocabulary, args["max_seq_len"], args["n_bins"], float(args["pad_value"]), protocol, options or {}
     )
     weights = _rename(read_state_dict(path) if path.suffix == ".pt" else read_safetensors(path))
+    check_depth(args["nlayers"], len(weights), path)
     with torch.device("meta"):
         model = ScGPT(args, tokenizer, vocabulary.size, origin.named(folder))
     assign(model, weights, path, _UNUSED)

@@ -164,6 +164,15 @@ def hash_weights(weights: Mapping[str, Tensor]) -> str:
     return sha256_of(*(x for name in sorted(weights) for x in (name, weights[name].float().cpu().numpy())))
 
 
+def check_depth(n_layers: int, n_weights: int, path: Path) -> None:
+    """Refuse a config that asks for more blocks than the file has tensors, before the blocks are built."""
+    if n_layers > n_weights:
+        raise ScircuitError(
+            f"{path} holds {n_weights:,} tensors, the config asks for {n_layers:,} layers; weights and config belong to "
+            "different models."
+        )
+
+
 def assign(model: nn.Module, weights: Mapping[str, Tensor], path: Path, unused: frozenset[str]) -> None:
     """Load `weights` (our names) strictly."""
     expected = model.state_dict()

@@ -4,7 +4,6 @@ None of these formats says which model, in which precision and under which token
 on, so `model_fingerprint` stays empty: whoever reads one answers for its belonging to the model.
 """
 
-import pickle
 import re
 from collections.abc import Iterable, Mapping
 from pathlib import Path
@@ -16,6 +15,7 @@ from torch import Tensor
 
 from scircuit._io import read_json
 from scircuit.errors import ScircuitError
+from scircuit.models.files import read_pt
 from scircuit.sae.base import LinearSAE, SaeConfig
 from scircuit.sae.saelens import CONFIG, build_sae, read_tensors, require_tensors, scale_to_unit_decoder
 
@@ -208,12 +208,7 @@ def read_study(folder: Path) -> LinearSAE:
     tensors = _mapping(saved["model_state_dict"], folder / "sae_final.pt", [])
     require_tensors(tensors, {"W_enc.weight", "W_enc.bias", "W_dec.weight", "W_dec.bias"}, str(folder / "sae_final.pt"))
     path = folder / "activation_mean.npy"
-    try:
-        mean = torch.from_numpy(np.load(path, allow_pickle=False)).float().reshape(-1)
-    except FileNotFoundError:
-        raise ScircuitError(f"{path} does not exist; without the mean the SAE would be read wrongly.") from None
-    except (ValueError, EOFError, OSError) as error:
-        raise ScircuitError(f"{path} is truncated or no numpy file ({error}); copy it again.") from None
+    mean = _read_npy(path)
     n_latents, d_in = tensors["W_enc.weight"].shape
     named = re.match(r"layer_?(\d+)", folder.name)
     config = SaeConfig("topk", d_in, n_latents, k=int(saved["k"]), layer=int(named[1]) if named else None)
@@ -223,6 +218,19 @@ def read_study(folder: Path) -> LinearSAE:
             f"{path} has {len(mean)} numbers, the SAE beside it reads {d_in}; they do not belong together."
         )
     return build_sae(config, W_enc, tensors["W_enc.bias"], W_dec, tensors["W_dec.bias"], mean)
+
+
+def _read_npy(path: Path) -> Tensor:
+    """The numbers of a numpy file in one row; mapped first, which holds the sizes in its header to its length."""
+    try:
+        array = np.lib.format.open_memmap(path, mode="r")
+        if array.dtype.kind not in "fiu":
+            raise ValueError(f"it holds {array.dtype}, not numbers")
+        return torch.from_numpy(np.array(array, dtype=np.float32)).reshape(-1)
+    except FileNotFoundError:
+        raise ScircuitError(f"{path} does not exist; without the mean the SAE would be read wrongly.") from None
+    except Exception as error:  # a damaged header can raise nearly anything
+        raise ScircuitError(f"{path} is truncated or no numpy file ({error}); copy it again.") from None
 
 
 def _read_without_skip(path: Path, source: Path) -> dict[str, Tensor]:
@@ -242,16 +250,9 @@ def _mapping(value: Any, source: Path, keys: list[str]) -> Mapping[str, Any]:
 
 
 def _load_pt(path: Path) -> Mapping[str, Any]:
-    try:
-        loaded = torch.load(path, map_location="cpu", weights_only=True)
-    except FileNotFoundError:
-        raise ScircuitError(f"{path} does not exist; the SAE folder is incomplete, copy it again.") from None
-    except (pickle.UnpicklingError, RuntimeError, EOFError, ValueError) as error:
-        reason = str(error).splitlines()[0]
-        raise ScircuitError(
-            f"{path} is truncated, or holds more than tensors and plain values ({reason}); only such files are opened."
-        ) from None
-    return _mapping(loaded, path, [])
+    if not path.exists():
+        raise ScircuitError(f"{path} does not exist; the SAE folder is incomplete, copy it again.")
+    return _mapping(read_pt(path), path, [])
 
 
 def _flat_yaml(path: Path) -> dict[str, str]:
@@ -260,7 +261,8 @@ def _flat_yaml(path: Path) -> dict[str, str]:
         raise ScircuitError(f"{path} does not exist; it says what the transcoders beside it read and write.")
     found = {}
     for line in path.read_text(encoding="utf-8").splitlines():
-        match = re.fullmatch(r"(\w+):\s+(.*?)\s*(?:#.*)?", line)
-        if match and match[2]:
-            found[match[1]] = match[2].strip("'\"")
+        key, _, value = line.partition(":")
+        value = value.split("#", 1)[0]
+        if re.fullmatch(r"\w+", key) and value[:1].isspace() and value.strip():
+            found[key] = value.strip().strip("'\"")
     return found

@@ -152,7 +152,8 @@ def build_sae(
     threshold: Tensor | None = None,
 ) -> LinearSAE:
     """In float32; `mean` is subtracted before encoding and, like `b_dec`, added after decoding (None: 0)."""
-    zeros = torch.zeros(config.d_in, device=W_enc.device)
+    # As wide as the file's own tensors: the configuration is held to them only once they are there.
+    zeros = torch.zeros(W_dec.shape[-1:], device=W_enc.device)
     biases = (zeros if b_dec is None else b_dec.float(), zeros if mean is None else mean.float())
     arguments = (config, W_enc.float(), b_enc.float(), W_dec.float(), *biases)
     if config.architecture in ("topk", "signed_topk"):
