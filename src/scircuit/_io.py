@@ -21,6 +21,14 @@ def cache_folder(cache: str | Path | None = None) -> Path:
     return Path(pooch.os_cache("scircuit"))
 
 
+def within(folder: str | Path, name: Any) -> Path:
+    """The path of what a file calls `name` within a folder; refused where it would lead out of it."""
+    parts = Path(name).parts if isinstance(name, str) and "\0" not in name else ("..",)
+    if ".." in parts or Path(*parts).is_absolute():
+        raise ScircuitError(f"{folder} has a record that names {name!r} outside of it; nothing is read from there.")
+    return Path(folder, *parts)
+
+
 @contextmanager
 def atomic(path: str | Path) -> Iterator[Path]:
     """Yield a temporary path beside `path`; it takes the place of `path` only if the block succeeds."""
@@ -57,7 +65,7 @@ def read_json(path: str | Path) -> Any:
         return json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         raise ScircuitError(f"{path} does not exist; point to a folder that contains {path.name}.") from None
-    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+    except (ValueError, RecursionError, OSError) as error:  # no JSON, no text, nested without end, a folder, not ours
         raise ScircuitError(
             f"{path} is not readable JSON ({error}); the file is truncated or of another kind."
         ) from None

@@ -1,6 +1,7 @@
 import hashlib
 import http.server
 import io
+import json
 import threading
 import zipfile
 from pathlib import Path
@@ -218,3 +219,46 @@ def test_real_files_offline(tmp_path):
     for name in ("trrust", "go_bp_2021"):  # these are the very files whose checksums are pinned
         shown = registry.show(name, cache=tmp_path)
         assert shown["files"][0]["sha256"] == KNOWN[name].files[0].sha256
+
+
+def stored(folder: Path, **changes) -> Path:
+    """A source in the cache whose record was changed by hand; its `source.json`."""
+    (folder / "mine.gmt").write_bytes(GMT)
+    record = registry.add("mine", folder / "mine.gmt", cache=folder) / "source.json"
+    content = json.loads(record.read_text())
+    record.write_text(json.dumps({**content, **changes}))
+    return record
+
+
+@pytest.mark.parametrize("name", ["../../evil", "..", ".", "", "a/../../evil", "/evil"])
+def test_a_name_leads_nowhere(tmp_path, name):
+    """A folder outside of the cache with a record in it is no source, whatever name leads there."""
+    cache = tmp_path / "cache"
+    evil = stored(tmp_path).parent.rename(tmp_path / "evil")
+    assert (cache / "knowledge" / "../../evil" / "source.json").resolve() == evil / "source.json"
+    for read in (registry.load, registry.show, registry.load_gene_sets, registry.load_network, registry.fetch):
+        with pytest.raises(ScircuitError, match="no source called|does not exist"):
+            read(name, cache=cache)
+
+
+@pytest.mark.parametrize("file", ["../../secret.gmt", "/etc/hostname", "a\0b", ["x"], None])
+def test_a_record_names_files_of_its_own_folder(tmp_path, file):
+    (tmp_path / "secret.gmt").write_bytes(GMT)
+    stored(tmp_path, files=[{"url": "", "file": file, "sha256": hashlib.sha256(GMT).hexdigest()}])
+    with pytest.raises(ScircuitError, match=r"outside of it|is damaged"):
+        registry.load("mine", cache=tmp_path)
+
+
+@pytest.mark.parametrize(
+    "content", ["", "{", "[]", "{}", "null", '{"files": 3}', '{"files": [1]}', "\0", "[" * 100_000]
+)
+def test_one_damaged_record_leaves_the_others_in_the_list(tmp_path, content):
+    stored(tmp_path).write_text(content)
+    registry.add("good", tmp_path / "mine.gmt", cache=tmp_path)
+    table = registry.list_sources(tmp_path).set_index("name")
+    assert table.loc[["good", "mine", "string"], "state"].tolist() == ["cached", "damaged", "to fetch"]
+    assert "source.json" in table.loc["mine", "note"]
+    with pytest.raises(ScircuitError, match="source.json"):
+        registry.load("mine", cache=tmp_path)
+    registry.add("mine", tmp_path / "mine.gmt", cache=tmp_path)
+    assert len(registry.load("mine", cache=tmp_path)) == 2

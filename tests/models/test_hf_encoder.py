@@ -149,7 +149,7 @@ def test_other_architectures_and_damaged_folders_are_refused(bert, tmp_path, voc
 def test_the_sizes_of_a_configuration_take_no_memory(bert, change) -> None:
     config = json.loads((bert / "config.json").read_text())
     (bert / "config.json").write_text(json.dumps(config | change))
-    with pytest.raises(ScircuitError, match="no whole Hugging Face encoder .config.json asks for"):
+    with pytest.raises(ScircuitError, match=r"no whole Hugging Face encoder \(config\.json asks for"):
         load_model(bert, device="cpu")
 
 

@@ -187,3 +187,12 @@ def test_weights_that_are_no_numbers_are_refused():
     W_enc[0, 0] = torch.nan
     with pytest.raises(ScircuitError, match="W_enc of the SAE holds NaN"):
         TopKSAE(sae.config, W_enc, sae.b_enc, sae.W_dec, sae.b_dec, sae.mean)
+
+
+@pytest.mark.parametrize("change", [{"path": "../elsewhere"}, {"path": "/etc"}, {"sha256": {"../../x": "0"}}])
+def test_a_manifest_names_files_of_its_own_folder(folder, change):
+    manifest = json.loads((folder / "manifest.json").read_text())
+    next(iter(manifest["layers"].values())).update(change)
+    (folder / "manifest.json").write_text(json.dumps(manifest))
+    with pytest.raises(ScircuitError, match="outside of it"):
+        load_saes(folder)

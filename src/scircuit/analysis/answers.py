@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 
 import pandas as pd
 
+from scircuit._io import within
 from scircuit._tables import records, write_parquet
 from scircuit.analysis.result import GLOSSARY, Measure, Result
 from scircuit.errors import ScircuitError
@@ -85,7 +86,7 @@ class Answers:
         found = []
         for row in records(self.table.drop_duplicates(_KEY)):
             refused = row["refused"] if isinstance(row["refused"], str) else ""
-            place = self.folder / row["folder"] / f"{row['question']}.json"
+            place = within(self.folder, f"{row['folder'] or '.'}/{row['question']}.json")
             found.append(
                 Answer(row["question"], row["names"], row["folder"], None if refused else Result.read(place), refused)
             )

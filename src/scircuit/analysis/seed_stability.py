@@ -5,7 +5,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from scircuit._io import read_json
+from scircuit._io import read_json, within
 from scircuit.analysis.agreement import Agreement, agreement, chance_of_sign
 from scircuit.analysis.nodes import NodeIndex, need_columns, need_edges, traced_sources
 from scircuit.analysis.question import Question
@@ -138,7 +138,7 @@ def match_dictionaries(first: str | Path, second: str | Path) -> pd.DataFrame:
     tables = []
     for layer in layers:
         own, other = (
-            _directions(Path(folder) / m["layers"][layer]["path"])
+            _directions(within(folder, m["layers"][layer]["path"]))
             for folder, m in zip((first, second), manifests, strict=True)
         )
         (best, similarity), (_, among_own) = _nearest(own, other), _nearest(own, own, others=True)

@@ -7,6 +7,7 @@ from scircuit.errors import ScircuitError
 from scircuit.knowledge.disease import DiseaseGenes
 from scircuit.knowledge.gmt import GeneSets, read_gmt
 from scircuit.knowledge.networks import Network, read_chipseq, read_collectri
+from scircuit.knowledge.record import is_path
 from scircuit.knowledge.registry import load, load_network
 from scircuit.knowledge.sources import KNOWN
 
@@ -21,7 +22,7 @@ def disease_sets(names: Sequence[str | Path], *, cache: str | Path | None = None
     found: dict[str, list[str]] = {}
     for name in names:
         text = str(name)
-        held = read_gmt(text) if _is_file(text) else load(text, cache=cache)
+        held = read_gmt(text) if is_path(text) else load(text, cache=cache)
         if isinstance(held, DiseaseGenes):
             held = held.sets()
         if not isinstance(held, GeneSets):
@@ -37,14 +38,10 @@ def open_network(name: str | Path, *, cache: str | Path | None = None) -> Networ
     A file is a GMT of targets per factor (as the ENCODE library), or a table with `source, target, weight`.
     """
     text = str(name)
-    if _is_file(text):
+    if is_path(text):
         kind = text.removesuffix(".gz")
         return read_chipseq(text, name=Path(kind).stem) if kind.endswith(".gmt") else read_collectri(text)
     return load_network(text, cache=cache)
-
-
-def _is_file(text: str) -> bool:
-    return Path(text).is_file() or "/" in text or text.removesuffix(".gz").endswith((".gmt", ".csv", ".tsv", ".txt"))
 
 
 def _of_kind(readers: Sequence[str]) -> str:

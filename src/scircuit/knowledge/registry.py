@@ -16,18 +16,16 @@ from typing import Any
 
 import pandas as pd
 
-from scircuit._io import cache_folder, read_json, sha256_file, write_json
+from scircuit._io import cache_folder, sha256_file
 from scircuit._optional import optional
 from scircuit.errors import ScircuitError
 from scircuit.knowledge.disease import DiseaseGenes
 from scircuit.knowledge.gmt import GeneSets, packaged_programs, read_gmt
 from scircuit.knowledge.networks import Network, regulons
+from scircuit.knowledge.record import RECORD, is_name, is_path, read_record, to_record, write_record
 from scircuit.knowledge.sources import KNOWN, READERS, Remote, Source
 
 PROGRAMS = "programs"
-
-
-_TOLD = ("name", "title", "version", "licence", "reader", "note")
 
 
 def knowledge_folder(cache: str | Path | None = None) -> Path:
@@ -38,13 +36,16 @@ def knowledge_folder(cache: str | Path | None = None) -> Path:
 def list_sources(cache: str | Path | None = None) -> pd.DataFrame:
     """Every known and added source: `name, title, version, licence, kind, state, note`.
 
-    `state` is `packaged`, `cached`, `to fetch`, or `bring a file`.
+    `state` is `packaged`, `cached`, `to fetch`, `bring a file`, or `damaged`: then `note` says how.
     """
     rows = [(PROGRAMS, "Gene programs compiled by the developers", "1", "MIT", "gene sets", "packaged", "")]
     folder = knowledge_folder(cache)
-    added = [p.parent.name for p in folder.glob("*/source.json")] if folder.is_dir() else []
+    added = [p.parent.name for p in folder.glob(f"*/{RECORD}")] if folder.is_dir() else []
     for name in sorted({*KNOWN, *added}):
-        source, state = _find(name, folder / name)
+        try:
+            source, state = _find(name, folder)
+        except ScircuitError as error:
+            source, state = Source(name, "", "", "", "", note=str(error)), "damaged"
         rows.append((name, source.title, source.version, source.licence, source.reader, state, source.note))
     return pd.DataFrame(rows, columns=["name", "title", "version", "licence", "kind", "state", "note"])
 
@@ -53,7 +54,7 @@ def fetch(name: str, *, cache: str | Path | None = None, again: bool = False) ->
     """Download a known source once; returns its folder in the cache."""
     source = _known(name)
     target = knowledge_folder(cache) / name
-    if (target / "source.json").is_file() and not again:
+    if (target / RECORD).is_file() and not again:
         return target
     if not source.files:
         raise ScircuitError(f"{source.title} cannot be downloaded ({source.licence}); {source.note}.")
@@ -61,7 +62,7 @@ def fetch(name: str, *, cache: str | Path | None = None, again: bool = False) ->
         files = tuple(_download(remote, folder, source) for remote in source.files)
         fetched = replace(source, files=files)
         fetched.read(folder)
-        write_json(folder / "source.json", {"format_version": 1, **_record(fetched)})
+        write_record(folder, fetched)
     return target
 
 
@@ -80,7 +81,7 @@ def add(
     The name of a known source takes that source's kind and title. The file is read before it is accepted.
     """
     path = Path(path)
-    if not name.replace("_", "").replace("-", "").isalnum() or name == PROGRAMS:
+    if not is_name(name) or name == PROGRAMS:
         raise ScircuitError(f"{name!r} cannot name a source; use letters, digits, - and _ (and not {PROGRAMS!r}).")
     if not path.is_file():
         raise ScircuitError(f"{path} does not exist; give the path of the file to add.")
@@ -94,7 +95,7 @@ def add(
         told = {"title": title or base.title, "version": version or base.version, "licence": licence or base.licence}
         source = replace(base, **told, files=(remote,), note="added from a file")
         source.read(folder)
-        write_json(folder / "source.json", {"format_version": 1, **_record(source)})
+        write_record(folder, source)
     return target
 
 
@@ -103,8 +104,8 @@ def show(name: str, *, cache: str | Path | None = None) -> dict[str, Any]:
     if name == PROGRAMS:
         sets = packaged_programs()
         return {"name": name, "state": "packaged", "sha256": sets.sha256, "n_sets": len(sets), "version": sets.version}
-    source, state = _find(name, knowledge_folder(cache) / name)
-    about = _record(source)
+    source, state = _find(name, knowledge_folder(cache))
+    about = to_record(source)
     about |= {"kind": about.pop("reader"), "state": state}
     return {**about, "n_entries": len(load(name, cache=cache))} if state == "cached" else about
 
@@ -117,7 +118,7 @@ def load(name: str, *, cache: str | Path | None = None, **options: Any) -> Any:
     if name == PROGRAMS:
         return packaged_programs()
     target = knowledge_folder(cache) / name
-    source, state = _find(name, target)
+    source, state = _find(name, target.parent)
     if state != "cached":
         how = f"run `scircuit knowledge fetch {name}`" if source.files else source.note
         raise ScircuitError(f"{source.title} is not in the cache; {how}.")
@@ -134,7 +135,7 @@ def load_gene_sets(name_or_path: str | Path, *, cache: str | Path | None = None)
     A directed network gives the targets of each regulator by sign (`regulons`), disease genes one set per disease.
     """
     text = str(name_or_path)
-    if Path(text).is_file() or text.endswith((".gmt", ".gmt.gz", ".txt")):
+    if is_path(text):
         return read_gmt(text)
     found = load(text, cache=cache)
     if isinstance(found, Network) and found.directed:
@@ -214,19 +215,12 @@ def _unpack(archive: Path, remote: Remote, folder: Path, source: Source) -> None
     archive.unlink()
 
 
-def _record(source: Source) -> dict[str, Any]:
-    files = [{"url": r.url, "file": r.file, "sha256": r.sha256} for r in source.files]
-    return {**{key: getattr(source, key) for key in _TOLD}, "files": files}
-
-
-def _find(name: str, folder: Path) -> tuple[Source, str]:
+def _find(name: str, library: Path) -> tuple[Source, str]:
     """A source as the cache has it, else as it is known; and its state, as in `list_sources`."""
-    if not (folder / "source.json").is_file():
-        source = _known(name)
-        return source, "to fetch" if source.files else "bring a file"
-    content = read_json(folder / "source.json")
-    files = tuple(Remote(f["url"], f["file"], f["sha256"]) for f in content["files"])
-    return Source(**{key: content[key] for key in _TOLD}, files=files), "cached"
+    if is_name(name) and (library / name / RECORD).is_file():
+        return read_record(library / name), "cached"
+    source = _known(name)
+    return source, "to fetch" if source.files else "bring a file"
 
 
 def _pooch() -> Any:

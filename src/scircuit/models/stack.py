@@ -168,8 +168,8 @@ def check_depth(n_layers: int, n_weights: int, path: Path) -> None:
     """Refuse a config that asks for more blocks than the file has tensors, before the blocks are built."""
     if n_layers > n_weights:
         raise ScircuitError(
-            f"{path} holds {n_weights:,} tensors, the config asks for {n_layers:,} layers; weights and config belong to "
-            "different models."
+            f"{path} holds {n_weights:,} tensors, the config asks for {n_layers:,} layers; weights and config "
+            "belong to different models."
         )
 
 

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from scircuit._io import read_json, sha256_file, write_json
+from scircuit._io import read_json, sha256_file, within, write_json
 from scircuit._packaged import sae_folder
 from scircuit.errors import ScircuitError
 from scircuit.sae.base import LinearSAE
@@ -148,8 +148,9 @@ def read_manifest(root: str | Path) -> dict[str, Any]:
 
 
 def _load_layer(root: Path, layer: int, entry: Mapping[str, Any], d_model: int | None) -> LinearSAE:
-    folder = root / entry["path"]
+    folder = within(root, entry["path"])
     for name, expected in entry["sha256"].items():
+        within(folder, name)
         if not (folder / name).exists():
             raise ScircuitError(f"{folder / name} does not exist; the SAE folder is incomplete, copy it again.")
         # A changed configuration is told by what is missing in it, below, rather than by its hash.

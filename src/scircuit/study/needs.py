@@ -12,6 +12,7 @@ from typing import Any
 from scircuit._packaged import PACKAGED, model_folder
 from scircuit.config import RunConfig
 from scircuit.errors import ScircuitError
+from scircuit.knowledge.record import is_path
 from scircuit.knowledge.registry import list_sources
 from scircuit.models.hub import by_hand, missing_files
 from scircuit.models.plugin import is_function
@@ -162,7 +163,7 @@ def known_files() -> dict[str, dict[str, Any]]:
 def _knowledge(kind: str, name: str, user: str) -> Need:
     if name == _PROGRAMS:
         return Need(kind, name, True, licence="MIT (ships with the package)", used_by=(user,))
-    if name.endswith((".gmt", ".gmt.gz", ".txt")) or Path(name).is_file():
+    if is_path(name):
         return _file(kind, name, "gene_sets" if kind == "gene sets" else "disease.sources", user)
     sources = list_sources().set_index("name")
     if name not in sources.index:
