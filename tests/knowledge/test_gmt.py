@@ -1,4 +1,5 @@
 import gzip
+import time
 from pathlib import Path
 
 import pandas as pd
@@ -8,7 +9,7 @@ from hypothesis import strategies as st
 
 from scircuit.errors import ScircuitError
 from scircuit.knowledge.genes import GeneNames
-from scircuit.knowledge.gmt import GeneSets, packaged_programs, read_gmt
+from scircuit.knowledge.gmt import GeneSets, packaged_programs, read_gmt, readable
 
 SHARED = Path(__file__).resolve().parents[2].parent / "shared" / "data"
 needs_data = pytest.mark.skipif(not SHARED.exists(), reason="real data sets are not beside the project")
@@ -130,3 +131,32 @@ def test_program_symbols_are_real_and_immune_ones_are_in_blood():
 )
 def test_real_libraries(file, n_sets):
     assert len(read_gmt(SHARED / file)) == n_sets
+
+
+@pytest.mark.parametrize(
+    ("field", "gene"),
+    [("A,1.0", "A"), ("A,B,.5e-3", "A,B"), ("A , +2.", "A"), ("A,", "A,"), (",1", ",1"), ("A,1.2.3", "A,1.2.3"),
+     ("A,1e", "A,1e"), ("A,-", "A,-")],
+)  # fmt: skip
+def test_weights_are_cut_off(tmp_path, field, gene):
+    (tmp_path / "x.gmt").write_text(f"t\t\t{field}\n")
+    assert read_gmt(tmp_path / "x.gmt").genes == {"t": (gene,)}
+
+
+@pytest.mark.parametrize(
+    ("term", "name"),
+    [("a (GO:1)", "a"), ("a (b) (R-HSA-12) ", "a (b)"), ("a (GO:1) b", "a (GO:1) b"), ("a (x)", "a (x)"), ("a", "a")],
+)
+def test_accessions_are_cut_off(term, name):
+    assert readable(term) == name
+
+
+@pytest.mark.parametrize("piece", ["1", ",1", " ", "1.", ",", "(GO:1", "\xa0", "e1"])
+def test_fields_are_read_in_one_pass(tmp_path, piece):
+    """A field of 10,000 digits once took a minute."""
+    field = "x" + piece * 200_000 + "x"
+    (tmp_path / "x.gmt").write_text(f"{field}\t\t{field}\n")
+    start = time.perf_counter()
+    assert read_gmt(tmp_path / "x.gmt").genes == {field: (field,)}
+    assert readable(field) == field
+    assert time.perf_counter() - start < 5

@@ -1,6 +1,6 @@
 """What 10x's Cell Ranger and its kin write: `.h5` of any version, and the folder with matrix.mtx; read by cells."""
 
-import gzip
+import io
 import re
 from collections.abc import Iterator
 from pathlib import Path
@@ -10,13 +10,15 @@ import numpy as np
 import pandas as pd
 
 from scircuit._io import sha256_of
+from scircuit._packed import most_bytes, open_packed, read_delimited
 from scircuit.cells.by_rows import Entries, in_rows
 from scircuit.cells.opened import CompressedCells, Opened
 from scircuit.errors import ScircuitError
 
 _LINES = 1 << 22
 """Entries of a matrix.mtx parsed at once."""
-_BESIDE = ("features.tsv", "genes.tsv", "barcodes.tsv")
+_LEAST = 6
+"""Bytes of the shortest entry, `1 1 1` and its end of line."""
 
 
 def open_tenx(path: Path, file: Any) -> Opened:
@@ -102,29 +104,39 @@ def _one(folder: Path, name: str) -> Path:
 
 
 def _table(path: Path) -> pd.DataFrame:
-    return pd.read_csv(path, sep="\t", header=None, dtype=str, keep_default_na=False, quoting=3)
+    return read_delimited(path, sep="\t", header=None, dtype=str, keep_default_na=False, quoting=3)
 
 
 def _header(path: Path) -> tuple[int, int, int, int]:
     """Lines before the entries; rows, columns and entries."""
-    opener: Any = gzip.open if path.suffix == ".gz" else open
-    with opener(path, "rt") as file:
-        for i, line in enumerate(file):
-            if i == 0 and not re.match(r"%%MatrixMarket matrix coordinate (integer|real) general", line):
-                raise ScircuitError(f"{path} is no coordinate matrix of numbers; it begins with {line.strip()[:60]!r}.")
-            if not line.startswith("%") and line.strip():
-                rows, columns, number = map(int, line.split())
-                return i + 1, rows, columns, number
+    try:
+        with io.TextIOWrapper(open_packed(path), encoding="utf-8") as file:
+            for i, line in enumerate(file):
+                if i == 0 and not re.match(r"%%MatrixMarket matrix coordinate (integer|real) general", line):
+                    began = line.strip()[:60]
+                    raise ScircuitError(f"{path} is no coordinate matrix of numbers; it begins with {began!r}.")
+                if not line.startswith("%") and line.strip():
+                    rows, columns, number = map(int, line.split())
+                    if number > most_bytes(path) // _LEAST:
+                        raise ScircuitError(f"{path} cannot hold the {number:,} entries that it says; copy it again.")
+                    return i + 1, rows, columns, number
+    except ScircuitError:
+        raise
+    except ValueError as error:
+        raise ScircuitError(f"{path} is damaged ({error}); copy it again.") from None
     raise ScircuitError(f"{path} is cut off before its first entry; copy it again.")
 
 
 def _entries(path: Path, header: int, swapped: bool) -> Iterator[tuple[np.ndarray, np.ndarray, np.ndarray]]:
     kinds = {0: np.int64, 1: np.int64, 2: np.float64}
     try:
-        for part in pd.read_csv(path, sep=" ", header=None, skiprows=header, dtype=kinds, chunksize=_LINES):
-            gene, cell = (part[1], part[0]) if swapped else (part[0], part[1])
-            yield cell.to_numpy() - 1, gene.to_numpy() - 1, part[2].to_numpy()
+        with open_packed(path) as file:
+            for part in pd.read_csv(file, sep=" ", header=None, skiprows=header, dtype=kinds, chunksize=_LINES):
+                gene, cell = (part[1], part[0]) if swapped else (part[0], part[1])
+                yield cell.to_numpy() - 1, gene.to_numpy() - 1, part[2].to_numpy()
     except pd.errors.EmptyDataError:
         return
-    except (ValueError, EOFError, OSError) as error:
+    except ScircuitError:
+        raise
+    except (ValueError, OSError) as error:
         raise ScircuitError(f"{path} is damaged ({error}); copy it again.") from None

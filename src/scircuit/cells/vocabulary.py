@@ -8,6 +8,7 @@ import numpy as np
 import pandas as pd
 
 from scircuit._io import read_json, sha256_of, write_json
+from scircuit._packed import read_delimited
 from scircuit.cells.pickles import read_plain_pickle
 from scircuit.errors import ScircuitError
 
@@ -157,7 +158,7 @@ def from_scgpt(path: str | Path, gene_table: str | Path | None = None) -> Vocabu
     symbols = [name for name in content if not name.startswith("<")]
     ensembl = {name: name for name in symbols if name.startswith("ENSG")}
     if gene_table is not None:
-        table = pd.read_csv(gene_table, sep="\t", dtype=str).fillna("")
+        table = read_delimited(gene_table, sep="\t", dtype=str).fillna("")
         ensembl = dict(zip(table["symbol"], table["ensembl_id"], strict=True)) | ensembl
     genes = pd.DataFrame({"ensembl_id": [ensembl.get(name, "") for name in symbols], "symbol": symbols})
     return Vocabulary(genes.assign(token=[content[name] for name in symbols]), special)
@@ -201,7 +202,7 @@ def read_token_table(path: str | Path) -> Vocabulary:
     path = Path(path)
     if not path.is_file():
         raise ScircuitError(f"{path} does not exist; write the model's tokens into it (token_id, ensembl_id, symbol).")
-    table = pd.read_csv(path, sep="\t", dtype=str, keep_default_na=False)
+    table = read_delimited(path, sep="\t", dtype=str, keep_default_na=False)
     absent = [column for column in ("token_id", "ensembl_id", "symbol") if column not in table]
     if absent:
         raise ScircuitError(f"{path} has no column {absent[0]!r}; it needs token_id, ensembl_id and symbol.")

@@ -1,6 +1,5 @@
 """Gene sets: one type for every library, and a reader for any GMT file."""
 
-import gzip
 import hashlib
 import logging
 import re
@@ -9,12 +8,14 @@ from dataclasses import dataclass
 from importlib import resources
 from pathlib import Path
 
+from scircuit._packed import open_packed
 from scircuit.errors import ScircuitError
 
 log = logging.getLogger(__name__)
 
-_ACCESSION = re.compile(r"\s*\((GO|HP|MP|R-HSA)[:-]?\d+\)\s*$")
-_WEIGHT = re.compile(r"^(.+),\s*[-+]?(\d+\.?\d*|\.\d+)([eE][-+]?\d+)?$")
+# Both are matched against a piece that is cut out first, so that no field takes more than one pass.
+_ACCESSION = re.compile(r"\((GO|HP|MP|R-HSA)[:-]?\d+\)")
+_WEIGHT = re.compile(r"\s*[-+]?(\d+(\.\d*)?|\.\d+)([eE][-+]?\d+)?")
 
 
 @dataclass(frozen=True)
@@ -96,11 +97,10 @@ def packaged_programs() -> GeneSets:
 def _read_text(path: Path) -> tuple[bytes, str]:
     if not path.is_file():
         raise ScircuitError(f"The gene-set file {path} does not exist; give the path of a GMT file.")
-    data = path.read_bytes()
     try:
-        content = gzip.decompress(data) if data[:2] == b"\x1f\x8b" else data
-        return data, content.decode("utf-8-sig")
-    except (OSError, EOFError, UnicodeDecodeError) as error:
+        with open_packed(path) as file:
+            return path.read_bytes(), file.read().decode("utf-8-sig")
+    except UnicodeDecodeError as error:
         raise ScircuitError(
             f"{path} is not a text file ({error}); give a GMT file, plain or gzipped, in UTF-8."
         ) from None
@@ -133,8 +133,8 @@ def _refuse_missing_description(rows: list[tuple[int, list[str]]], path: Path) -
 
 
 def _gene(field: str) -> str:
-    weighted = _WEIGHT.match(field)
-    return weighted.group(1).strip() if weighted else field
+    gene, _, weight = field.rpartition(",")
+    return gene.strip() if gene and _WEIGHT.fullmatch(weight) else field
 
 
 def _collect(
@@ -167,4 +167,5 @@ def _collect(
 
 def readable(term: str) -> str:
     """A term as people say it: without the accession that GO libraries append."""
-    return _ACCESSION.sub("", term)
+    name, bracket, accession = term.rstrip().rpartition("(")
+    return name.rstrip() if _ACCESSION.fullmatch(bracket + accession) else term

@@ -37,9 +37,9 @@ def write_record(folder: Path, source: Source) -> None:
 def read_record(folder: Path) -> Source:
     """A source of the cache as it was recorded; refused where the record is damaged or names files elsewhere."""
     content = read_json(folder / RECORD)
-    files = content.get("files") if isinstance(content, dict) else None
-    whole = bool(files) and isinstance(files, list) and _are_texts(content, _TOLD) and content["reader"] in READERS
-    if not whole or not all(_are_texts(file, _OF_FILE) for file in files):
+    whole = _are_texts(content, _TOLD) and content["reader"] in READERS
+    files = content.get("files") if whole else None
+    if not isinstance(files, list) or not files or not all(_are_texts(file, _OF_FILE) for file in files):
         raise ScircuitError(f"{folder / RECORD} is damaged; delete {folder}, and fetch or add {folder.name} again.")
     for file in files:
         within(folder, file["file"])

@@ -18,6 +18,7 @@ import pandas as pd
 
 from scircuit._io import cache_folder, sha256_file
 from scircuit._optional import optional
+from scircuit._packed import unpack_member
 from scircuit.errors import ScircuitError
 from scircuit.knowledge.disease import DiseaseGenes
 from scircuit.knowledge.gmt import GeneSets, packaged_programs, read_gmt
@@ -209,7 +210,7 @@ def _unpack(archive: Path, remote: Remote, folder: Path, source: Source) -> None
                 raise ScircuitError(
                     f"The archive of {source.title} has no file {remote.member}; its layout has changed."
                 )
-            (folder / remote.file).write_bytes(packed.read(names[0]))
+            unpack_member(packed, names[0], folder / remote.file)
     except zipfile.BadZipFile:
         raise ScircuitError(f"What {remote.url} sent is no zip archive; try again later.") from None
     archive.unlink()

@@ -6,6 +6,7 @@ from typing import Any
 
 import pandas as pd
 
+from scircuit._packed import read_delimited
 from scircuit.errors import ScircuitError
 
 
@@ -14,11 +15,7 @@ def read_table(path: str | Path, columns: Sequence[str], **options: Any) -> pd.D
     path = Path(path)
     if not path.is_file():
         raise ScircuitError(f"{path} does not exist; give the path of the downloaded file.")
-    try:
-        table = pd.read_csv(path, **{"encoding": "utf-8-sig", "low_memory": False, **options})
-    except (pd.errors.ParserError, pd.errors.EmptyDataError, UnicodeDecodeError, OSError, EOFError) as error:
-        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise ScircuitError(f"{path} cannot be read as a table ({reason}); download it again.") from None
+    table = read_delimited(path, **{"encoding": "utf-8-sig", "low_memory": False, **options})
     missing = [c for c in columns if c not in table]
     if missing:
         found = ", ".join(map(str, table.columns[:8]))

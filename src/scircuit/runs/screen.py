@@ -9,6 +9,7 @@ from typing import Any, cast
 import pandas as pd
 
 from scircuit._io import read_json, sha256_file, sha256_of, write_json
+from scircuit._packed import read_delimited
 from scircuit._tables import records, write_parquet
 from scircuit.circuits.artefacts import Artefacts
 from scircuit.circuits.circuit import Circuit
@@ -195,7 +196,7 @@ def _read_truth(path: Path, screen: Screen | None) -> Truth:
     if name.endswith(".parquet"):
         return truth_from_table(pd.read_parquet(path))
     if name.endswith((".csv", ".tsv", ".txt")):
-        return truth_from_table(pd.read_csv(path, sep="," if name.endswith(".csv") else "\t"))
+        return truth_from_table(read_delimited(path, sep="," if name.endswith(".csv") else "\t"))
     raise ScircuitError(
         f"{path} is no table of truths; give .csv, .tsv, .parquet (target, gene, sign or score) or .gmt."
     )

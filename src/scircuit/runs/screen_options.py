@@ -25,11 +25,11 @@ def _column(text: str) -> str | None:
 
 def _genes_of_labels(path: str) -> Mapping[str, str]:
     """Label -> gene from a table."""
-    import pandas as pd
+    from scircuit._packed import read_delimited
 
     if not Path(path).is_file():
         raise ScircuitError(f"{path} does not exist; give a CSV with the columns label and gene.")
-    table = pd.read_csv(path, dtype=str)
+    table = read_delimited(path, dtype=str)
     if not {"label", "gene"} <= set(table):
         raise ScircuitError(f"{path} has the columns {', '.join(map(str, table.columns))}; it needs label and gene.")
     return dict(zip(table["label"], table["gene"], strict=True))
