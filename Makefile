@@ -60,6 +60,7 @@ fuzz: $(VENV)/installed
 lint: $(VENV)/installed
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
+	$(BIN)/bandit --quiet --configfile pyproject.toml --recursive src scripts
 	$(BIN)/python scripts/update_measured.py --check
 
 types: $(VENV)/installed

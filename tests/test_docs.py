@@ -125,6 +125,16 @@ def test_loaders_that_are_none_are_refused(tmp_path: Path, monkeypatch, source: 
         scircuit.load_model(source)
 
 
+def test_that_a_loader_is_a_program_is_said_once(tmp_path: Path, caplog) -> None:
+    file = tmp_path / "adapter.py"
+    file.write_text("def load(**_):\n    return {}\n")
+    for _ in range(2):
+        with pytest.raises(scircuit.ScircuitError, match="returned a dict"):
+            scircuit.load_model(f"{file}:load")
+    said = [record.getMessage() for record in caplog.records if "is run as Python" in record.getMessage()]
+    assert said == [f"{file} is run as Python, with your permissions; name only files that you trust"]
+
+
 def test_the_loader_gets_what_load_model_was_given(tmp_path: Path, monkeypatch) -> None:
     monkeypatch.chdir(tmp_path)
     shutil.copy(ROOT / "docs" / "adapter_template.py", tmp_path)

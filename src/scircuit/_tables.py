@@ -23,3 +23,23 @@ def write_parquet(path: str | Path, table: pd.DataFrame) -> None:
     """Write a table whole or not at all, without its index."""
     with atomic(path) as temporary:
         table.to_parquet(temporary, index=False)
+
+
+_FORMULA = ("=", "+", "-", "@", "\t", "\r")
+
+
+def write_csv(path: str | Path, table: pd.DataFrame) -> None:
+    """Write a table as CSV, whole or not at all; texts that a spreadsheet would run as formulas get an apostrophe."""
+    plain = table.rename(columns=_as_text)
+    for name in plain.columns:
+        if not pd.api.types.is_numeric_dtype(plain[name].dtype):
+            plain[name] = plain[name].map(_as_text)
+    with atomic(path) as temporary:
+        plain.to_csv(temporary, index=False)
+
+
+def _as_text(value: Any) -> Any:
+    """A cell that is only read; a carriage return, which ends a row without being quoted, becomes a blank."""
+    if not isinstance(value, str):
+        return value
+    return ("'" if value.startswith(_FORMULA) else "") + value.replace("\r", " ")

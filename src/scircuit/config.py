@@ -19,7 +19,7 @@ class ModelSection:
     """The foundation model."""
 
     source: str = "geneformer-mini"
-    """A folder, a name (geneformer-mini, scgpt-mini, see `scircuit models list`), or FILE.py:FUNCTION of your own."""
+    """A folder, a name (geneformer-mini, scgpt-mini, see `scircuit models list`), or FILE.py:FUNCTION, which is run."""
     protocol: str = "official"
     """How cells become tokens: official, or paper (arXiv 2603.01752)."""
     dictionaries: str | None = None

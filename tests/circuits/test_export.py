@@ -11,6 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from scircuit._tables import write_csv
 from scircuit.circuits.circuit import Circuit
 from scircuit.circuits.export import (
     decoupler_net,
@@ -20,6 +21,7 @@ from scircuit.circuits.export import (
     write_graphml,
     write_neuronpedia,
 )
+from scircuit.circuits.export.graphs import write_decoupler
 from scircuit.circuits.export.neuronpedia import cantor
 from scircuit.circuits.rule import EdgeRule
 from scircuit.circuits.schema import ENDS
@@ -152,6 +154,20 @@ def test_decoupler_net_has_every_edge_once(circuit: Circuit) -> None:
     assert list(net.columns) == ["source", "target", "weight"]
     assert not net.duplicated(["source", "target"]).any()
     assert dict(zip(zip(net["source"], net["target"], strict=True), net["weight"], strict=True)) == expected(circuit)
+
+
+def test_texts_that_a_spreadsheet_would_run_are_no_formulas(tmp_path: Path) -> None:
+    texts = ["=1+1", "+1", "-1", "@SUM(A1)", "\t=1", "\r=1", "a\r=1", "", 'x"y,z']
+    write_csv(tmp_path / "x.csv", pd.DataFrame({"=label": texts, "d": [-1.5] * len(texts)}))
+    back = pd.read_csv(tmp_path / "x.csv", keep_default_na=False)
+    assert list(back) == ["'=label", "d"]
+    assert back["'=label"].tolist() == ["'=1+1", "'+1", "'-1", "'@SUM(A1)", "'\t=1", "' =1", "a =1", "", 'x"y,z']
+    assert (back["d"] == -1.5).all()
+
+
+def test_the_network_for_decoupler_is_its_net(circuit: Circuit, tmp_path: Path) -> None:
+    write_decoupler(circuit, tmp_path / "network.csv")
+    pd.testing.assert_frame_equal(pd.read_csv(tmp_path / "network.csv"), decoupler_net(circuit))
 
 
 @pytest.mark.slow

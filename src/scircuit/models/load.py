@@ -33,7 +33,8 @@ def load_model(
         scGPT's `args.json` + `vocab.json` + `best_model.pt`, or any transformers encoder's `config.json` +
         `model.safetensors` + `tokens.tsv`; or the name of a published checkpoint (`list_checkpoints()`), which is
         looked for as `models.hub.locate` says and held to its registered hashes; or `FILE.py:FUNCTION` or
-        `MODULE:FUNCTION` of your own, called with the other arguments (see docs/adapters.md).
+        `MODULE:FUNCTION` of your own, run as Python and called with the other arguments (see
+        docs/adapters.md).
     protocol
         `official`, or `paper` for the preprocessing of arXiv 2603.01752.
     dictionaries

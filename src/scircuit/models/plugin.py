@@ -1,7 +1,9 @@
 """Models of the user's own: a function in a file or module that returns a `FoundationModel`."""
 
+import logging
 import re
 import sys
+from functools import cache
 from importlib import import_module
 from importlib.util import module_from_spec, spec_from_file_location
 from pathlib import Path
@@ -10,6 +12,8 @@ from typing import Any
 
 from scircuit.errors import ScircuitError
 from scircuit.models.base import FoundationModel
+
+log = logging.getLogger(__name__)
 
 _FUNCTION = re.compile(r"(?P<where>.+\.py|[A-Za-z_][\w.]*):(?P<name>[A-Za-z_]\w*)")
 _MEMBERS = (
@@ -24,9 +28,13 @@ def is_function(source: str | Path) -> bool:
 
 
 def call_loader(source: str, **arguments: Any) -> FoundationModel:
-    """Call the function that `source` names, with the arguments of `load_model` as keywords."""
+    """Call the function that `source` names, with the arguments of `load_model` as keywords.
+
+    The code of the file or module is run, with all that you may do on this machine; the first call says so.
+    """
     match = _FUNCTION.fullmatch(source)
     assert match is not None
+    _say(str(Path(match["where"]).resolve()) if match["where"].endswith(".py") else match["where"])
     module = _open(match["where"], source)
     function = getattr(module, match["name"], None)
     if not callable(function):
@@ -39,6 +47,12 @@ def call_loader(source: str, **arguments: Any) -> FoundationModel:
             "(see docs/adapters.md)."
         )
     return model
+
+
+@cache
+def _say(where: str) -> None:
+    """Once in a process: what is named as a model is a program."""
+    log.warning("%s is run as Python, with your permissions; name only files that you trust", where)
 
 
 def _open(where: str, source: str) -> ModuleType:

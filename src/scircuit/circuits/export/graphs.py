@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 import pandas as pd
 
 from scircuit._io import atomic, write_json
+from scircuit._tables import write_csv
 from scircuit.circuits.circuit import Circuit
 from scircuit.circuits.export.format import Format
 from scircuit.circuits.export.parts import described, ends, node_id, statistics, strongest, weights
@@ -66,8 +67,7 @@ def decoupler_net(circuit: Circuit, max_edges: int | None = None) -> pd.DataFram
 
 def write_decoupler(circuit: Circuit, path: str | Path, max_edges: int | None = None) -> None:
     """Write `decoupler_net` as CSV."""
-    with atomic(path) as temporary:
-        decoupler_net(circuit, max_edges).to_csv(temporary, index=False)
+    write_csv(path, decoupler_net(circuit, max_edges))
 
 
 def write_node_link(circuit: Circuit, path: str | Path, max_edges: int | None = None) -> None:
