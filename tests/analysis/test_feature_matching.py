@@ -114,6 +114,23 @@ def test_matched_latents_with_unrelated_edges_do_not_agree(same):
     assert result["rank_correlation"].low < 0 < result["rank_correlation"].high
 
 
+def test_latents_of_the_same_dictionaries_are_themselves(same):
+    """Few edges and no genes: chance has no say in it, and edges that one run lacks are not left out."""
+    few = same[0].circuit().edges.iloc[:6]
+    a, b = (
+        Artefacts.in_memory(replace(same[0].circuit(), edges=edges, provenance={"saes": "one"}), name=name, model="m")
+        for name, edges in (("a", few), ("b", few.iloc[:3]))
+    )
+    table = match_latents(a, b).table
+    assert (table[["layer_a", "feature_a"]].to_numpy() == table[["layer_b", "feature_b"]].to_numpy()).all()
+    result = feature_consensus(a, b, draws=20)
+    assert (result["matched_share"].estimate, result["conserved_share"].estimate) == (1.0, 0.5)
+    assert np.isnan(result["matched_share"].p_value)
+    other = b.holding(circuit=replace(b.circuit(), provenance={"saes": "other"}))
+    with pytest.raises(ScircuitError, match="no gene loadings"):
+        match_latents(a, other)
+
+
 def test_nearest_neighbours_equal_the_full_matrix(monkeypatch):
     rng = np.random.default_rng(5)
     x, y = rng.normal(size=(37, 10)).astype(np.float32), rng.normal(size=(23, 10)).astype(np.float32)

@@ -9,7 +9,7 @@ from safetensors.torch import load_file, save_file
 from scircuit._io import write_json
 from scircuit.errors import ScircuitError
 from scircuit.sae.base import SaeConfig
-from scircuit.sae.checkpoint import load_saes, read_manifest, save_saes
+from scircuit.sae.checkpoint import dictionaries_hash, load_saes, read_manifest, save_saes
 from scircuit.sae.jumprelu import JumpReLUSAE
 from scircuit.sae.topk import TopKSAE
 
@@ -57,6 +57,17 @@ def test_reload_is_exact(folder):
     assert torch.equal(saes[0].encode(h).values, topk(0).encode(h).values)
     assert list(load_saes(folder, layers=[3])) == [3]
     assert read_manifest(folder)["layers"]["0"]["metrics"] == {"fvu": 0.25}
+
+
+def test_the_hash_of_dictionaries_is_of_what_they_are(folder, tmp_path):
+    """Taken up by another run and measured in its cells they are the same; other weights or another model are not."""
+    known = dictionaries_hash(folder)
+    again, measured = load_saes(folder), {"metrics": {0: {"fvu": 0.5}}, "log_sparsity": {0: torch.ones(F)}}
+    save_saes(tmp_path / "again", again, **MODEL, metadata={"source": "theirs"}, **measured)
+    assert dictionaries_hash(tmp_path / "again") == known
+    save_saes(tmp_path / "weights", {0: topk(0, seed=1), 3: jumprelu(3)}, **MODEL)
+    save_saes(tmp_path / "model", again, **MODEL | {"model_fingerprint": "b" * 64})
+    assert len({known, *(dictionaries_hash(tmp_path / name) for name in ("weights", "model"))}) == 3
 
 
 def test_every_key_of_the_format_is_written(folder):

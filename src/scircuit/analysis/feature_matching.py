@@ -13,7 +13,7 @@ from scircuit.analysis.conditions import check_conditions
 from scircuit.analysis.question import Question
 from scircuit.analysis.result import Measure, Result
 from scircuit.circuits.artefacts import Artefacts
-from scircuit.circuits.schema import ENDS, LATENT, SOURCE
+from scircuit.circuits.schema import ENDS, LATENT, SOURCE, TARGET
 from scircuit.errors import ScircuitError
 from scircuit.stats.multiple import benjamini_hochberg
 from scircuit.stats.resampling import cluster_bootstrap, permutation_p, ratio_interval
@@ -23,23 +23,24 @@ _BLOCK = 1024
 
 @dataclass(frozen=True)
 class Matching:
-    """Latents of two models that stand for the same genes."""
+    """Latents of two models that stand for the same genes, or the latents of one that two runs share."""
 
     table: pd.DataFrame
-    """One row per matched pair: `layer_a, feature_a, layer_b, feature_b, correlation, p_value, q_value`."""
+    """One row per matched pair: `layer_a, feature_a, layer_b, feature_b, correlation, p_value, q_value`; the last three
+    NaN where the dictionaries are the same, for then nothing is tested."""
     n_a: int
     n_b: int
     """Latents of each model that could be matched."""
-    n_genes: int
-    """Genes both models read."""
-    by_chance: float
+    by_chance: float = np.nan
     """Matches at least as alike as the weakest of them, were no latent shared."""
-    p_value: float
+    p_value: float = np.nan
     """Of no latent being shared at all (Simes over the mutual nearest neighbours)."""
 
 
 def match_latents(a: Artefacts, b: Artefacts, min_genes: int = 5, max_q: float = 0.05) -> Matching:
     """Match the latents at the ends of edges of two conditions by their gene profiles.
+
+    Runs of one model with the same dictionaries have the same latents: each is its own match, whatever its genes.
 
     A profile is the square root of the share of a latent's summed activation at each shared gene, less the mean over
     the latents of its model: abundant genes, which every latent sees, do not make latents alike. Latents are matched
@@ -53,6 +54,8 @@ def match_latents(a: Artefacts, b: Artefacts, min_genes: int = 5, max_q: float =
     Latents that load on fewer than `min_genes` shared genes take no part. q is over the latents of `a`: fewer shared
     ones than some 1 / (2 `max_q`), ten at the default, cannot be told from chance.
     """
+    if _same_dictionaries(a, b):
+        return _themselves(a, b)
     loadings_a, loadings_b = _loadings(a), _loadings(b)
     genes = np.intersect1d(loadings_a["gene"].unique(), loadings_b["gene"].unique())
     if len(genes) < 20:
@@ -69,7 +72,7 @@ def match_latents(a: Artefacts, b: Artefacts, min_genes: int = 5, max_q: float =
     table = table.assign(correlation=best[mutual], p_value=p_value, q_value=q_value)
     table = table[table["q_value"] < max_q].reset_index(drop=True)
     by_chance = len(x) * float(table["p_value"].max()) if len(table) else 0.0
-    return Matching(table, len(x), len(y), len(genes), by_chance, float(q_value.min(initial=1.0)))
+    return Matching(table, len(x), len(y), by_chance, float(q_value.min(initial=1.0)))
 
 
 def feature_consensus(
@@ -77,10 +80,10 @@ def feature_consensus(
 ) -> Result:
     """Edges of one model looked up in another through matched latents, by default those of `match_latents`.
 
-    Nulls: of matches, as many as different latents of one model give at the same correlation; of the fold and the
-    share, partner targets exchanged within layer pairs; of signs, from both shares of negative effects; of the rank
-    correlation (Spearman), 0. What no edge can answer is NaN. Table: one row per testable edge of `a`, with d on both
-    sides (NaN where not conserved).
+    Nulls: of matches, as many as different latents of one model give at the same correlation (none where both runs have
+    the same dictionaries); of the fold and the share, partner targets exchanged within layer pairs; of signs, from both
+    shares of negative effects; of the rank correlation (Spearman), 0. What no edge can answer is NaN. Table: one row
+    per testable edge of `a`, with d on both sides (NaN where not conserved).
     """
     check_conditions([a, b], 1 if a.model_name == b.model_name else 2)
     rng = np.random.default_rng(seed)
@@ -93,6 +96,24 @@ def feature_consensus(
     return QUESTION.answer(measures, table)
 
 
+def _same_dictionaries(a: Artefacts, b: Artefacts) -> bool:
+    recorded = [condition.provenance().get("saes") for condition in (a, b)]
+    return recorded[0] is not None and recorded[0] == recorded[1]
+
+
+def _themselves(a: Artefacts, b: Artefacts) -> Matching:
+    """Every latent at an end of an edge of either, with itself."""
+    latents = np.unique(np.concatenate([_ends(a), _ends(b)]), axis=0)
+    table = pd.DataFrame(np.hstack([latents, latents]), columns=["layer_a", "feature_a", "layer_b", "feature_b"])
+    return Matching(table.assign(correlation=np.nan, p_value=np.nan, q_value=np.nan), len(latents), len(latents))
+
+
+def _ends(condition: Artefacts) -> np.ndarray:
+    """The latents at the ends of edges, int64 `[latent, (layer, feature)]`, sorted."""
+    edges = condition.circuit().edges
+    return np.unique(np.concatenate([edges[names].to_numpy(np.int64) for names in (SOURCE, TARGET)]), axis=0)
+
+
 def _loadings(condition: Artefacts) -> pd.DataFrame:
     if not condition.has("genes"):
         raise ScircuitError(
@@ -103,9 +124,7 @@ def _loadings(condition: Artefacts) -> pd.DataFrame:
 
 def _profiles(condition: Artefacts, genes: np.ndarray, min_genes: int) -> tuple[np.ndarray, np.ndarray]:
     """Centred unit profiles, float32 `[latent, gene]`, and `[latent, (layer, feature)]` of the ends of edges."""
-    edges, loadings = condition.circuit().edges, _loadings(condition)
-    ends = [edges[[f"{end}_layer", f"{end}_feature"]].to_numpy(np.int64) for end in ("source", "target")]
-    latents = np.unique(np.concatenate(ends), axis=0)
+    latents, loadings = _ends(condition), _loadings(condition)
     row = pd.MultiIndex.from_arrays(list(latents.T)).get_indexer(pd.MultiIndex.from_frame(loadings[LATENT]))
     column = pd.Index(genes).get_indexer(pd.Index(loadings["gene"]))
     mass = loadings["n_firings"].to_numpy(np.float64) * loadings["mean_activation"].to_numpy(np.float64)

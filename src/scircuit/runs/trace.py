@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from scircuit._io import read_json, sha256_of
+from scircuit._io import read_json
 from scircuit._tables import write_parquet
 from scircuit.cells.independence import unit_columns
 from scircuit.circuits.build import build_circuit
@@ -30,6 +30,7 @@ from scircuit.runs.identity import settings
 from scircuit.runs.inputs import check_inputs
 from scircuit.runs.run import Run
 from scircuit.runs.tokens import check_cells, drawn_cells, traced_cells
+from scircuit.sae.checkpoint import dictionaries_hash
 from scircuit.tracing.engines.interventions import Intervention
 from scircuit.tracing.menu import build, parse_words
 from scircuit.tracing.plan import Plan, plan_trace
@@ -123,7 +124,7 @@ def run_circuit(run: Run, model: FoundationModel, catalogue: Catalogue, terms: p
             "n_layers": model.n_layers,
             **_origin(model),
         },
-        "saes": sha256_of(read_json(run.stage("saes") / "manifest.json")),
+        "saes": dictionaries_hash(run.stage("saes")),
         "precision": c.model.dtype,
         "seed": c.seed,
         "config": settings(c),

@@ -8,11 +8,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from scircuit._io import read_json, sha256_file, within, write_json
+from scircuit._io import read_json, sha256_file, sha256_of, within, write_json
 from scircuit._packaged import sae_folder
 from scircuit.errors import ScircuitError
 from scircuit.sae.base import LinearSAE
-from scircuit.sae.saelens import CONFIG, read_saelens, write_saelens
+from scircuit.sae.saelens import CONFIG, SPARSITY, read_saelens, write_saelens
 
 FORMAT_VERSION = 1
 MANIFEST = "manifest.json"
@@ -145,6 +145,21 @@ def read_manifest(root: str | Path) -> dict[str, Any]:
     if missing:
         raise ScircuitError(f"{root / MANIFEST} lacks {', '.join(missing)}; it was edited, restore or train again.")
     return manifest
+
+
+def dictionaries_hash(root: str | Path) -> str:
+    """What the dictionaries of a folder are: hash of model and weights, not of what was measured of them."""
+    manifest = read_manifest(root)
+    measured = (CONFIG, SPARSITY)
+    layers = {
+        layer: [
+            entry.get("architecture"),
+            entry.get("k"),
+            *sorted((name, value) for name, value in entry["sha256"].items() if name not in measured),
+        ]
+        for layer, entry in manifest["layers"].items()
+    }
+    return sha256_of(manifest["model"]["fingerprint"], layers)
 
 
 def _load_layer(root: Path, layer: int, entry: Mapping[str, Any], d_model: int | None) -> LinearSAE:
