@@ -131,6 +131,12 @@ class TestCoexpression:
         assert result["r_squared"].estimate < 10 * result["r_squared"].null
         assert result["partial_gene_r"].low < 0 < result["partial_gene_r"].high
 
+    def test_predictors_that_are_one_have_no_partial_correlation(self, circuit):
+        tilted, correlations = self.tables(circuit, 0.3)
+        result = coexpression(tilted, correlations.assign(latent_r=correlations["gene_r"] / 2), draws=20)
+        assert np.isnan(result["partial_gene_r"].estimate)
+        assert result["marginal_gene_r"].low > 0
+
     def test_range_restriction_is_undone(self):
         """Thorndike: cutting a bivariate normal at a threshold and correcting gives the whole
         correlation back."""

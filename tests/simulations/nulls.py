@@ -36,7 +36,7 @@ from scircuit.analysis.sign_balance import sign_balance
 from scircuit.analysis.tissue import tissue
 from scircuit.circuits.artefacts import Artefacts
 from scircuit.circuits.circuit import Circuit
-from scircuit.circuits.schema import ENDS, SOURCE
+from scircuit.circuits.schema import ENDS, SOURCE, TARGET
 
 LABELS = np.array([f"process {i:03d}" for i in range(100)])
 SOURCES, TARGETS, GROUPS, CELLS = 4, 150, 5, 20
@@ -183,11 +183,17 @@ def _heterogeneous(rng: np.random.Generator, _: int, effect: float) -> float:
     return float(not group_stability(*traced(rng, effect))["type_heterogeneous_share"].estimate > 0)
 
 
-def _expressed(rng: np.random.Generator, seed: int) -> float:
-    circuit = random_circuit(rng, n_layers=3, n_latents=80)
-    together = rng.uniform(-1, 1, (len(circuit.edges), 2)) @ np.array([[1.0, 0.6], [0.0, 0.4]])
-    correlations = circuit.edges[ENDS].assign(gene_r=together[:, 0], latent_r=together[:, 1])
-    return held(coexpression(circuit, correlations, draws=200, seed=seed)["partial_gene_r"], 0.0)
+def _expressed(rng: np.random.Generator, seed: int, n_sources: int, shared: float) -> float:
+    """Edges of one source and of one target are alike in size and in correlation, each by `shared` (SD of the log)."""
+    circuit = random_circuit(rng, n_layers=3, n_latents=80, n_sources=n_sources)
+    edges = circuit.edges
+    together = rng.uniform(-1, 1, (len(edges), 2)) @ np.array([[1.0, 0.6], [0.0, 0.4]])
+    of_latent = np.exp(shared * rng.standard_normal((2, 2, 3, 80)))
+    ends = [tuple(edges[names].to_numpy().T) for names in (SOURCE, TARGET)]
+    d_factor, r_factor = (of_latent[i, 0][ends[0]] * of_latent[i, 1][ends[1]] for i in range(2))
+    correlations = edges[ENDS].assign(gene_r=together[:, 0] * r_factor, latent_r=together[:, 1] * r_factor)
+    circuit = replace(circuit, edges=edges.assign(cohens_d=edges["cohens_d"] * d_factor))
+    return held(coexpression(circuit, correlations, draws=20, seed=seed)["partial_gene_r"], 0.0)
 
 
 def _as_large(rng: np.random.Generator, seed: int) -> float:
@@ -261,8 +267,12 @@ NULLS = (
         for effect in (0.5, 0.8)
     ),
     Null("selection", "difference in edges (interval)", "annotated sources no different", 100, _annotated),
-    Null("coexpression", "partial_gene_r (interval)", "d of no relation to correlations, which go together", 100,
-         _expressed),
+    *(
+        Null("coexpression", "partial_gene_r (interval)",
+             f"d of no relation to correlations; {n} sources a layer, edges of one latent alike by {shared}", 200,
+             partial(_expressed, n_sources=n, shared=shared))
+        for n, shared in ((30, 0.0), (30, 0.5), (6, 0.5))
+    ),
     Null("interactions", "any interaction", "responses of pairs add up", 60, _additive),
     Null("compare_effect_sizes", "difference (interval)", "edges of both models alike", 100, _as_large),
     Null("seed_stability", "jaccard", "edges of two seeds unrelated", 100, lambda rng, i: two_seeds(rng, i).p_value),

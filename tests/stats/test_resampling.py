@@ -8,6 +8,7 @@ from scircuit.errors import ScircuitError
 from scircuit.stats.resampling import (
     cluster_bootstrap,
     clustered_mean,
+    correlation_interval,
     permutation_p,
     ratio,
     ratio_interval,
@@ -114,3 +115,18 @@ def test_a_mean_over_one_group_has_no_interval():
     assert found.estimate == 2
     assert np.isnan(found.low)
     assert np.isnan(t_p(found, 0.0))
+
+
+def test_interval_of_a_correlation_is_fishers_where_nothing_is_shared():
+    rng = np.random.default_rng(0)
+    x, y = rng.standard_normal((2, 4000))
+    y = y + 0.5 * x
+    found = correlation_interval(x, y, np.arange(4000), np.arange(4000))
+    assert found.estimate == pytest.approx(np.corrcoef(x, y)[0, 1])
+    reach = np.arctanh([found.low, found.high]) - np.arctanh(found.estimate)
+    np.testing.assert_allclose(reach, np.array([-1.96, 1.96]) / np.sqrt(4000), rtol=0.05)
+    group = np.arange(4000) // 100
+    shared = correlation_interval(x + 3 * rng.standard_normal(40)[group], y, group, group)
+    assert shared.n_clusters == 40
+    assert np.isnan(correlation_interval(np.ones(9), y[:9], group[:9], group[:9]).estimate)
+    assert np.isnan(correlation_interval(x, 2 * x, group, group).low)

@@ -1,6 +1,6 @@
 """Co-expression: how much of an effect's size is explained by correlation without intervention."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -12,7 +12,7 @@ from scircuit.analysis.result import Measure, Result
 from scircuit.circuits.circuit import Circuit
 from scircuit.circuits.schema import ENDS
 from scircuit.errors import ScircuitError
-from scircuit.stats.resampling import bootstrap_draws, percentile_interval
+from scircuit.stats.resampling import cluster_bootstrap, correlation_interval
 
 _PREDICTORS = ("gene_r", "latent_r")
 _CHUNK = 1 << 18
@@ -29,7 +29,8 @@ def coexpression(
 
     Edges are only the large |d|, and correlations with a quantity cut off below are too small. Thorndike's case 2
     corrects that: R u / sqrt(1 - R^2 + R^2 u^2), u being the spread of |d| over all tests by that over edges. The null
-    is two useless predictors. Table: one row per edge with `abs_d, gene_r, latent_r`.
+    is two useless predictors. The interval of R^2 is by bootstrap over sources; those of correlations are by t, over
+    sources and targets, which both make their edges alike. Table: one row per edge with `abs_d, gene_r, latent_r`.
 
     `correlations`: of the edges; `pair_correlations` makes it.
     `unrestricted_sd`: standard deviation of |d| over all tests. Without it, it is taken from `n_sized, sum_abs_d,
@@ -44,21 +45,25 @@ def coexpression(
     if n < 10:
         raise ScircuitError(f"{n} edges have both correlations; at least 10 are needed.")
     values = np.abs(table[["abs_d", *_PREDICTORS]].to_numpy(np.float64))
-    sums = _second_moments(values, index.sources(table))
-    intervals = {}
-    for name, share in _SHARES.items():
-        drawn = bootstrap_draws(sums, share, rng, draws)
-        intervals[name] = percentile_interval(float(share(sums.sum(axis=0))), drawn, 0.95, len(sums))
-    nulls = {"r_squared": 2 / (n - 1)}
-    measures = [Measure.of(name, i, n, nulls.get(name, 0.0)) for name, i in intervals.items()]
+    source, target = index.sources(table), index.targets(table)
+    raw = cluster_bootstrap(_second_moments(values, source), _r_squared, rng, draws)
+    null = 2 / (n - 1)
+    measures = [Measure.of("r_squared", raw, n, null)]
     spread = unrestricted_sd or _spread_over_tests(circuit.tests)
     if spread is not None:
-        u = spread / float(np.sqrt(_covariance(sums.sum(axis=0))[0, 0]))
-        raw = intervals["r_squared"]
-        estimate, low, high, null = (
-            _unrestricted(value, u) for value in (raw.estimate, raw.low, raw.high, nulls["r_squared"])
-        )
-        measures.insert(1, Measure("r_squared_corrected", estimate, low, high, null, n=n))
+        u = spread / float(values[:, 0].std())
+        estimate, low, high, chance = (_unrestricted(value, u) for value in (raw.estimate, raw.low, raw.high, null))
+        measures.append(Measure("r_squared_corrected", estimate, low, high, chance, n=n))
+    size, *predictors = values.T
+    of_partial = {
+        f"partial_{name}": (own, other)
+        for name, own, other in zip(_PREDICTORS, predictors, predictors[::-1], strict=True)
+    }
+    for name, (own, other) in of_partial.items():
+        interval = correlation_interval(_residual(size, other), _residual(own, other), source, target)
+        measures.append(Measure.of(name, interval, n, 0.0))
+    for name, own in zip(_PREDICTORS, predictors, strict=True):
+        measures.append(Measure.of(f"marginal_{name}", correlation_interval(size, own, source, target), n, 0.0))
     return QUESTION.answer(measures, table)
 
 
@@ -151,27 +156,15 @@ def _second_moments(values: np.ndarray, source: np.ndarray) -> np.ndarray:
     return sums.reshape(len(names), -1)
 
 
-def _covariance(totals: np.ndarray) -> np.ndarray:
-    """Covariance of (|d|, |gene_r|, |latent_r|) from totals `[..., 16]`."""
+def _r_squared(totals: np.ndarray) -> np.ndarray:
+    """Squared multiple correlation of |d| with both predictors, from totals `[..., 16]`; NaN where one is useless."""
     moment = totals.reshape(*totals.shape[:-1], 4, 4)
     moment = moment / moment[..., :1, :1]
     mean = moment[..., 0, 1:]
-    return moment[..., 1:, 1:] - mean[..., :, None] * mean[..., None, :]
-
-
-def _marginal(c: np.ndarray, i: int, j: int) -> np.ndarray:
-    scale = np.sqrt(np.maximum(c[..., i, i] * c[..., j, j], 0.0))
-    return c[..., i, j] / _defined(scale)
-
-
-def _partial(c: np.ndarray, i: int, j: int, k: int) -> np.ndarray:
-    """Correlation of i and j with k held."""
-    r_ij, r_ik, r_jk = _marginal(c, i, j), _marginal(c, i, k), _marginal(c, j, k)
-    return (r_ij - r_ik * r_jk) / np.sqrt(_defined(1 - r_ik**2) * _defined(1 - r_jk**2))
-
-
-def _r_squared(c: np.ndarray) -> np.ndarray:
-    r_1, r_2, r_12 = _marginal(c, 0, 1), _marginal(c, 0, 2), _marginal(c, 1, 2)
+    covariance = moment[..., 1:, 1:] - mean[..., :, None] * mean[..., None, :]
+    variance = np.maximum(np.diagonal(covariance, axis1=-2, axis2=-1), 0.0)
+    r = covariance / _defined(np.sqrt(variance[..., :, None] * variance[..., None, :]))
+    r_1, r_2, r_12 = r[..., 0, 1], r[..., 0, 2], r[..., 1, 2]
     return (r_1**2 + r_2**2 - 2 * r_1 * r_2 * r_12) / _defined(1 - r_12**2)
 
 
@@ -180,14 +173,11 @@ def _defined(divisor: np.ndarray) -> np.ndarray:
     return np.where(divisor > 1e-12, divisor, np.nan)
 
 
-_SHARES: Mapping[str, Callable[[np.ndarray], np.ndarray]] = {
-    "r_squared": lambda totals: _r_squared(_covariance(totals)),
-    "partial_gene_r": lambda totals: _partial(_covariance(totals), 0, 1, 2),
-    "partial_latent_r": lambda totals: _partial(_covariance(totals), 0, 2, 1),
-    "marginal_gene_r": lambda totals: _marginal(_covariance(totals), 0, 1),
-    "marginal_latent_r": lambda totals: _marginal(_covariance(totals), 0, 2),
-}
-"""What is told, of totals `[..., 16]`."""
+def _residual(values: np.ndarray, given: np.ndarray) -> np.ndarray:
+    """What a straight line through `given` leaves of the values; NaN where it leaves only rounding."""
+    centred, given = values - values.mean(), given - given.mean()
+    left = centred - given * (centred @ given / _defined(given @ given))
+    return left if left @ left > 1e-12 * (centred @ centred) else np.full_like(left, np.nan)
 
 
 def _unrestricted(r_squared: float, u: float) -> float:
@@ -208,7 +198,7 @@ QUESTION = Question(
     asks="How much of an effect is correlation?",
     title="Co-expression",
     function=coexpression,
-    definition="coexpression/1",
+    definition="coexpression/2",
     null_model="predictors without any relation to |d|",
     terms=("co-expression", "d"),
     needs=("circuit", "correlations"),

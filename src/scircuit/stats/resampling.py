@@ -172,6 +172,36 @@ def two_way_mean(values: ArrayLike, first: ArrayLike, second: ArrayLike, level: 
     return Interval(mean, mean - float(half), mean + float(half), level, n_groups)
 
 
+def correlation_interval(x: ArrayLike, y: ArrayLike, first: ArrayLike, second: ArrayLike) -> Interval:
+    """Pearson r of values that share noise along two crossed groupings, with its 95 % interval.
+
+    `two_way_mean` of what each pair adds to r, on Fisher's scale: a bootstrap over one grouping of some tens of groups
+    misses r = 0 in a tenth of the samples.
+
+    Parameters
+    ----------
+    x, y : float `[value]`
+    first, second : labels `[value]`
+
+    Returns
+    -------
+    Interval
+        NaN throughout where x or y does not vary; no bounds where r is 1 or -1.
+    """
+    u, v = (np.asarray(values, dtype=np.float64) for values in (x, y))
+    u, v = u - u.mean(), v - v.mean()
+    scale = np.sqrt((u @ u) * (v @ v)) / len(u)
+    if not scale > 0:
+        return Interval(np.nan, np.nan, np.nan, 0.95, 0)
+    u, v = u / u.std(), v / v.std()
+    r = float(u @ v / len(u))
+    left = 1 - r**2
+    if left < 1e-12:
+        return Interval(r, np.nan, np.nan, 0.95, 0)
+    z = two_way_mean(np.arctanh(r) + (u * v - r * (u**2 + v**2) / 2) / left, first, second)
+    return Interval(r, float(np.tanh(z.low)), float(np.tanh(z.high)), z.level, z.n_clusters)
+
+
 def t_p(interval: Interval, null: float) -> float:
     """Two-sided p of the null value of a mean, from an interval by t (`two_way_mean`); NaN where it has no bounds."""
     half = (interval.high - interval.low) / 2
