@@ -90,6 +90,13 @@ def test_skewed_responses_are_judged_by_the_larger_p_over_the_cells_that_respond
     assert rule.p_values(tail_along).tolist() == [max(1e-9, float(unskewed(tail_along)[0]))]
 
 
+def test_units_have_their_own_p_for_skewed_responses():
+    """What the trace took over donors stands, whatever tail the cells have."""
+    rule, row = EdgeRule(allow_for_skew=True), responses(np.random.default_rng(0).gamma(8, 0.1, 30))
+    assert rule.p_values(row.assign(p_unskewed=0.3)).tolist() == [0.3]
+    assert rule.p_values(row.assign(n_nonzero=0, p_unskewed=np.nan)).tolist() == [1.0]
+
+
 def test_skewness_that_was_not_measured_is_refused():
     rule = EdgeRule(allow_for_skew=True)
     for row in (one(), one(skewness=np.nan, mean_delta=1.0, sd_delta=1.0)):

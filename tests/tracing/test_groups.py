@@ -16,11 +16,12 @@ from scircuit.circuits.rule import EdgeRule
 from scircuit.errors import ScircuitError
 from scircuit.models.geneformer import load_geneformer
 from scircuit.stats.resampling import clustered_mean
+from scircuit.stats.skew import unskewed_p
 from scircuit.tracing import tracer
 from scircuit.tracing.controls import resample
 from scircuit.tracing.engines.clean import clean_batch
 from scircuit.tracing.engines.interventions import Intervention
-from scircuit.tracing.groups import Grouping, group_table, unit_p
+from scircuit.tracing.groups import Grouping, group_table, over_units, unit_p, unit_unskewed_p
 from scircuit.tracing.moments import Moments
 from scircuit.tracing.parts import CellEffects
 from scircuit.tracing.settings import TraceSettings
@@ -155,6 +156,8 @@ def test_units_are_flipped_as_one(setup, traced, tmp_path):
         of_donor = pd.Series(values).groupby(GROUPS["donor"][where]).mean()
         assert len(of_donor) == 6, "too few for a sign-flip"
         assert mine[ends] == pytest.approx(stats.ttest_1samp(of_donor, 0).pvalue, rel=1e-6)
+        mean, sd, skew = of_donor.mean(), of_donor.std(), stats.skew(of_donor)
+        assert bounds.loc[ends, "p_unskewed"] == pytest.approx(float(unskewed_p(6, mean, sd, skew)), rel=1e-4)
         expected = clustered_mean(values, GROUPS["donor"][where])
         assert bounds.loc[ends, "ci_low"] == pytest.approx(expected.low, rel=1e-4)
         assert bounds.loc[ends, "ci_high"] == pytest.approx(expected.high, rel=1e-4)
@@ -300,3 +303,24 @@ def test_units_that_a_source_does_not_reach_take_no_part():
     p = unit_p(moments, 4, 1.0, 0)[0]
     assert p[0] == pytest.approx(stats.ttest_1samp([1.0, 2.0, 1.5], 0).pvalue)
     assert p[1] == 1
+    allowing = unit_unskewed_p(moments, 4)[0]
+    assert allowing[0] == pytest.approx(float(unskewed_p(3, 1.5, 0.5, 0.0)))
+    assert allowing[1] == 1
+
+
+@pytest.mark.parametrize("n_units", [8, 30])
+def test_a_tail_among_units_is_allowed_for_over_units(n_units):
+    """Donors have the tail, their cells have none: over cells nothing shows it, over donors p would be too small."""
+    rng = np.random.default_rng(2)
+    n_tests, n_cells = 4000, 40
+    of_unit = rng.standard_exponential((n_tests, n_units)) - 1
+    sums = n_cells * of_unit + np.sqrt(n_cells) * rng.standard_normal((n_tests, n_units))
+    moments = Moments.zeros(n_units, n_tests, torch.device("cpu"))
+    moments.total += torch.from_numpy(sums.T.copy())
+    moments.n_cells += n_cells
+    found = over_units(moments, n_units, 1.0, 0)
+    # One of the two tails: where the sample missed the donors of the long one.
+    against = sums.sum(axis=1) < 0
+    plain, allowing = ((p[0] <= 0.05)[against].mean() / 2 for p in (found.p, np.maximum(found.p, found.p_unskewed)))
+    assert plain > 0.04
+    assert allowing < 0.75 * plain

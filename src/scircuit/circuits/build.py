@@ -10,7 +10,7 @@ import pandas as pd
 
 from scircuit.circuits.circuit import Circuit
 from scircuit.circuits.grades import at_least, graded, headline
-from scircuit.circuits.rule import DEFAULT, EdgeRule
+from scircuit.circuits.rule import DEFAULT, EdgeRule, unskewed
 from scircuit.circuits.schema import CONTROLS, EDGES, EFFECTS, ENDS, NODES, SOURCE, TERMS, TESTS, conform
 from scircuit.circuits.specificity import n_made, of_family
 from scircuit.errors import ScircuitError
@@ -119,7 +119,7 @@ def _reproducible(effects: pd.DataFrame, tests: pd.DataFrame, name: str, rule: E
 def _skewed(effects: pd.DataFrame, tests: pd.DataFrame, edges: pd.DataFrame, rule: EdgeRule) -> int | None:
     """How many of the edges rest on skewed responses: the same rule with `allow_for_skew` does not call them."""
     own = effects.loc[of_family(effects, "latent")]
-    if rule.max_q is None or "skewness" not in own or own["skewness"].isna().any():
+    if rule.max_q is None or np.isnan(unskewed(own)).any():
         return None
     q = replace(rule, allow_for_skew=True).q_values(own, n_made(tests, "latent"))
     allowed = pd.MultiIndex.from_frame(own.loc[q < rule.max_q, ENDS])

@@ -11,6 +11,7 @@ import numpy as np
 import pandas as pd
 
 from scircuit._settings import check_ranges, ranged
+from scircuit.circuits.schema import P_UNSKEWED
 from scircuit.errors import ScircuitError
 from scircuit.stats.multiple import benjamini_hochberg
 from scircuit.stats.skew import unskewed_p
@@ -55,8 +56,8 @@ class EdgeRule:
     consistency: str = "nonzero"
     """nonzero (cells without response abstain) or zero_as_negative (the published rule)."""
     allow_for_skew: bool = False
-    """Take the larger of p and that of a t from which the skewness of the responses is removed; needs the responses
-    cell by cell, which the exact engine keeps."""
+    """Take the larger of p and that of a t from which the skewness of the responses is removed, over cells or over
+    `trace.units`; over cells it needs their responses, which the exact engine keeps."""
     top_k: int | None = None
     """Keep the k strongest per source and layer; null keeps all."""
     min_effect_sd: float | None = ranged(0.1, 0)
@@ -115,12 +116,13 @@ class EdgeRule:
         p = _column(tests, "p_value")
         if not self.allow_for_skew:
             return p
-        if "skewness" not in tests or (np.isnan(_column(tests, "skewness")) & (_column(tests, "n_nonzero") > 0)).any():
+        without_skew = unskewed(tests)
+        if np.isnan(without_skew).any():
             raise ScircuitError(
                 "allow_for_skew needs the responses cell by cell, and this trace did not keep them; trace fewer "
                 'sources, or with trace.engine = "exact".'
             )
-        return np.maximum(p, unskewed(tests))
+        return np.maximum(p, without_skew)
 
     def sizeable(self, tests: Tests) -> np.ndarray:
         """Whether the near end of the interval exceeds the floor, bool `[test]`, of any test, reproducible or not.
@@ -155,12 +157,21 @@ def stored_size(d: Any) -> np.ndarray:
 
 
 def unskewed(tests: Tests) -> np.ndarray:
-    """`stats.skew.unskewed_p` over the cells that respond, float64 `[test]`; NaN where skewness is not known."""
+    """`stats.skew.unskewed_p` over what `p_value` is over, float64 `[test]`; NaN where skewness is not known.
+
+    Over the cells that respond, or as the trace took it over its units; 1 where nothing responds.
+    """
+    if P_UNSKEWED in tests:
+        return np.where(_column(tests, "n_nonzero") > 0, _column(tests, P_UNSKEWED), 1.0)
+    if "skewness" not in tests:
+        return np.full_like(_column(tests, "p_value"), np.nan)
     n, m, mean, sd = (_column(tests, name) for name in ("n_cells", "n_nonzero", "mean_delta", "sd_delta"))
     some = np.maximum(m, 1)
     square = (n - 1) * sd**2 + n * mean**2 - (n * mean) ** 2 / some
     square = np.where(square > 1e-6 * n * mean**2, square, 0.0)
-    return unskewed_p(m, n * mean / some, np.sqrt(square / np.maximum(m - 1, 1)), _column(tests, "skewness"))
+    skewness = _column(tests, "skewness")
+    p = unskewed_p(m, n * mean / some, np.sqrt(square / np.maximum(m - 1, 1)), skewness)
+    return np.where(np.isnan(skewness) & (m > 0), np.nan, p)
 
 
 DEFAULT = EdgeRule()

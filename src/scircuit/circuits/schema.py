@@ -55,6 +55,8 @@ target . mean row (units of the target)."""
 UNSKEWED_BY = ("mean_delta", "sd_delta", "skewness")
 """What a p that allows for skewed responses needs: skewness over the cells that respond, NaN where their responses were
 not kept."""
+P_UNSKEWED = "p_unskewed"
+"""That p where the trace took whole donors or batches for units: over them, as `p_value` is."""
 
 TESTS: Mapping[str, str] = {
     "source_layer": "int16",

@@ -11,10 +11,10 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from scircuit._tables import write_parquet
-from scircuit.circuits.schema import UNSKEWED_BY
+from scircuit.circuits.schema import P_UNSKEWED, UNSKEWED_BY
 from scircuit.circuits.specificity import merge_scales
 from scircuit.tracing.engines.interventions import Intervention
-from scircuit.tracing.groups import group_table, unit_half_width, unit_p
+from scircuit.tracing.groups import group_table, over_units
 from scircuit.tracing.moments import merge
 from scircuit.tracing.parts import CellEffects, Part, Unit, source_blocks
 from scircuit.tracing.setup import Setup
@@ -85,8 +85,8 @@ class Assembly:
         """Edges among the blocks so far, by the rule of the settings; q over the tests so far."""
         if not self._effects:
             return 0
-        columns = ["kind", "cohens_d", "p_value", "n_cells", "n_nonzero", "n_pos", "n_neg", *UNSKEWED_BY]
-        e = pd.concat([table[columns] for table in self._effects], ignore_index=True)
+        columns = ["kind", "cohens_d", "p_value", "n_cells", "n_nonzero", "n_pos", "n_neg", *UNSKEWED_BY, P_UNSKEWED]
+        e = pd.concat([table[table.columns.intersection(columns)] for table in self._effects], ignore_index=True)
         e = e[e["kind"] == "latent"]
         n_tests = sum(int(t.loc[t["kind"] == "latent", "n_tests"].sum()) for t in self._tests)
         return int(self._setup.settings.rule.passes(e, n_tests).sum())
@@ -121,18 +121,17 @@ class Assembly:
         rule: dict[str, Any] = {"retention": s.retention, "seed": s.seed}
         found = CellEffects.concatenate([p.cell_effects[target] for p in read])
         grouped = [merge(p.groups[target][n] for p in read) for n in range(len(groupings))]
-        p = half = None
+        whole = None
         for grouping, sums in zip(groupings, grouped, strict=True):
             if grouping.name == s.units:
-                p = unit_p(sums, len(grouping.labels), **rule)
-                half = unit_half_width(sums, len(grouping.labels))
+                whole = over_units(sums, len(grouping.labels), **rule)
         moments = merge(part.moments[target] for part in read)
         pushes = np.sum([part.pushes for part in read], axis=0)
         n_cells = moments.n_cells.cpu().numpy()
         weights = weights_of(todo, pushes, n_cells, saes[layer], saes[target])
         self._scales.append(scale_table(layer, target, todo, moments.arrays(), weights))
         table, made = effect_table(
-            layer, target, todo, moments, found, **rule, weights=weights, p=p, half_width=half,
+            layer, target, todo, moments, found, **rule, weights=weights, over_units=whole,
             kept_abs_d=self._setup.kept_abs_d,
         )  # fmt: skip
         for grouping, sums in zip(groupings, grouped, strict=True):

@@ -10,10 +10,11 @@ from scipy.special import stdtr, stdtrit
 from scircuit.cells.tokens import TokenStore
 from scircuit.errors import ScircuitError
 from scircuit.stats.signflip import can_reach, screen_p, signflip_p
+from scircuit.stats.skew import unskewed_p
 from scircuit.tracing.engines.interventions import Intervention
 from scircuit.tracing.moments import Moments
 from scircuit.tracing.parts import CellEffects
-from scircuit.tracing.tables import Weights, cell_p, effect_rows
+from scircuit.tracing.tables import OverUnits, Weights, cell_p, effect_rows
 
 FEW_UNITS = 10
 """Units below which p is by t on their means."""
@@ -45,6 +46,12 @@ def groupings(cells: TokenStore, names: Sequence[str]) -> tuple[Grouping, ...]:
     return tuple(out)
 
 
+def over_units(moments: Moments, n_units: int, retention: float, seed: int) -> OverUnits:
+    """All that is taken over whole units; `moments` has one row per (intervention, unit)."""
+    p = unit_p(moments, n_units, retention, seed)
+    return OverUnits(p, unit_half_width(moments, n_units), unit_unskewed_p(moments, n_units))
+
+
 def unit_p(moments: Moments, n_units: int, retention: float, seed: int) -> np.ndarray:
     """p `[intervention, latent]` with whole units (donors, batches) as what is independent.
 
@@ -65,6 +72,23 @@ def unit_p(moments: Moments, n_units: int, retention: float, seed: int) -> np.nd
         block = slice(start, start + 20_000)
         p[row[block], latent[block]] = signflip_p(sums[row[block], :, latent[block]], rng, draws=1000)
     return p
+
+
+def unit_unskewed_p(moments: Moments, n_units: int) -> np.ndarray:
+    """`stats.skew.unskewed_p` `[intervention, latent]` of what `unit_p` tests: the units' sums, or few units' means."""
+    fields = moments.arrays()
+    values = fields["total"].reshape(-1, n_units, fields["total"].shape[1])
+    there = values != 0
+    if n_units < FEW_UNITS:
+        cells = fields["n_cells"].reshape(-1, n_units, 1)
+        values, there = values / np.maximum(cells, 1), np.broadcast_to(cells > 0, values.shape)
+    n = there.sum(axis=1).astype(np.float64)
+    mean = values.sum(axis=1) / np.maximum(n, 1)
+    centred = np.where(there, values - mean[:, None], 0.0)
+    square, cube = ((centred**power).sum(axis=1) / np.maximum(n, 1) for power in (2, 3))
+    square = np.where(square > 1e-24 * mean**2, square, 0.0)
+    skew = np.where(square > 0, cube / np.where(square > 0, square, 1.0) ** 1.5, 0.0)
+    return unskewed_p(n, mean, np.sqrt(square * n / np.maximum(n - 1, 1)), skew)
 
 
 def unit_half_width(moments: Moments, n_units: int) -> np.ndarray:

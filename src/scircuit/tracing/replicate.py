@@ -16,12 +16,11 @@ import torch
 from scircuit._io import sha256_of, write_json
 from scircuit._settings import values_of
 from scircuit._tables import write_parquet
-from scircuit.circuits.rule import EdgeRule
-from scircuit.circuits.schema import ENDS, SOURCE
+from scircuit.circuits.schema import ENDS, P_UNSKEWED, SOURCE
 from scircuit.errors import ScircuitError
 from scircuit.sae.base import SparseAutoencoder
 from scircuit.stats.multiple import benjamini_hochberg
-from scircuit.tracing.groups import unit_half_width, unit_p
+from scircuit.tracing.groups import over_units
 from scircuit.tracing.memory import BatchSize, fit
 from scircuit.tracing.moments import merge
 from scircuit.tracing.parts import CellEffects, Part, Unit, source_blocks
@@ -67,12 +66,12 @@ def replicate(
     if is_whole(record, key):
         return out
     if edges.empty:
-        table, counts = edges.iloc[:0].reindex(columns=[*ENDS, *_STATISTICS]), (0, 0)
+        table, counts = edges.iloc[:0].reindex(columns=[*ENDS, *_statistics(settings)]), (0, 0)
     else:
         sources, targets = _ends_of(edges, "source_feature"), _ends_of(edges, "target_layer")
         setup = replace(Setup.of(model, saes, cells, sources, settings), targets=targets)
         table, counts = _measured(fit(setup), edges, out / "parts" / key[:16], client)
-    table = _with_discovery(edges, table, settings.rule)
+    table = _with_discovery(edges, table, settings)
     write_parquet(out / "edges.parquet", table)
     summary = {
         "format_version": FORMAT_VERSION, "key": key, "n_edges": len(edges),
@@ -127,17 +126,19 @@ def _rows(setup: Setup, unit: Unit, target: int, listed: pd.DataFrame, read: lis
         n_units = len(setup.groupings[0].labels)
         sums = merge(p.groups[target][0] for p in read)
         sums.total *= torch.from_numpy(np.repeat(wanted, n_units, axis=0)).to(sums.total.device)
-        p, half = unit_p(sums, n_units, 1.0, settings.seed), unit_half_width(sums, n_units)
+        whole = over_units(sums, n_units, 1.0, settings.seed)
+        p = whole.p
     else:
-        half = None
+        whole = None
         p = cell_p(m, found, retention=1.0, seed=settings.seed)  # every row is kept, so every p is the real one
     pushes = np.sum([part.pushes for part in read], axis=0)
     weights = weights_of(unit.interventions, pushes, m["n_cells"], saes[unit.layer], saes[target])
-    table = effect_rows(unit.layer, target, unit.interventions, m, p, m["n_nonzero"] > 0, weights, half)
+    table = effect_rows(unit.layer, target, unit.interventions, m, p, m["n_nonzero"] > 0, weights, whole)
     table["skewness"] = skewness_of(m["n_nonzero"] > 0, found)
+    table = table[[*ENDS, *_statistics(settings)]]
     silent = np.argwhere(wanted & (m["n_nonzero"] == 0))
     if not len(silent):
-        return table[[*ENDS, *_STATISTICS]]
+        return table
     features = np.array([i.features[0] for i in unit.interventions])
     gone = pd.DataFrame(
         {
@@ -146,15 +147,19 @@ def _rows(setup: Setup, unit: Unit, target: int, listed: pd.DataFrame, read: lis
             "n_neg": 0, "mean_delta": 0.0, "sd_delta": 0.0, "cohens_d": 0.0, "p_value": 1.0,
         }
     )  # fmt: skip
-    return pd.concat([table[[*ENDS, *_STATISTICS]], gone], ignore_index=True) if len(table) else gone
+    return pd.concat([table, gone], ignore_index=True) if len(table) else gone
 
 
-def _with_discovery(edges: pd.DataFrame, measured: pd.DataFrame, rule: EdgeRule) -> pd.DataFrame:
+def _statistics(settings: TraceSettings) -> list[str]:
+    return _STATISTICS if settings.units is None else [*_STATISTICS, P_UNSKEWED]
+
+
+def _with_discovery(edges: pd.DataFrame, measured: pd.DataFrame, settings: TraceSettings) -> pd.DataFrame:
     """Measured rows in the order of the edges, with what the discovery cells had said; types as in the trace."""
     found = edges.rename(columns={"cohens_d": "discovery_d", "mean_delta": "discovery_delta"})
     table = found.merge(measured, on=ENDS, how="left", validate="one_to_one")
-    table["q_value"] = benjamini_hochberg(rule.p_values(table))
+    table["q_value"] = benjamini_hochberg(settings.rule.p_values(table))
     types = dict.fromkeys(_COUNTS, "int32") | {"source_layer": "int16", "target_layer": "int16"}
     types |= {"source_feature": "int32", "target_feature": "int32"}
-    table = table.reindex(columns=[*ENDS, *_STATISTICS, "q_value", "discovery_d", "discovery_delta"])
+    table = table.reindex(columns=[*ENDS, *_statistics(settings), "q_value", "discovery_d", "discovery_delta"])
     return table.astype(types | {c: "float64" for c in table.columns if c not in types})

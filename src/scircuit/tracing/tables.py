@@ -8,7 +8,7 @@ import pandas as pd
 from scipy.special import stdtrit
 
 from scircuit.circuits.rule import stored_size
-from scircuit.circuits.schema import DECOYS
+from scircuit.circuits.schema import DECOYS, P_UNSKEWED
 from scircuit.circuits.specificity import competes
 from scircuit.sae.base import SparseAutoencoder
 from scircuit.stats.effect import hedges
@@ -34,6 +34,17 @@ class Weights(NamedTuple):
     per_unit: np.ndarray
 
 
+class OverUnits(NamedTuple):
+    """What is taken over whole units (donors, batches) instead of cells, `[intervention, latent]` each.
+
+    `p`, half of the 95 % interval of the mean, and `p_unskewed`, which allows for skewed responses of the units.
+    """
+
+    p: np.ndarray
+    half_width: np.ndarray
+    p_unskewed: np.ndarray
+
+
 def effect_table(
     layer: int,
     target: int,
@@ -44,22 +55,20 @@ def effect_table(
     retention: float,
     seed: int,
     weights: Weights,
-    p: np.ndarray | None = None,
-    half_width: np.ndarray | None = None,
+    over_units: OverUnits | None = None,
     kept_abs_d: float | None = None,
 ) -> tuple[pd.DataFrame, pd.DataFrame]:
     """Rows of `effects.parquet` and `tests.parquet` for one source block and one target layer.
 
-    `p` and `half_width` `[intervention, latent]` take the place of those over cells (see `groups`). Tests with
-    |d| > `kept_abs_d` are rows whatever their p.
+    `over_units` takes the place of p and intervals over cells (see `groups`). Tests with |d| > `kept_abs_d` are rows
+    whatever their p.
     """
     m = moments.arrays()
-    if p is None:
-        p = cell_p(m, effects, retention=retention, seed=seed)
+    p = cell_p(m, effects, retention=retention, seed=seed) if over_units is None else over_units.p
     kept = (p <= retention) & (m["n_nonzero"] > 0)
     if kept_abs_d is not None:
         kept |= (m["n_nonzero"] > 0) & ~(stored_size(_finite_size(m)) <= kept_abs_d)
-    table = effect_rows(layer, target, interventions, m, p, kept, weights, half_width)
+    table = effect_rows(layer, target, interventions, m, p, kept, weights, over_units)
     table["skewness"] = skewness_of(kept, effects)
     return table, _tests(layer, target, interventions, m, kept)
 
@@ -95,15 +104,15 @@ def effect_rows(
     p: np.ndarray,
     kept: np.ndarray,
     weights: Weights,
-    half_width: np.ndarray | None = None,
+    over_units: OverUnits | None = None,
 ) -> pd.DataFrame:
     """Statistics of the tests in `kept`, bool `[intervention, latent]`, one row each.
 
     d = mean / sd over the cells in which the source fires (ddof 1); `hedges_g` is d without its small-sample
-    bias (Hedges 1981); `ci_low` and `ci_high` are the 95 % interval of `mean_delta`, by t over cells unless a
-    `half_width` is given; consistency = max(n_pos, n_neg) / n_nonzero. `push_norm` is the mean norm of the rows taken
-    from the residual stream, over the positions of a cell and then over cells; `push_weight` and `weight_effect` as in
-    `Weights`.
+    bias (Hedges 1981); `ci_low` and `ci_high` are the 95 % interval of `mean_delta`, by t over cells or as `over_units`
+    has it, which also gives `p_unskewed`; consistency = max(n_pos, n_neg) / n_nonzero. `push_norm` is the mean norm of
+    the rows taken from the residual stream, over the positions of a cell and then over cells; `push_weight` and
+    `weight_effect` as in `Weights`.
     """
     row, latent = np.nonzero(kept)
     n = m["n_cells"][row].astype(np.float64)
@@ -114,11 +123,11 @@ def effect_rows(
     with np.errstate(divide="ignore", invalid="ignore"):
         d = np.where(sd > 0, mean / np.where(sd > 0, sd, 1.0), np.copysign(np.inf, mean))
         g = hedges(d, n).g
-    if half_width is None:
+    if over_units is None:
         half = np.where(n > 1, stdtrit(np.maximum(n - 1, 1), 0.975) * sd / np.sqrt(n), np.nan)
     else:
-        half = half_width[row, latent]
-    return pd.DataFrame(
+        half = over_units.half_width[row, latent]
+    table = pd.DataFrame(
         {
             "source_layer": np.int16(layer),
             "source_feature": np.array([i.features[0] for i in interventions], dtype=np.int32)[row],
@@ -145,6 +154,7 @@ def effect_rows(
             "draw": np.array([i.draw for i in interventions], dtype=np.int32)[row],
         }
     )
+    return table if over_units is None else table.assign(**{P_UNSKEWED: over_units.p_unskewed[row, latent]})
 
 
 def _sd(total: np.ndarray, total_sq: np.ndarray, n: np.ndarray) -> np.ndarray:
