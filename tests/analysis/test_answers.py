@@ -56,11 +56,12 @@ def test_words(tmp_path):
     notebook = Answers(tmp_path)
     notebook.add(result())
     notebook.ask("selection", refuse, "paper")
+    notebook.ask("novelty", refuse)
     notebook.ask("feature_consensus", lambda: result("feature_consensus", np.nan), "", ["a", "b"])
     assert headlines(notebook.table) == [
         "hubs: share 0.5 (0.4 to 0.6, null 0.45, p 0.01), n = 1,200 edges",
-        "selection (paper): not answered; no edges; trace more cells.",
         "feature_consensus [a | b]: share undefined (0.4 to 0.6, null 0.45, p 0.01), n = 1,200 edges",
+        "not answered: selection (paper), novelty; no edges; trace more cells.",
     ]
     assert sentence(notebook.table.iloc[1]) == "hubs: other 2, n = 3 cells"
     assert beside(np.nan, np.nan, np.nan) == ""

@@ -330,7 +330,7 @@ class TestHubs:
 
 @pytest.mark.parametrize("ask", [sign_balance, attenuation, effect_sizes, hubs])
 def test_a_circuit_without_edges_is_refused_with_a_way_out(circuit, ask):
-    with pytest.raises(ScircuitError, match="lower its thresholds"):
+    with pytest.raises(ScircuitError, match="lower the thresholds"):
         ask(empty(circuit))
 
 

@@ -9,11 +9,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy.stats import false_discovery_control
 
+from scircuit.circuits.artefacts import Artefacts
 from scircuit.circuits.build import build_circuit
 from scircuit.circuits.circuit import Circuit
 from scircuit.circuits.grades import sentences
 from scircuit.circuits.rule import DEFAULT, EdgeRule
-from scircuit.circuits.schema import EDGES, ENDS
+from scircuit.circuits.schema import EDGES, ENDS, GRADES
 from scircuit.circuits.synthetic import moments, planted_circuit
 from scircuit.errors import ScircuitError
 from scircuit.published.definitions import PAPER
@@ -273,3 +274,18 @@ def test_edges_that_rest_on_skewed_responses_are_counted_and_told(planted):
     assert allowed.provenance["n_skewed"] == 0
     assert any(f"{n_skewed:,} of the" in line for line in sentences(circuit.provenance))
     assert rebuild(planted).provenance["n_skewed"] is None
+
+
+def test_a_wider_circuit_is_whole_whatever_was_read_before(planted, tmp_path):
+    """Edges of a stricter grade are never taken for those of a wider one."""
+    every = planted.circuit
+    grade = pd.Categorical.from_codes(np.arange(len(every.edges)) % 2, categories=GRADES, ordered=True)
+    told = every.provenance | {"grade": "sizeable"}
+    graded = replace(every, edges=every.edges.assign(grade=grade), controls=every.controls.iloc[:0], provenance=told)
+    graded.write(tmp_path / "circuit")
+    run = Artefacts(tmp_path)
+    assert len(run.circuit().edges) == len(every.edges) // 2
+    assert len(run.circuit(grade="reproducible").edges) == len(every.edges)
+    assert len(run.called("another").circuit(grade="reproducible").edges) == len(every.edges)
+    with pytest.raises(ScircuitError, match="holds its sizeable edges alone; read it again with grade='reproducible'"):
+        run.circuit().at("reproducible")

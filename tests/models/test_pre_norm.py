@@ -64,7 +64,7 @@ def test_equals_transformers_llama(n_kv_heads):
     ours.load_state_dict({f"{names[n.rpartition('.')[0]]}.weight": tensor for n, tensor in theirs.state_dict().items()})
     h = torch.randn(2, 13, 24, generator=torch.Generator().manual_seed(1))
     at = torch.arange(13)[None]
-    expected = theirs(h, position_embeddings=LlamaRotaryEmbedding(config)(h, at), position_ids=at)
+    expected = theirs(h, position_embeddings=LlamaRotaryEmbedding(config=config)(h, at), position_ids=at)
     expected = expected[0] if isinstance(expected, tuple) else expected
     torch.testing.assert_close(ours(h), expected, atol=1e-5, rtol=1e-5)
 

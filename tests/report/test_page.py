@@ -4,6 +4,7 @@ import json
 import re
 import shutil
 from collections.abc import Callable
+from dataclasses import asdict, replace
 from html.parser import HTMLParser
 from pathlib import Path
 from typing import NamedTuple
@@ -15,10 +16,13 @@ from scircuit.analysis.answers import Answers
 from scircuit.analysis.result import Result
 from scircuit.analysis.thresholds import threshold_sweep
 from scircuit.circuits.artefacts import Artefacts
+from scircuit.circuits.rule import DEFAULT
+from scircuit.circuits.schema import GRADES
 from scircuit.circuits.synthetic import planted_circuit
 from scircuit.errors import ScircuitError
 from scircuit.report import write_report
 from scircuit.report.blocks import slug
+from scircuit.report.planted import RECOVERED
 from scircuit.runs.ask import ask_run
 from scircuit.runs.report import report
 
@@ -166,7 +170,7 @@ def test_an_empty_circuit_gives_an_honest_page(make_run: MakeRun, tmp_path: Path
     run = make_run(n=0)
     path = write_report(tmp_path / "report", [run])
     text = words(path)
-    assert "No test passed the thresholds" in text
+    assert "No edge is reproducible, so there is none to draw" in text
     assert embedded(path)[slug(run.name)]["edges"] == []
     assert embedded(path)[slug(run.name)]["n_edges"] == 0
     assert f"tests {n_tests(run):,} with a response" in text
@@ -211,12 +215,32 @@ def test_the_picture_holds_every_edge_of_a_small_circuit(page: Page) -> None:
 def test_planted_circuits_stand_first_where_they_were_traced(make_run: MakeRun, tmp_path: Path) -> None:
     rows = [("reproducible", 2031, 0.061, 1.0, 2193.1), ("specific", 109, 1.0, 0.924, 8.2)]
     table = pd.DataFrame(rows, columns=["grade", "n_edges", "precision", "recall", "n_by_decoys"])
-    table.to_parquet(tmp_path / "recovery.parquet")
-    reader = read(report([make_run("one")], tmp_path / "page", recovery=tmp_path / "recovery.parquet"))
+    table.to_parquet(tmp_path / RECOVERED)
+    run = make_run("one")
+    run.circuit().write(tmp_path / "circuit")
+    reader = read(report([run], tmp_path / "page", recovered=tmp_path))
     words = " ".join(reader.text)
     assert words.index("Where every edge is known") < words.index("Strongest labelled edges")
     for shown in ("2,031", "6.1%", "2,193.1", "109", "100.0%", "92.4%", "8.2"):
         assert shown in reader.text
+
+
+def test_where_nothing_is_specific_the_page_says_so_and_shows_wider_edges_when_asked(
+    make_run: MakeRun, tmp_path: Path
+) -> None:
+    run = make_run("one")
+    whole = run.circuit()
+    n = len(whole.edges)
+    told = [{"grade": g, "n_edges": m, "n_by_decoys": None} for g, m in zip(GRADES, (n, 90, 0), strict=True)]
+    grade = pd.Categorical(["sizeable"] * 90 + ["reproducible"] * (n - 90), categories=GRADES, ordered=True)
+    facts = whole.provenance | {"grade": "specific", "grades": told, "thresholds": asdict(DEFAULT)}
+    wide = replace(whole, edges=whole.edges.assign(grade=grade), provenance=facts)
+    text = words(write_report(tmp_path / "a", [run.holding(circuit=wide.at("specific"))]))
+    assert "No edge is specific: pushes of the same size" in text
+    assert "No edge is specific, so there is none to draw" in text
+    text = words(write_report(tmp_path / "b", [run.holding(circuit=wide)], grade="sizeable"))
+    assert "No edge is specific: pushes of the same size" in text
+    assert "strongest of 90 edges" in text
 
 
 def test_what_is_missing_is_said(bare: Page) -> None:

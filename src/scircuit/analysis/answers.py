@@ -52,7 +52,6 @@ class Answers:
         try:
             result = answer()
         except ScircuitError as error:
-            log.info("%s: no answer; %s", question, error)
             self.refuse(question, str(error), inside, names)
         else:
             self.add(result, inside, names)
@@ -110,20 +109,27 @@ def _whole(table: pd.DataFrame) -> pd.DataFrame:
 
 
 def headlines(table: pd.DataFrame) -> list[str]:
-    """One line per question: its first number, or why there is none."""
-    return [sentence(row) for row in records(table.drop_duplicates(_KEY))]
+    """One line per answered question, its first number; then one per reason for which others were not."""
+    rows = records(table.drop_duplicates(_KEY))
+    refused: dict[str, list[str]] = {}
+    for row in rows:
+        if isinstance(row["refused"], str):
+            refused.setdefault(row["refused"], []).append(_asked(row))
+    said = [sentence(row) for row in rows if not isinstance(row["refused"], str)]
+    return said + [f"not answered: {', '.join(asked)}; {why}" for why, asked in refused.items()]
+
+
+def _asked(row: Mapping[str, Any]) -> str:
+    """What was asked, and of whom or under which profile."""
+    of = f" [{row['names']}]" if row["names"] else ""
+    return f"{row['question']}{of}" + (f" ({row['folder']})" if row["folder"] and not of else "")
 
 
 def sentence(row: Mapping[str, Any]) -> str:
-    """One row of a summary in words: estimate with interval, null and p, or why there is none."""
-    of = f" [{row['names']}]" if row["names"] else ""
-    under = f" ({row['folder']})" if row["folder"] and not row["names"] else ""
-    asked = f"{row['question']}{of}{under}"
-    if isinstance(row["refused"], str):
-        return f"{asked}: not answered; {row['refused']}"
+    """One row of an answer in words: estimate with interval, null and p."""
     around = beside(row["low"], row["high"], row["null"], row["p_value"])
     estimate = f"{row['estimate']:.3g}" if pd.notna(row["estimate"]) else "undefined"
-    return f"{asked}: {row['measure']} {estimate}{around}, n = {row['n']:,} {row['unit_of_n']}"
+    return f"{_asked(row)}: {row['measure']} {estimate}{around}, n = {row['n']:,} {row['unit_of_n']}"
 
 
 def beside(low: float, high: float, null: float, p_value: float = float("nan")) -> str:

@@ -24,7 +24,7 @@ def attenuation(circuit: Circuit, draws: int = 2000, seed: int = 0) -> Result:
     Measures `decay_rate` (per layer; null: that of random directions) and `decay_length` (layers). Table: one row per
     (kind, source layer, distance): `n_edges, n_tests, edges_per_1000_tests, n_sources`.
     """
-    need_edges(circuit, "attenuation")
+    need_edges(circuit)
     rng = np.random.default_rng(seed)
     own, own_table = _decay(circuit, circuit.edges, "latent", rng, draws)
     null, null_table = _decay(circuit, circuit.controls, "random", rng, 0)

@@ -27,7 +27,7 @@ def coactivation(circuit: Circuit, pairs: pd.DataFrame, n_matched: int | None = 
       never fire together may be absent; they rank below all others.
     `n_matched`: matched pairs per edge; by default 20, fewer above a million edges, where one each tells as much.
     """
-    need_edges(circuit, "co-activation")
+    need_edges(circuit)
     need_columns("co-activation table", pairs, [*ENDS, "pmi"])
     rng = np.random.default_rng(seed)
     index = NodeIndex.of(circuit.nodes)

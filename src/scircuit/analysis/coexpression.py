@@ -36,7 +36,7 @@ def coexpression(
     `unrestricted_sd`: standard deviation of |d| over all tests. Without it, it is taken from `n_sized, sum_abs_d,
       sum_sq_d` of the test table; where neither is there, the corrected share is left out.
     """
-    need_edges(circuit, "co-expression")
+    need_edges(circuit)
     need_columns("correlation table", correlations, [*ENDS, *_PREDICTORS], "make it with pair_correlations")
     rng = np.random.default_rng(seed)
     index = NodeIndex.of(circuit.nodes)

@@ -67,7 +67,7 @@ def coherence(circuit: Circuit, draws: int = 1000, seed: int = 0, n_bins: int = 
     best match is the information content of the most informative shared set, 0 where none is shared. The edges of
     random directions have the same four measures (`random_...`). Table: one row per layer pair.
     """
-    need_edges(circuit, "coherence")
+    need_edges(circuit)
     rng = np.random.default_rng(seed)
     index = NodeIndex.of(circuit.nodes)
     match = TermMatch(circuit, index)

@@ -37,7 +37,7 @@ def check_conditions(conditions: Sequence[Artefacts], n_models: int = 2) -> list
         )
     first = conditions[0]
     for other in conditions:
-        need_edges(other.circuit(), "the comparison")
+        need_edges(other.circuit())
         limits, reference = (c.circuit().provenance.get("thresholds") for c in (other, first))
         if limits != reference:
             raise ScircuitError(

@@ -107,7 +107,7 @@ def disease_centrality(circuit: Circuit, associations: Associations) -> Result:
     test (raw: none). NaN where no or every latent is a disease latent. Table: one row per latent that has a profile,
     with `is_disease, in_degree, out_degree, frequency, label_frequency`.
     """
-    need_edges(circuit, "disease_centrality")
+    need_edges(circuit)
     index = NodeIndex.of(circuit.nodes)
     nodes = circuit.nodes[["layer", "feature", "label", "frequency"]].reset_index(drop=True)
     nodes["in_degree"] = np.bincount(index.targets(circuit.edges), minlength=len(nodes))

@@ -42,8 +42,8 @@ def compare_effect_sizes(
     in which that is less; without them, edges of like numbers of cells are compared, which leaves up to a factor of
     1.4.
     """
-    need_edges(first, "the comparison")
-    need_edges(second, "the comparison")
+    need_edges(first)
+    need_edges(second)
     rng = np.random.default_rng(seed)
     if cells is not None:
         firing = [fires.groupby(SOURCE).size() for _, fires in cells]
@@ -52,8 +52,8 @@ def compare_effect_sizes(
             at_equal_cells(circuit, *tables, n_cells, rng)
             for circuit, tables in zip((first, second), cells, strict=True)
         )
-        need_edges(first, f"the comparison over {n_cells} cells")
-        need_edges(second, f"the comparison over {n_cells} cells")
+        need_edges(first, f" over {n_cells} cells")
+        need_edges(second, f" over {n_cells} cells")
     rates = [
         circuit.nodes["frequency"].to_numpy(np.float64)[NodeIndex.of(circuit.nodes).targets(circuit.edges)]
         for circuit in (first, second)

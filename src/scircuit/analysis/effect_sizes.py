@@ -20,7 +20,7 @@ def effect_sizes(circuit: Circuit, draws: int = 2000, seed: int = 0) -> Result:
     clean activation that is lost (-mean_delta / clean_mean, supporting edges only). The null of each is the edges of
     random directions. Table: one row per (layer pair, unit): `n, mean, q05 .. q95, max, n_random, random_mean`.
     """
-    need_edges(circuit, "effect sizes")
+    need_edges(circuit)
     rng = np.random.default_rng(seed)
     units, random = effect_units(circuit.edges), effect_units(circuit.controls)
     _, source = np.unique(NodeIndex.of(circuit.nodes).sources(circuit.edges), return_inverse=True)

@@ -56,7 +56,7 @@ def hierarchy(
     alone), `is_source` (any of its latents was traced), `source_layers, depth_fraction, depth_null, depth_p, depth_q`
     (NaN where not judged).
     """
-    need_edges(circuit, "hierarchy")
+    need_edges(circuit)
     rng = np.random.default_rng(seed)
     labels = label_vocabulary([circuit])
     edges = LabelledEdges.of(circuit, labels)

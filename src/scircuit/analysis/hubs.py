@@ -29,7 +29,7 @@ def hubs(circuit: Circuit, draws: int = 1000, seed: int = 0) -> Result:
     for in-degrees `in_tail_...`. Table: one row per latent: `layer, feature, label, is_source, out_degree,
     out_strength, in_degree, in_strength, out_residual, in_residual`, strongest out-degree first.
     """
-    need_edges(circuit, "hubs")
+    need_edges(circuit)
     rng = np.random.default_rng(seed)
     table = degrees(circuit)
     measures = []

@@ -81,12 +81,9 @@ def need_columns(name: str, table: pd.DataFrame, columns: Sequence[str], how: st
         raise ScircuitError(f"the {name} lacks {', '.join(missing)}; {how or 'it needs ' + ', '.join(columns)}.")
 
 
-def need_edges(circuit: Circuit, question: str) -> None:
+def need_edges(circuit: Circuit, where: str = "") -> None:
     """Refuse a circuit without edges: there is nothing to ask."""
     if circuit.edges.empty:
         grade = circuit.provenance.get("grade", GRADES[0])
-        wider = f", or ask a wider circuit (grade={GRADES[0]})" if grade != GRADES[0] else ""
-        raise ScircuitError(
-            f"the circuit has no edges ({grade}), so {question} has no answer; "
-            f"lower its thresholds or trace more cells or sources{wider}."
-        )
+        wider = f", or ask a wider circuit (--option grade={GRADES[0]})" if grade != GRADES[0] else ""
+        raise ScircuitError(f"no edge is {grade}{where}; lower the thresholds, or trace more cells or sources{wider}.")

@@ -42,7 +42,7 @@ def novelty(
     `n_edges, expected_edges, mean_abs_d, max_abs_d, shared_genes, network_links, expected_links, known`, novel ones
     first, by |d|.
     """
-    need_edges(circuit, "novelty")
+    need_edges(circuit)
     rng = np.random.default_rng(seed)
     vocabulary = label_vocabulary([circuit])
     labels = vocabulary[vocabulary.isin(list(gene_sets))]

@@ -37,7 +37,7 @@ def seed_stability(
     `comparable_edges` (shares). Table: one row per edge of either, in the first's numbering: `d_first, d_second` (NaN
     where it is no edge).
     """
-    need_edges(first, "stability over seeds")
+    need_edges(first)
     need_columns("match table", matches, COLUMNS)
     rng = np.random.default_rng(seed)
     partner = _one_to_one(matches, min_similarity)

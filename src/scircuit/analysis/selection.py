@@ -31,7 +31,7 @@ def selection(
     `<number>_random` (weighted) and `<number>_unmatched_difference`. Table: one row per source of either group with its
     weight.
     """
-    need_edges(circuit, "selection")
+    need_edges(circuit)
     rng = np.random.default_rng(seed)
     own = source_table(circuit)
     annotated = own.loc[own["n_terms"] > 0]

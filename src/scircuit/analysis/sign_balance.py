@@ -20,7 +20,7 @@ def sign_balance(circuit: Circuit, draws: int = 2000, seed: int = 0) -> Result:
     layer passes it on unchanged; scaled by one least-squares factor per layer pair (layer norms rescale it), the
     remainder is the rest. Table: one row per layer pair.
     """
-    need_edges(circuit, "sign balance")
+    need_edges(circuit)
     rng = np.random.default_rng(seed)
     edges, controls = circuit.edges, circuit.controls
     index = NodeIndex.of(circuit.nodes)

@@ -62,6 +62,7 @@ class Artefacts:
         self.root = Path(root)
         self._name, self._model = name, model
         self._held: dict[str, Any] = dict(held or {})
+        self._read: Circuit | None = None
 
     @classmethod
     def of(cls, run: "str | Path | Artefacts") -> "Artefacts":
@@ -76,11 +77,16 @@ class Artefacts:
 
     def holding(self, **tables: Any) -> "Artefacts":
         """The same run with another circuit (of another rule, of fewer cells) or other tables in place of its own."""
-        return Artefacts(self.root, self.name, self.model_name, self._held | tables)
+        return self._as(self.name, self.model_name, self._held | tables)
 
     def called(self, name: str | None = None, model: str | None = None) -> "Artefacts":
         """The same run under another name, or as a condition of another model."""
-        return Artefacts(self.root, name or self._name, model or self._model, self._held)
+        return self._as(name or self._name, model or self._model, self._held)
+
+    def _as(self, name: str | None, model: str | None, held: Mapping[str, Any]) -> "Artefacts":
+        other = Artefacts(self.root, name, model, held)
+        other._read = self._read
+        return other
 
     @property
     def name(self) -> str:
@@ -144,8 +150,9 @@ class Artefacts:
             return held if grade is None else held.at(grade)
         if grade is not None or columns is not None:
             return Circuit.read(self.root / CIRCUIT, columns, grade)
-        self._held[CIRCUIT] = whole = Circuit.read(self.root / CIRCUIT)
-        return whole
+        if self._read is None:
+            self._read = Circuit.read(self.root / CIRCUIT)
+        return self._read
 
     def _built(self, rule: EdgeRule, grade: str | None) -> Circuit:
         own = self.circuit()
@@ -157,8 +164,8 @@ class Artefacts:
     def provenance(self) -> dict[str, Any]:
         """What `circuit/run.json` records; refused where there is no circuit."""
         self._need_circuit()
-        if CIRCUIT in self._held:
-            circuit: Circuit = self._held[CIRCUIT]
+        circuit: Circuit | None = self._held.get(CIRCUIT, self._read)
+        if circuit is not None:
             return circuit.provenance
         recorded = dict(read_json(self.path(CIRCUIT)))
         return {key: value for key, value in recorded.items() if key not in ("format_version", "run_id")}

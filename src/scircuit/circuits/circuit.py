@@ -45,6 +45,8 @@ class Circuit:
     """Significant gene sets of the latents."""
     provenance: dict[str, Any] = field(default_factory=dict)
     """JSON-able: model, SAE and cell hashes, config, versions, seed, thresholds, number of tests."""
+    widest: str = GRADES[0]
+    """The widest grade whose edges are still here (`at`)."""
 
     @property
     def run_id(self) -> str:
@@ -62,14 +64,18 @@ class Circuit:
         Raises
         ------
         ScircuitError
-            On an unknown grade, or one that this circuit's trace or rule could not tell.
+            On an unknown grade, one that this circuit's trace or rule could not tell, or a wider one than its edges.
         """
         told = self.provenance.get("grade", GRADES[0])
         if grade not in GRADES[: GRADES.index(told) + 1]:
             known = ", ".join(GRADES[: GRADES.index(told) + 1])
             raise ScircuitError(f"this circuit has no grade {grade!r}; its trace and its rule tell {known}.")
+        if GRADES.index(grade) < GRADES.index(self.widest):
+            raise ScircuitError(
+                f"this circuit holds its {self.widest} edges alone; read it again with grade={grade!r}."
+            )
         edges, controls = (t.loc[at_least(t, grade)].reset_index(drop=True) for t in (self.edges, self.controls))
-        return replace(self, edges=edges, controls=controls)
+        return replace(self, edges=edges, controls=controls, widest=grade)
 
     def write(self, path: str | Path) -> None:
         """Write the tables as Parquet and the provenance as `run.json` into the folder `path`.
@@ -124,7 +130,7 @@ class Circuit:
                 "build the circuit again or install the version that wrote it."
             )
         provenance.pop("run_id", None)
-        tables = {}
+        tables: dict[str, Any] = {}
         for name, schema in _TABLES.items():
             wanted = None
             if edge_columns is not None and name in ("edges", "controls"):

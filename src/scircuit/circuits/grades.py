@@ -49,6 +49,18 @@ def at_least(edges: pd.DataFrame, grade: str) -> np.ndarray:
     return (edges["grade"].cat.codes >= GRADES.index(grade)).to_numpy()
 
 
+def nothing_specific(provenance: Mapping[str, Any]) -> list[str]:
+    """The sentence on a circuit that was asked for specific edges and has none, with what may help; else nothing."""
+    rows = provenance.get("grades", [])
+    if not rows or rows[-1]["grade"] != GRADES[-1] or rows[-1]["n_edges"]:
+        return []
+    return [
+        "No edge is specific: pushes of the same size without meaning move these targets as far. More cells, better "
+        "dictionaries or other decoys (trace.decoy) may tell them apart; `scircuit analyze QUESTION RUN --option "
+        "grade=sizeable` asks the wider circuit, `scircuit report CONFIG --grade sizeable` shows it."
+    ]
+
+
 def sentences(provenance: Mapping[str, Any]) -> list[str]:
     """What a circuit holds, grade by grade beside decoys, and what to do where nothing is specific; for `run.json`."""
     rows = provenance.get("grades", [])
@@ -58,13 +70,7 @@ def sentences(provenance: Mapping[str, Any]) -> list[str]:
         said.append(f"{row['n_edges']:,} {row['grade']}{beside}")
     if not said:
         return []
-    found = [f"Of {provenance['n_tests']:,} tests, edges: {', '.join(said)}."]
-    if rows[-1]["grade"] == GRADES[-1] and not rows[-1]["n_edges"]:
-        found.append(
-            "No edge is specific: pushes of the same size without meaning move these targets as far. More cells, "
-            "better dictionaries or other decoys (trace.decoy) may tell them apart; `scircuit analyze QUESTION RUN "
-            "--option grade=sizeable` asks the wider circuit."
-        )
+    found = [f"Of {provenance['n_tests']:,} tests, edges: {', '.join(said)}.", *nothing_specific(provenance)]
     if provenance.get("n_skewed"):
         found.append(
             f"{provenance['n_skewed']:,} of the {rows[0]['n_edges']:,} reproducible edges rest on skewed responses, "

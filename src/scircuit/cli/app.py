@@ -199,12 +199,20 @@ def trace(
 
 
 @app.command()
-def report(config: ConfigPath, out: OutOption = None) -> None:
+def report(
+    config: ConfigPath,
+    out: OutOption = None,
+    grade: Annotated[
+        str | None, typer.Option(help="Show the wider circuit of this grade: reproducible or sizeable.")
+    ] = None,
+) -> None:
     """Stage 5: write the report, one HTML page.
 
     Opens from disk, without network. Writes report/index.html.
     """
-    _stage(config, out, "report", "report")
+    from scircuit.runs.stages import run_stage
+
+    typer.echo(run_stage(read_config(config, out), "report", grade=grade).stage("report"))
 
 
 app.command()(analyze)

@@ -8,6 +8,7 @@ from scircuit._io import atomic
 from scircuit._version import __version__
 from scircuit.analysis.answers import Answer
 from scircuit.circuits.artefacts import Artefacts
+from scircuit.circuits.grades import nothing_specific
 from scircuit.circuits.specificity import is_decoy
 from scircuit.report import provenance, sections
 from scircuit.report.answers import answers
@@ -26,6 +27,7 @@ def write_report(
     runs: Sequence[str | Path | Artefacts],
     comparison: str | Path | None = None,
     first: Sequence[Section] = (),
+    grade: str | None = None,
 ) -> Path:
     """Write `index.html` into the folder `out`: one run, or several side by side.
 
@@ -40,6 +42,9 @@ def write_report(
         Folder of a comparison of these runs (`runs.compare.compare`), which gets its own sections.
     first
         Sections of the caller's, ahead of those of the runs.
+    grade
+        Show the wider circuit of this grade (`reproducible`, `sizeable`) in picture and tables. Answers stay those that
+        the runs were asked for.
 
     Returns
     -------
@@ -52,6 +57,8 @@ def write_report(
         When there is no run, two runs share a name, or an artefact is missing or does not fit.
     """
     opened = named(runs)
+    if grade is not None:
+        opened = [run.holding(circuit=run.circuit(grade=grade)) for run in opened]
     path = Path(out) / "index.html"
     page = _render(opened, () if comparison is None else read_comparison(comparison), first)
     with atomic(path) as temporary:
@@ -87,7 +94,10 @@ def _render(runs: Sequence[Artefacts], comparison: Sequence[Answer] = (), first:
     environment.policies["json.dumps_kwargs"] = {"allow_nan": False, "separators": (",", ":")}
     return environment.get_template("page.html").render(
         version=__version__,
-        runs=[{"name": run.name, "facts": provenance.headline(run)} for run in runs],
+        runs=[
+            {"name": run.name, "facts": provenance.headline(run), "said": nothing_specific(run.provenance())}
+            for run in runs
+        ],
         overview=provenance.overview_table(runs),
         record=provenance.record_table(runs),
         sections=[*first, *page_sections(runs, comparison)],

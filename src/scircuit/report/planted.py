@@ -5,8 +5,13 @@ from pathlib import Path
 import pandas as pd
 
 from scircuit._tables import iterate
-from scircuit.report import numbers
+from scircuit.circuits.circuit import Circuit
+from scircuit.circuits.schema import GRADES
+from scircuit.report import figures, numbers
 from scircuit.report.blocks import Block, Column, Columns, Section, table_of
+from scircuit.report.canvas import inline_svg
+
+RECOVERED = "recovery.parquet"
 
 _COLUMNS: Columns = {
     Column("grade", numeric=False): lambda row: row.grade,
@@ -21,13 +26,22 @@ _COLUMNS: Columns = {
 }
 
 
-def planted_section(path: str | Path) -> Section:
-    """The section of a table `grade, n_edges, precision, recall, n_by_decoys`, one row per grade."""
-    table = pd.read_parquet(path)
+def planted_section(folder: str | Path) -> Section:
+    """The section of a folder with `circuit` and the table `RECOVERED`.
+
+    The table has one row per grade: `grade, n_edges, precision, recall, n_by_decoys`.
+    """
+    table, circuit = pd.read_parquet(Path(folder) / RECOVERED), Circuit.read(Path(folder) / "circuit")
     lead = (
         "A transformer whose drives were set by hand, traced by the rule of the runs below: here it can be seen what a "
-        "grade is worth. The worlds of real models are less kind: their latents overlap, and no dictionary holds the "
-        "true ones."
+        "grade is worth. Real models are less kind: their latents overlap, and no dictionary holds the true ones."
     )
     shown = table_of(_COLUMNS, iterate(table), folded=False)
-    return Section("planted", "Where every edge is known", lead, [Block("planted circuits", tables=[shown])])
+    svg = inline_svg(figures.circuit(circuit.edges, circuit.nodes), "planted-picture", "Planted circuits, as found")
+    grade = circuit.provenance.get("grade", GRADES[0])
+    caption = (
+        f"The strongest of {len(circuit.edges):,} {grade} edges: how a circuit looks where there is one. Filled: a "
+        "source that was ablated. Blue: supporting, the target falls when its source is silenced; orange: suppressing."
+    )
+    block = Block("planted circuits", svg, caption, tables=[shown])
+    return Section("planted", "Where every edge is known", lead, [block])

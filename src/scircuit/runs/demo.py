@@ -8,6 +8,7 @@ from scircuit._tables import write_parquet
 from scircuit.config import RunConfig
 from scircuit.config_file import parse_config
 from scircuit.errors import ScircuitError
+from scircuit.report.planted import RECOVERED
 from scircuit.runs.report import report
 from scircuit.runs.run import Run
 from scircuit.runs.stages import run
@@ -74,14 +75,14 @@ def demo(out: Path, *, seed: int = 0, train: bool = False) -> Path:
         started = time.monotonic()
         folders.append(run(config, until="analysis"))
         log.info("%s: traced and analysed in %.0f s", config.name, time.monotonic() - started)
-    return report(folders, out / "report", recovery=_planted(out / "planted", seed))
+    return report(folders, out / "report", recovered=_planted(out / "planted", seed))
 
 
 def _planted(folder: Path, seed: int) -> Path:
-    """Trace the planted circuits once, and file what was recovered of them."""
-    path = folder / "recovery.parquet"
-    if not path.is_file():
+    """Trace the planted circuits once, and file what was recovered of them; returns the folder."""
+    if not (folder / RECOVERED).is_file():
         found = recover(planted(PLANTED_WIDTH, seed=seed), PLANTED_CELLS, seed=seed)
-        write_parquet(path, found.table)
+        found.circuit.write(folder / "circuit")
+        write_parquet(folder / RECOVERED, found.table)
         log.info("planted circuits: traced and compared with what was planted")
-    return path
+    return folder

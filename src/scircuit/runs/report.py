@@ -11,16 +11,17 @@ from scircuit.report.planted import planted_section
 from scircuit.runs.compare import ask_effect_sizes
 
 
-def report(runs: Sequence[Artefacts], out: Path, *, recovery: Path | None = None) -> Path:
+def report(runs: Sequence[Artefacts], out: Path, *, recovered: Path | None = None, grade: str | None = None) -> Path:
     """Write `index.html` into `out`; of several runs also how their effect sizes compare, pair by pair.
 
-    `recovery` is the table of what was found of planted circuits, which then has a section of its own.
+    `recovered` is the folder of what was found of planted circuits, which then has a section of its own; `grade` as for
+    `write_report`.
     """
-    first = [] if recovery is None else [planted_section(recovery)]
+    first = [] if recovered is None else [planted_section(recovered)]
     if len(runs) < 2:
-        return write_report(out, runs, first=first)
+        return write_report(out, runs, first=first, grade=grade)
     answers = Answers(out)
     for a, b in combinations(runs, 2):
         ask_effect_sizes(answers, a, b)
     answers.write()
-    return write_report(out, runs, comparison=out, first=first)
+    return write_report(out, runs, comparison=out, first=first, grade=grade)

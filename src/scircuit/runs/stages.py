@@ -87,14 +87,14 @@ def _analyse(folder: Run) -> None:
         ask_run(folder.root)
 
 
-def run_stage(config: RunConfig, stage: str, cluster: str | None = None) -> Run:
-    """One stage alone; the stages before it must be there. `cluster` as in `run`."""
+def run_stage(config: RunConfig, stage: str, cluster: str | None = None, grade: str | None = None) -> Run:
+    """One stage alone; the stages before it must be there. `cluster` as in `run`, `grade` as in `write_report`."""
     folder = Run.open(config)
     for name in NEEDS[stage]:
         folder.need(name)
     if stage == "report":
         with locked(folder.root):
             _analyse(folder)
-            report([folder], folder.stage("report"))
+            report([folder], folder.stage("report"), grade=grade)
         return folder
     return run(config, until=stage, cluster=cluster)

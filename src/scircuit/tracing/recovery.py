@@ -31,6 +31,8 @@ class Recovery:
     number of tests of the latents)."""
     by_dose: pd.DataFrame
     """The same recall of the strictest grade in bins of the dose: `dose_low, dose_high, n_planted, recall`."""
+    circuit: Circuit
+    """What was found, every grade of it."""
 
 
 def recover(
@@ -70,7 +72,7 @@ def compared(circuit: Circuit, effects: pd.DataFrame, truth: Planted) -> Recover
                 "n_by_decoys": known[grade],
             }
         )
-    return Recovery(pd.DataFrame(rows), _by_dose(own[own["planted"]], edges[ENDS]))
+    return Recovery(pd.DataFrame(rows), _by_dose(own[own["planted"]], edges[ENDS]), circuit)
 
 
 def _planted(pairs: pd.DataFrame, truth: Planted) -> np.ndarray:
@@ -102,7 +104,7 @@ def _nodes() -> pd.DataFrame:
         {
             "layer": layer,
             "feature": feature,
-            "label": "",
+            "label": [f"source {i}" if i < N_LATENTS // 2 else f"target {i}" for i in feature],
             "frequency": 0.1,
             "mean_activation": 1.0,
             "top_genes": [[] for _ in layer],
