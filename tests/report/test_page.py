@@ -240,7 +240,7 @@ def test_where_nothing_is_specific_the_page_says_so_and_shows_wider_edges_when_a
     assert "No edge is specific, so there is none to draw" in text
     text = words(write_report(tmp_path / "b", [run.holding(circuit=wide)], grade="sizeable"))
     assert "No edge is specific: pushes of the same size" in text
-    assert "strongest of 90 edges" in text
+    assert "strongest of 90 sizeable edges" in text
 
 
 def test_what_is_missing_is_said(bare: Page) -> None:

@@ -161,3 +161,14 @@ def test_the_demonstration_trains_where_it_is_asked_to(tmp_path: Path) -> None:
     for layer, sae in folder.saes().items():
         assert sae.config.layer == layer
         assert sae.config.metadata["training"]["n_steps"] == 200
+
+
+def test_a_run_is_named_by_its_folder_too(finished_copy: Path) -> None:
+    from typer.testing import CliRunner
+
+    from scircuit.cli.app import app
+
+    (finished_copy / "report" / "index.html").unlink()
+    done = CliRunner().invoke(app, ["report", str(finished_copy)])
+    assert done.exit_code == 0, done.output
+    assert (finished_copy / "report" / "index.html").is_file()

@@ -63,6 +63,7 @@ class Artefacts:
         self._name, self._model = name, model
         self._held: dict[str, Any] = dict(held or {})
         self._read: Circuit | None = None
+        self._grade: str | None = None
 
     @classmethod
     def of(cls, run: "str | Path | Artefacts") -> "Artefacts":
@@ -83,9 +84,15 @@ class Artefacts:
         """The same run under another name, or as a condition of another model."""
         return self._as(name or self._name, model or self._model, self._held)
 
+    def showing(self, grade: str) -> "Artefacts":
+        """The same run whose `circuit()` holds the edges of this grade unless another is asked for."""
+        other = self._as(self._name, self._model, self._held)
+        other._grade, other._read = grade, None
+        return other
+
     def _as(self, name: str | None, model: str | None, held: Mapping[str, Any]) -> "Artefacts":
         other = Artefacts(self.root, name, model, held)
-        other._read = self._read
+        other._grade, other._read = self._grade, self._read
         return other
 
     @property
@@ -147,11 +154,12 @@ class Artefacts:
             return self._built(rule, grade)
         if CIRCUIT in self._held:
             held: Circuit = self._held[CIRCUIT]
-            return held if grade is None else held.at(grade)
+            wanted = grade or self._grade
+            return held if wanted is None else held.at(wanted)
         if grade is not None or columns is not None:
-            return Circuit.read(self.root / CIRCUIT, columns, grade)
+            return Circuit.read(self.root / CIRCUIT, columns, grade or self._grade)
         if self._read is None:
-            self._read = Circuit.read(self.root / CIRCUIT)
+            self._read = Circuit.read(self.root / CIRCUIT, grade=self._grade)
         return self._read
 
     def _built(self, rule: EdgeRule, grade: str | None) -> Circuit:
@@ -159,7 +167,7 @@ class Artefacts:
         scales = self.table("scales") if self.has("scales") else None
         tables = self.table("effects"), self.table("tests"), own.nodes, own.terms
         built = build_circuit(*tables, rule, own.provenance, scales)
-        return built.at(grade or built.provenance["grade"])
+        return built.at(grade or self._grade or built.provenance["grade"])
 
     def provenance(self) -> dict[str, Any]:
         """What `circuit/run.json` records; refused where there is no circuit."""

@@ -57,7 +57,7 @@ def nothing_specific(provenance: Mapping[str, Any]) -> list[str]:
     return [
         "No edge is specific: pushes of the same size without meaning move these targets as far. More cells, better "
         "dictionaries or other decoys (trace.decoy) may tell them apart; `scircuit analyze QUESTION RUN --option "
-        "grade=sizeable` asks the wider circuit, `scircuit report CONFIG --grade sizeable` shows it."
+        "grade=sizeable` asks the wider circuit, `scircuit report RUN --grade sizeable` shows it."
     ]
 
 

@@ -13,7 +13,9 @@ if TYPE_CHECKING:
 
     from scircuit.config import RunConfig
 
-ConfigPath = Annotated[Path, typer.Argument(metavar="CONFIG", help="TOML file of the run (see `scircuit init`).")]
+ConfigPath = Annotated[
+    Path, typer.Argument(metavar="CONFIG", help="TOML file of the run (see `scircuit init`), or its folder.")
+]
 RUN = typer.Argument(metavar="RUN", help="Folder of a finished run.")
 RunPath = Annotated[Path, RUN]
 OutOption = Annotated[
@@ -28,12 +30,13 @@ ClusterOption = Annotated[
 
 
 def read_config(config: Path, out: Path | None, memory: str | None = None, accept: bool = False) -> "RunConfig":
-    """The config with what the command line says instead."""
+    """The config of a file, or that a run's folder records, with what the command line says instead."""
     from dataclasses import replace
 
     from scircuit.config_file import load_config
+    from scircuit.runs.run import Run
 
-    loaded = load_config(config)
+    loaded = Run(config).config if config.is_dir() else load_config(config)
     if memory is not None:
         loaded = replace(loaded, trace=replace(loaded.trace, memory=memory))
     if accept:

@@ -58,7 +58,7 @@ def write_report(
     """
     opened = named(runs)
     if grade is not None:
-        opened = [run.holding(circuit=run.circuit(grade=grade)) for run in opened]
+        opened = [run.showing(grade) for run in opened]
     path = Path(out) / "index.html"
     page = _render(opened, () if comparison is None else read_comparison(comparison), first)
     with atomic(path) as temporary:

@@ -6,7 +6,6 @@ import pandas as pd
 
 from scircuit._tables import iterate
 from scircuit.circuits.circuit import Circuit
-from scircuit.circuits.schema import GRADES
 from scircuit.report import figures, numbers
 from scircuit.report.blocks import Block, Column, Columns, Section, table_of
 from scircuit.report.canvas import inline_svg
@@ -38,9 +37,8 @@ def planted_section(folder: str | Path) -> Section:
     )
     shown = table_of(_COLUMNS, iterate(table), folded=False)
     svg = inline_svg(figures.circuit(circuit.edges, circuit.nodes), "planted-picture", "Planted circuits, as found")
-    grade = circuit.provenance.get("grade", GRADES[0])
     caption = (
-        f"The strongest of {len(circuit.edges):,} {grade} edges: how a circuit looks where there is one. Filled: a "
+        f"The strongest of {len(circuit.edges):,} {circuit.widest} edges: how a circuit looks where there is one. Filled: a "
         "source that was ablated. Blue: supporting, the target falls when its source is silenced; orange: suppressing."
     )
     block = Block("planted circuits", svg, caption, tables=[shown])
