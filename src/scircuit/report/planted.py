@@ -38,8 +38,8 @@ def planted_section(folder: str | Path) -> Section:
     shown = table_of(_COLUMNS, iterate(table), folded=False)
     svg = inline_svg(figures.circuit(circuit.edges, circuit.nodes), "planted-picture", "Planted circuits, as found")
     caption = (
-        f"The strongest of {len(circuit.edges):,} {circuit.widest} edges: how a circuit looks where there is one. Filled: a "
-        "source that was ablated. Blue: supporting, the target falls when its source is silenced; orange: suppressing."
+        f"The strongest of {len(circuit.edges):,} {circuit.widest} edges: how a circuit looks where there is one. "
+        "Filled: a source that was ablated. Blue: supporting, the target falls when its source is silenced; orange: suppressing."
     )
     block = Block("planted circuits", svg, caption, tables=[shown])
     return Section("planted", "Where every edge is known", lead, [block])

@@ -98,8 +98,8 @@ def _picture_of(run: Artefacts) -> Block:
     shown = min(SHOWN_EDGES, len(circuit.edges))
     ax = figures.circuit(circuit.edges, circuit.nodes, n=shown)
     caption = (
-        f"The {shown:,} strongest of {len(circuit.edges):,} {circuit.widest} edges. Columns are layers; a feature stands once. "
-        "Filled: a source that was ablated. Width grows with |d|."
+        f"The {shown:,} strongest of {len(circuit.edges):,} {circuit.widest} edges. Columns are layers; "
+        "a feature stands once. Filled: a source that was ablated. Width grows with |d|."
     )
     svg = inline_svg(ax, f"{slug(run.name)}-picture", f"Circuit of {run.name}")
     return Block(run.name, svg, caption, picture=True)
