@@ -39,7 +39,8 @@ def planted_section(folder: str | Path) -> Section:
     svg = inline_svg(figures.circuit(circuit.edges, circuit.nodes), "planted-picture", "Planted circuits, as found")
     caption = (
         f"The strongest of {len(circuit.edges):,} {circuit.widest} edges: how a circuit looks where there is one. "
-        "Filled: a source that was ablated. Blue: supporting, the target falls when its source is silenced; orange: suppressing."
+        "Filled: a source that was ablated. Blue: supporting, the target falls when its source is silenced; orange: "
+        "suppressing."
     )
     block = Block("planted circuits", svg, caption, tables=[shown])
     return Section("planted", "Where every edge is known", lead, [block])
