@@ -25,7 +25,8 @@ from _models import centred_saes, live_latents
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "tests" / "simulations"))
 
-from nulls import NULLS, drawn
+from null import drawn
+from nulls import NULLS
 from responses import SHAPES, donors, mean_of, skewed
 
 from scircuit.cells.tokens import TokenStore

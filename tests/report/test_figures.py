@@ -104,7 +104,7 @@ def confirmation_table(circuit: Circuit, rng: np.random.Generator) -> pd.DataFra
 def answers(planted: Planted) -> dict[str, Result]:
     rng = np.random.default_rng(0)
     circuit = planted.circuit
-    found = {ask.__name__: ask(circuit, draws=50) for ask in (sign_balance, effect_sizes, attenuation, hubs)}
+    found = {ask.__name__: ask(circuit, draws=50) for ask in (sign_balance, attenuation, hubs)}
     ends = circuit.edges[ENDS]
     correlations = ends.assign(gene_r=rng.uniform(-1, 1, len(ends)), latent_r=rng.uniform(-1, 1, len(ends)))
     groups = planted.effects[planted.effects["kind"] == "latent"].drop(columns=["kind", "draw"])
@@ -112,6 +112,7 @@ def answers(planted: Planted) -> dict[str, Result]:
     nodes = circuit.nodes.assign(n_terms=np.where(circuit.nodes["feature"] % 2, circuit.nodes["n_terms"], 0))
     half_annotated = replace(circuit, nodes=nodes)
     made = [
+        effect_sizes(circuit),
         coherence(circuit, draws=50),
         threshold_sweep(planted.effects, planted.tests),
         coactivation(circuit, ends.assign(pmi=rng.normal(1, 1, len(ends)))),

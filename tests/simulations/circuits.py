@@ -1,12 +1,16 @@
 """Circuits whose targets are drawn at random, as an edge table would hold them."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 import numpy as np
 import pandas as pd
 
+from scircuit.circuits.artefacts import Artefacts
 from scircuit.circuits.circuit import Circuit
 from scircuit.circuits.schema import ENDS
+
+LABELS = np.array([f"process {i:03d}" for i in range(100)])
 
 
 def random_circuit(
@@ -64,6 +68,15 @@ def random_circuit(
 
     facts = {"model": {"n_layers": n_layers}, "n_cells": 60, "thresholds": {}}
     return Circuit(sized(edges), nodes, pd.DataFrame(tests), sized(controls), pd.DataFrame(), facts)
+
+
+def labelled(rng: np.random.Generator, name: str) -> Artefacts:
+    """A circuit of random edges whose latents carry labels, some of them often."""
+    circuit = random_circuit(rng, n_layers=4, n_latents=150, n_sources=20)
+    weight = 1 / np.arange(1, len(LABELS) + 1)
+    label = rng.choice(LABELS, len(circuit.nodes), p=weight / weight.sum()).astype(object)
+    label[rng.random(len(label)) > 0.6] = "unlabelled"
+    return Artefacts.in_memory(replace(circuit, nodes=circuit.nodes.assign(label=label)), name=name, model=name)
 
 
 def uniform(p: Sequence[float] | np.ndarray, level: float = 0.05, errors: float = 2.5) -> bool:

@@ -4,29 +4,26 @@ A simulation makes its data with nothing in them and gives the p of each draw; w
 p, 1 where the interval holds the truth and 0 where it does not.
 """
 
-from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
-from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
+from null import Null, held
+from nulls_beyond import NULLS as BEYOND
 from scipy import stats
 
-from circuits import random_circuit
+from circuits import LABELS, labelled, random_circuit
 from models import two_models
 from scircuit.analysis.attenuation import attenuation
 from scircuit.analysis.coactivation import coactivation
 from scircuit.analysis.coexpression import coexpression
 from scircuit.analysis.coherence import coherence
 from scircuit.analysis.consensus import consensus
-from scircuit.analysis.disease import Associations, disease_conservation
-from scircuit.analysis.effect_comparison import compare_effect_sizes
 from scircuit.analysis.feature_matching import match_latents
 from scircuit.analysis.group_stability import group_stability
 from scircuit.analysis.hierarchy import hierarchy
 from scircuit.analysis.hubs import hubs
-from scircuit.analysis.interactions import interactions
 from scircuit.analysis.novelty import novelty
 from scircuit.analysis.replication import replication
 from scircuit.analysis.result import Measure
@@ -34,27 +31,10 @@ from scircuit.analysis.seed_stability import seed_stability
 from scircuit.analysis.selection import selection
 from scircuit.analysis.sign_balance import sign_balance
 from scircuit.analysis.tissue import tissue
-from scircuit.circuits.artefacts import Artefacts
 from scircuit.circuits.circuit import Circuit
 from scircuit.circuits.schema import ENDS, SOURCE, TARGET
 
-LABELS = np.array([f"process {i:03d}" for i in range(100)])
 SOURCES, TARGETS, GROUPS, CELLS = 4, 150, 5, 20
-
-
-class Null(NamedTuple):
-    """One question, the number asked of it, what the data are, and how many draws are enough."""
-
-    question: str
-    number: str
-    data: str
-    n_draws: int
-    draw: Callable[[np.random.Generator, int], float]
-
-
-def held(measure: Measure, truth: float) -> float:
-    """1 where the interval holds the truth, or where there is none."""
-    return float(not (truth < measure.low or truth > measure.high))
 
 
 def popular_targets(rng: np.random.Generator, seed: int, target_sd: float) -> Measure:
@@ -111,15 +91,6 @@ def with_terms(rng: np.random.Generator, circuit: Circuit) -> Circuit:
     return replace(circuit, nodes=nodes.assign(n_terms=n), terms=terms)
 
 
-def labelled(rng: np.random.Generator, name: str) -> Artefacts:
-    """A circuit of random edges whose latents carry labels, some of them often."""
-    circuit = random_circuit(rng, n_layers=4, n_latents=150, n_sources=20)
-    weight = 1 / np.arange(1, len(LABELS) + 1)
-    label = rng.choice(LABELS, len(circuit.nodes), p=weight / weight.sum()).astype(object)
-    label[rng.random(len(label)) > 0.6] = "unlabelled"
-    return Artefacts.in_memory(replace(circuit, nodes=circuit.nodes.assign(label=label)), name=name, model=name)
-
-
 def not_there_again(rng: np.random.Generator, n: int = 20) -> pd.DataFrame:
     """Edges without any effect that passed a threshold in some cells, measured again in others."""
     first, second = rng.standard_normal((2, 4000, n))
@@ -163,8 +134,8 @@ def _coherent(rng: np.random.Generator, seed: int) -> float:
     return coherence(circuit, draws=99, seed=seed)["fold"].p_value
 
 
-def _conserved(rng: np.random.Generator, seed: int) -> float:
-    return consensus([labelled(rng, "a"), labelled(rng, "b")], draws=99, paper_draws=0, seed=seed)["fold"].p_value
+def _conserved(rng: np.random.Generator, seed: int, number: str) -> float:
+    return consensus([labelled(rng, "a"), labelled(rng, "b")], draws=99, paper_draws=0, seed=seed)[number].p_value
 
 
 def _novel(rng: np.random.Generator, seed: int) -> float:
@@ -194,40 +165,6 @@ def _expressed(rng: np.random.Generator, seed: int, n_sources: int, shared: floa
     correlations = edges[ENDS].assign(gene_r=together[:, 0] * r_factor, latent_r=together[:, 1] * r_factor)
     circuit = replace(circuit, edges=edges.assign(cohens_d=edges["cohens_d"] * d_factor))
     return held(coexpression(circuit, correlations, draws=20, seed=seed)["partial_gene_r"], 0.0)
-
-
-def _as_large(rng: np.random.Generator, seed: int) -> float:
-    circuits = [random_circuit(rng, n_layers=3, n_latents=80) for _ in range(2)]
-    circuits = [replace(c, edges=c.edges.assign(n_cells=60)) for c in circuits]
-    return held(compare_effect_sizes(*circuits, draws=300, seed=seed)["difference"], 0.0)
-
-
-def _additive(rng: np.random.Generator, seed: int) -> float:
-    """Pairs whose responses add up, but for noise of every reading."""
-    rows = []
-    for pair in range(6):
-        parts = rng.normal(0.5, 1, (2, 80, 1)) + rng.standard_normal((2, 80, 20))
-        for subset, delta in ((1, parts[0]), (2, parts[1]), (3, parts.sum(axis=0) + rng.standard_normal((80, 20)))):
-            target, cell = np.indices(delta.shape).reshape(2, -1)
-            rows.append(pd.DataFrame({
-                "set_id": pair, "subset": subset, "target_layer": 1, "target_feature": target, "cell": cell,
-                "delta": delta.ravel(),
-            }))  # fmt: skip
-    sets = pd.DataFrame({"set_id": np.repeat(range(6), 2), "member": [0, 1] * 6, "layer": 0, "feature": 0,
-                         "n_cells": 20})  # fmt: skip
-    table = interactions(pd.concat(rows, ignore_index=True), sets, draws=20, seed=seed).table
-    return float((table["effect"] == "additive").all())
-
-
-def _ill(rng: np.random.Generator, _: int) -> float:
-    conditions = [labelled(rng, "a"), labelled(rng, "b")]
-    ill = LABELS[rng.random(len(LABELS)) < 0.5]
-    associations = {}
-    for condition in conditions:
-        nodes = condition.circuit().nodes
-        latents = nodes[["layer", "feature"]].assign(is_disease=nodes["label"].isin(ill))
-        associations[condition.name] = Associations(pd.DataFrame(), latents, 1, 50, 1000)
-    return held(disease_conservation(conditions, associations)["odds_ratio"], 1.0)
 
 
 def _matched(rng: np.random.Generator, _: int, n_modules: int) -> float:
@@ -273,27 +210,22 @@ NULLS = (
              partial(_expressed, n_sources=n, shared=shared))
         for n, shared in ((30, 0.0), (30, 0.5), (6, 0.5))
     ),
-    Null("interactions", "any interaction", "responses of pairs add up", 60, _additive),
-    Null("compare_effect_sizes", "difference (interval)", "edges of both models alike", 100, _as_large),
     Null("seed_stability", "jaccard", "edges of two seeds unrelated", 100, lambda rng, i: two_seeds(rng, i).p_value),
     Null("hierarchy", "n_reciprocal", "targets drawn at random, labels of any frequency", 100, _circles),
     Null("novelty", "novel_fold", "targets and gene sets drawn at random", 100, _novel),
     *(
-        Null("tissue", "any specific edge", f"groups of cells alike, effect {effect} SD", 120,
+        Null("tissue", "any specific edge", f"groups of cells alike, effect {effect} SD", 200,
              partial(_specific_to_a_group, effect=effect))
         for effect in (0.0, 0.5)
     ),
-    Null("consensus", "fold", "targets of both models drawn at random", 100, _conserved),
-    Null("disease_conservation", "odds_ratio (interval)", "disease labels drawn at random", 100, _ill),
+    *(
+        Null("consensus", number, "targets of both models drawn at random", 100, partial(_conserved, number=number))
+        for number in ("fold", "edge_fold")
+    ),
     *(
         Null("feature_consensus", "any matched latent", f"no latent shared; genes abundant in both, {n} shared modules",
              60, partial(_matched, n_modules=n))
         for n in (0, 6)
     ),
+    *BEYOND,
 )  # fmt: skip
-
-
-def drawn(null: Null, seed: int = 0) -> np.ndarray:
-    """p of every draw, float64 `[draw]`."""
-    rng = np.random.default_rng([seed, *null.question.encode(), *null.data.encode()])
-    return np.array([null.draw(rng, i) for i in range(null.n_draws)])

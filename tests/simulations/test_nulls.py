@@ -1,7 +1,8 @@
 """Where there is nothing to find, no question finds it more often than its level says."""
 
 import pytest
-from nulls import NULLS, Null, drawn
+from null import Null, drawn
+from nulls import NULLS
 
 from circuits import uniform
 

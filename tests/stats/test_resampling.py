@@ -8,6 +8,7 @@ from scircuit.errors import ScircuitError
 from scircuit.stats.resampling import (
     cluster_bootstrap,
     clustered_mean,
+    clustered_ratio,
     correlation_interval,
     permutation_p,
     ratio,
@@ -130,3 +131,13 @@ def test_interval_of_a_correlation_is_fishers_where_nothing_is_shared():
     assert shared.n_clusters == 40
     assert np.isnan(correlation_interval(np.ones(9), y[:9], group[:9], group[:9]).estimate)
     assert np.isnan(correlation_interval(x, 2 * x, group, group).low)
+
+
+def test_ratio_of_sums_is_the_clustered_mean_of_their_values():
+    rng = np.random.default_rng(1)
+    group = rng.integers(7, size=200)
+    values = rng.standard_normal(200) + rng.standard_normal(7)[group]
+    found = clustered_ratio(np.r_[np.bincount(group, values), 0], np.r_[np.bincount(group), 0])
+    np.testing.assert_allclose(found, clustered_mean(values, group))
+    assert np.isnan(clustered_ratio([3.0], [2.0]).low)
+    assert np.isnan(clustered_ratio([0.0], [0.0]).estimate)

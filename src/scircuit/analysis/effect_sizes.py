@@ -8,27 +8,27 @@ from scircuit.analysis.question import Question
 from scircuit.analysis.result import Measure, Result
 from scircuit.circuits.circuit import Circuit
 from scircuit.circuits.schema import LAYER_PAIR
-from scircuit.stats.resampling import ratio_interval
+from scircuit.stats.resampling import clustered_ratio
 
 QUANTILES = (0.05, 0.25, 0.5, 0.75, 0.95)
 
 
-def effect_sizes(circuit: Circuit, draws: int = 2000, seed: int = 0) -> Result:
+def effect_sizes(circuit: Circuit) -> Result:
     """Distribution of the responses over all edges, per layer pair.
 
     Units: |d|; the target's clean standard deviation over cells (|mean_delta| / clean_sd); the share of the target's
     clean activation that is lost (-mean_delta / clean_mean, supporting edges only). The null of each is the edges of
-    random directions. Table: one row per (layer pair, unit): `n, mean, q05 .. q95, max, n_random, random_mean`.
+    random directions; intervals are by t over sources. Table: one row per (layer pair, unit): `n, mean, q05 .. q95,
+    max, n_random, random_mean`.
     """
     need_edges(circuit)
-    rng = np.random.default_rng(seed)
     units, random = effect_units(circuit.edges), effect_units(circuit.controls)
-    _, source = np.unique(NodeIndex.of(circuit.nodes).sources(circuit.edges), return_inverse=True)
+    source = NodeIndex.of(circuit.nodes).sources(circuit.edges)
     measures = []
     for (name, values), null in zip(_quantities(units).items(), _quantities(random).values(), strict=True):
         known = np.isfinite(values)
         parts = np.bincount(source, weights=np.where(known, values, 0.0))
-        interval = ratio_interval(parts, np.bincount(source, weights=known), rng, draws)
+        interval = clustered_ratio(parts, np.bincount(source, weights=known))
         known_null = null[np.isfinite(null)]
         measures.append(Measure.of(name, interval, int(known.sum()), known_null.mean() if len(known_null) else np.nan))
     return QUESTION.answer(measures, _quantile_table(circuit, units, random))
@@ -94,7 +94,7 @@ QUESTION = Question(
     asks="How large are the effects?",
     title="Effect sizes",
     function=effect_sizes,
-    definition="effect-sizes/2",
+    definition="effect-sizes/3",
     null_model="the edges of norm-matched random directions",
     terms=("d", "chosen", "response", "random direction"),
     marks="Share of edges with at least this |d|, on a logarithmic scale; nothing is cut off at the top. Upright line: "

@@ -11,7 +11,7 @@ from scircuit.circuits.circuit import Circuit
 from scircuit.circuits.schema import ENDS, SOURCE, TARGET
 from scircuit.errors import ScircuitError
 from scircuit.stats.multiple import benjamini_hochberg
-from scircuit.stats.resampling import bootstrap_draws, percentile_interval, ratio, ratio_interval
+from scircuit.stats.resampling import Interval, bootstrap_draws, clustered_mean, percentile_interval, ratio, t_p
 from scircuit.stats.signflip import signflip_p
 
 MEDIATOR = ["mediator_layer", "mediator_feature"]
@@ -74,9 +74,10 @@ def mediation(effects: pd.DataFrame, draws: int = 2000, seed: int = 0) -> Result
     the ablation of the source, `delta_held` the same with the mediator's clean activation put back; one row per cell in
     which the source fires. Kind `joint` holds all mediators of the edge at once; its mediator columns are -1.
 
-    Nulls: random latents, the strongest of an edge beside its strongest mediator (p: sign-flips over edges of the
-    difference). Table: one row per (edge, mediator): `kind, share, low, high, p_value, q_value, n_cells`, the interval
-    over cells (p: sign-flips over cells of delta - delta_held; q within kinds).
+    Nulls: random latents, the strongest of an edge beside its strongest mediator. p and intervals are by t over
+    sources, whose edges have their mediators in common; of a single source there are none. Table: one row per (edge,
+    mediator): `kind, share, low, high, p_value, q_value, n_cells`, the interval over cells (p: sign-flips over cells of
+    delta - delta_held; q within kinds).
     """
     _check(effects)
     rng = np.random.default_rng(seed)
@@ -94,7 +95,7 @@ def mediation(effects: pd.DataFrame, draws: int = 2000, seed: int = 0) -> Result
         of_kind = table["kind"] == kind
         table.loc[of_kind, "q_value"] = benjamini_hochberg(table.loc[of_kind, "p_value"].to_numpy())
     return QUESTION.answer(
-        _measures(table, rng, draws),
+        _measures(table),
         table.sort_values([*ENDS, "kind", "share"], ascending=[True] * 5 + [False], ignore_index=True),
     )
 
@@ -108,37 +109,41 @@ def _check(effects: pd.DataFrame) -> None:
         raise ScircuitError("the mediation table holds no row of kind mediator; trace candidate_mediators.")
 
 
-def _measures(table: pd.DataFrame, rng: np.random.Generator, draws: int) -> list[Measure]:
+def _measures(table: pd.DataFrame) -> list[Measure]:
     # An edge without any response in these cells has no share to give.
     known = table.dropna(subset=["share"])
     if not (known["kind"] == "mediator").any():
         raise ScircuitError("no edge has a response in these cells, so no share is defined; take more cells.")
     shares = {kind: rows.set_index(ENDS)["share"] for kind, rows in known.groupby("kind", observed=True)}
     best = shares["mediator"].groupby(ENDS).max()
-    every = shares["mediator"].groupby(ENDS).agg(["sum", "size"])
     random_best, random_mean, p = np.nan, np.nan, np.nan
     if "random" in shares:
         drawn = shares["random"].groupby(ENDS).max()
         both = best.to_frame("own").join(drawn.rename("random"), how="inner")
         random_best, random_mean = float(both["random"].mean()), float(shares["random"].mean())
-        p = float(signflip_p((both["own"] - both["random"]).to_numpy()[None], rng)[0]) if len(both) else np.nan
+        p = t_p(_over_sources(both["own"] - both["random"]), 0.0) if len(both) else np.nan
     n = len(best)
     measures = [
-        Measure.of("share_carried", ratio_interval(best, np.ones(n), rng, draws), n, random_best, p),
-        Measure.of("mean_share_carried", ratio_interval(every["sum"], every["size"], rng, draws), n, random_mean),
+        Measure.of("share_carried", _over_sources(best), n, random_best, p),
+        Measure.of("mean_share_carried", _over_sources(shares["mediator"]), n, random_mean),
     ]
     if "joint" in shares:
         joint = shares["joint"]
-        interval = ratio_interval(joint, np.ones(len(joint)), rng, draws)
-        measures.append(Measure.of("joint_share_carried", interval, len(joint), 0.0))
+        measures.append(Measure.of("joint_share_carried", _over_sources(joint), len(joint), 0.0))
     return measures
+
+
+def _over_sources(of_edges: pd.Series) -> Interval:
+    """Mean of values of edges, which index them, with its interval by t over their sources."""
+    source = pd.MultiIndex.from_frame(of_edges.index.to_frame()[SOURCE])
+    return clustered_mean(of_edges, pd.factorize(source)[0])
 
 
 QUESTION = Question(
     asks="Which latents carry an edge?",
     title="Mediation",
     function=mediation,
-    definition="mediation/2",
+    definition="mediation/3",
     null_model="as many random latents of the mediators' layers and firing rates, held in the same way",
     terms=("mediator", "response"),
     needs=("mediation",),

@@ -57,7 +57,7 @@ def compare_profiles(
     if not ours.edges.empty:
         rows += [
             _row("supporting share", sign_balance(ours, draws, seed).headline, published.sign_balance(theirs).headline),
-            _row("mean |d|", effect_sizes(ours, draws, seed).headline, published.effect_sizes(theirs).headline),
+            _row("mean |d|", effect_sizes(ours).headline, published.effect_sizes(theirs).headline),
             *_coherence_rows(ours, theirs, annotations, draws, seed),
             _row(
                 "decay per layer",

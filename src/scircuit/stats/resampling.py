@@ -140,6 +140,23 @@ def clustered_mean(values: ArrayLike, groups: ArrayLike, level: float = 0.95) ->
     return two_way_mean(values, groups, groups, level)
 
 
+def clustered_ratio(numerator: ArrayLike, denominator: ArrayLike, level: float = 0.95) -> Interval:
+    """sum(numerator) / sum(denominator), both float `[group]`, with its interval by t on what groups leave over it.
+
+    Of sums and numbers of values it is `clustered_mean`. Groups whose denominator is 0 take no part; NaN bounds with
+    fewer than two.
+    """
+    top, bottom = (np.asarray(sums, dtype=np.float64) for sums in (numerator, denominator))
+    top, bottom = top[bottom != 0], bottom[bottom != 0]
+    n = len(top)
+    estimate = float(top.sum() / bottom.sum()) if n else np.nan
+    if n < 2:
+        return Interval(estimate, np.nan, np.nan, level, n)
+    error = np.sqrt(np.square(top - estimate * bottom).sum() * n / (n - 1)) / bottom.sum()
+    half = float(stdtrit(n - 1, (1 + level) / 2) * error)
+    return Interval(estimate, estimate - half, estimate + half, level, n)
+
+
 def two_way_mean(values: ArrayLike, first: ArrayLike, second: ArrayLike, level: float = 0.95) -> Interval:
     """Mean of values that share noise along two crossed groupings (edges: their sources and their targets).
 
