@@ -6,7 +6,9 @@ from typing import Any
 import pandas as pd
 import torch
 
+from scircuit._io import write_json
 from scircuit.cells.vocabulary import Vocabulary, write_vocabulary
+from scircuit.circuits.circuit import Circuit
 
 SHARED = Path(__file__).resolve().parents[1].parent / "shared" / "data"
 """Real data sets, where they lie beside the project."""
@@ -87,3 +89,9 @@ def scgpt_weights(args: dict, n_tokens: int, seed: int = 0) -> dict[str, torch.T
         out[f"{name}.weight"] = 1 + 0.1 * torch.randn(d, generator=g)
         out[f"{name}.bias"] = 0.1 * torch.randn(d, generator=g)
     return out
+
+
+def write_circuit_record(path: Path, record: dict[str, Any]) -> None:
+    """A changed `circuit/run.json` as the run of that record would have written it."""
+    content = {key: value for key, value in record.items() if key not in ("format_version", "run_id", "files")}
+    write_json(path, record | {"run_id": Circuit.id_of(content)})

@@ -1,12 +1,14 @@
 """Tables row by row, typed loosely: their columns are checked where the artefacts are read."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 
 from scircuit._io import atomic
+from scircuit._sealed import check
+from scircuit.errors import ScircuitError
 
 
 def iterate(table: pd.DataFrame) -> Iterator[Any]:
@@ -17,6 +19,19 @@ def iterate(table: pd.DataFrame) -> Iterator[Any]:
 def records(table: pd.DataFrame) -> list[dict[str, Any]]:
     """The rows as dicts."""
     return [{str(key): value for key, value in row.items()} for row in table.to_dict("records")]
+
+
+def read_parquet(path: str | Path, columns: Sequence[str] | None = None) -> pd.DataFrame:
+    """A table of an artefact, held to the record beside it; damage is told in a sentence."""
+    try:
+        table = pd.read_parquet(path, columns=None if columns is None else list(columns))
+    except FileNotFoundError:
+        raise ScircuitError(f"{path} does not exist; the folder is incomplete, copy it again.") from None
+    except Exception as error:  # pyarrow and pandas raise nearly anything on a damaged file
+        reason = (str(error).splitlines() or [type(error).__name__])[0]
+        raise ScircuitError(f"{path} is not a readable Parquet file ({reason}); copy it or write it again.") from None
+    check(path)
+    return table
 
 
 def write_parquet(path: str | Path, table: pd.DataFrame) -> None:

@@ -10,7 +10,9 @@ import pandas as pd
 import pytest
 from typer.testing import CliRunner
 
-from scircuit._io import read_json, write_json
+from builders import write_circuit_record
+from scircuit._io import read_json
+from scircuit._sealed import write_sealed
 from scircuit.analysis.answers import read_answers, sentence
 from scircuit.analysis.given import Sources
 from scircuit.circuits.artefacts import Artefacts
@@ -42,7 +44,7 @@ def edited(run: Path, folder: Path, change: Callable[[dict], None]) -> Path:
     shutil.copytree(run, folder)
     record = read_json(folder / "circuit" / "run.json")
     change(record)
-    write_json(folder / "circuit" / "run.json", record)
+    write_circuit_record(folder / "circuit" / "run.json", record)
     return folder
 
 
@@ -164,6 +166,8 @@ def deeper_copy(finished_copy: Path) -> Path:
     path = finished_copy / "trace" / "groups.parquet"
     groups = pd.read_parquet(path)
     groups.assign(n_cells=10 * groups["n_cells"]).to_parquet(path)
+    record = read_json(path.with_name("trace.json"))
+    write_sealed(path.with_name("trace.json"), record, record["files"])
     return finished_copy
 
 

@@ -11,6 +11,7 @@ import pytest
 from typer.testing import CliRunner
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
+from builders import write_circuit_record
 from perturbation.simulate import planted_effects, screen_from
 from scircuit._io import read_json
 from scircuit.cli.app import app
@@ -207,7 +208,7 @@ def test_another_model_under_the_same_name_is_refused(finished_copy, screen: Pat
     path = finished_copy / "circuit" / "run.json"
     record = json.loads(path.read_text())
     record["model"]["fingerprint"] = "0" * 64
-    path.write_text(json.dumps(record))
+    write_circuit_record(path, record)
     with pytest.raises(ScircuitError, match="traced in another"):
         validate(finished_copy, screen, draws=50)
 

@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 import pandas as pd
 
 from scircuit._io import within
-from scircuit._tables import records, write_parquet
+from scircuit._tables import read_parquet, records, write_parquet
 from scircuit.analysis.result import GLOSSARY, Measure, Result
 from scircuit.errors import ScircuitError
 
@@ -97,7 +97,7 @@ def read_answers(folder: str | Path) -> pd.DataFrame:
     file = Path(folder) / FILE
     if not file.is_file():
         return pd.DataFrame(columns=list(COLUMNS))
-    return _whole(pd.read_parquet(file))
+    return _whole(read_parquet(file))
 
 
 def _whole(table: pd.DataFrame) -> pd.DataFrame:

@@ -9,7 +9,9 @@ from typing import Any, NamedTuple
 import numpy as np
 import pandas as pd
 
-from scircuit._io import atomic, read_json, write_json
+from scircuit._io import atomic, read_json
+from scircuit._sealed import write_sealed
+from scircuit._tables import read_parquet
 from scircuit.errors import ScircuitError
 from scircuit.stats.resampling import Interval
 
@@ -160,7 +162,8 @@ class Result:
         )
         with atomic(Path(folder) / f"{self.question}.parquet") as temporary:
             pq.write_table(table, temporary)
-        write_json(Path(folder) / f"{self.question}.json", self.to_json() | dict(facts or {}))
+        record = Path(folder) / f"{self.question}.json"
+        write_sealed(record, self.to_json() | dict(facts or {}), [f"{self.question}.parquet"])
 
     @classmethod
     def read(cls, path: str | Path) -> "Result":
@@ -175,4 +178,4 @@ class Result:
         measures = pd.DataFrame(content["measures"], columns=list(Measure._fields))
         numeric = [name for name in Measure._fields if name not in ("measure", "n", "unit_of_n")]
         words = {key: content[key] for key in WORDS}
-        return cls(**words, measures=measures.astype(dict.fromkeys(numeric, float)), table=pd.read_parquet(table))
+        return cls(**words, measures=measures.astype(dict.fromkeys(numeric, float)), table=read_parquet(table))

@@ -9,8 +9,10 @@ from typing import Any, Protocol
 import numpy as np
 import pandas as pd
 
-from scircuit._io import atomic, read_json, sha256_of, write_json
+from scircuit._io import atomic, read_json, sha256_of
 from scircuit._progress import progress
+from scircuit._sealed import FILES, check, write_sealed
+from scircuit._tables import read_parquet
 from scircuit.cells.batch import Role, TokenBatch
 from scircuit.cells.breadth import narrowness
 from scircuit.cells.expression import Expression
@@ -148,7 +150,8 @@ class TokenStore:
             write_arrays(path, arrays)
         with atomic(folder / "cells.parquet") as path:
             _storable(self.cells).to_parquet(path)
-        write_json(folder / "tokens.json", {"format_version": 1, "pad": list(self.pad), **self.info})
+        content = {"format_version": 1, "pad": list(self.pad), **self.info}
+        write_sealed(folder / "tokens.json", content, ["tokens.safetensors", "cells.parquet"])
 
     @classmethod
     def read(cls, folder: str | Path) -> "TokenStore":
@@ -157,11 +160,13 @@ class TokenStore:
         info = read_json(folder / "tokens.json")
         if info.pop("format_version") != 1:
             raise ScircuitError(f"{folder} was written by another version of scircuit; tokenize again.")
+        info.pop(FILES, None)
         arrays = map_arrays(folder / "tokens.safetensors")
+        check(folder / "tokens.safetensors")
         token, value = info.pop("pad")
         return cls(
             tokens=arrays["tokens"], gene=arrays["gene"], role=arrays["role"], values=arrays.get("values"),
-            offsets=arrays["offsets"], cells=pd.read_parquet(folder / "cells.parquet"),
+            offsets=arrays["offsets"], cells=read_parquet(folder / "cells.parquet"),
             pad=(token, value), info=info,
         )  # fmt: skip
 

@@ -7,6 +7,8 @@ from typing import Any
 import pandas as pd
 
 from scircuit._io import read_json
+from scircuit._sealed import FILES
+from scircuit._tables import read_parquet
 from scircuit.circuits.build import build_circuit
 from scircuit.circuits.circuit import Circuit
 from scircuit.circuits.rule import EdgeRule
@@ -130,7 +132,7 @@ class Artefacts:
         if name in self._held:
             held: pd.DataFrame = self._held[name]
             return held
-        return pd.read_parquet(self.path(name), columns=None if columns is None else list(columns))
+        return read_parquet(self.path(name), columns)
 
     def circuit(
         self, rule: EdgeRule | None = None, *, grade: str | None = None, columns: Sequence[str] | None = None
@@ -176,7 +178,7 @@ class Artefacts:
         if circuit is not None:
             return circuit.provenance
         recorded = dict(read_json(self.path(CIRCUIT)))
-        return {key: value for key, value in recorded.items() if key not in ("format_version", "run_id")}
+        return {key: value for key, value in recorded.items() if key not in ("format_version", "run_id", FILES)}
 
     @property
     def run_id(self) -> str:

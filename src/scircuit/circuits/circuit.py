@@ -7,7 +7,8 @@ from typing import Any
 
 import pandas as pd
 
-from scircuit._io import read_json, sha256_of, write_json
+from scircuit._io import read_json, sha256_of
+from scircuit._sealed import FILES, check, write_sealed
 from scircuit._tables import write_parquet
 from scircuit.circuits.grades import at_least
 from scircuit.circuits.schema import CONTROLS, EDGES, ENDS, GRADES, NODES, TERMS, TESTS, conform
@@ -101,7 +102,8 @@ class Circuit:
             record.unlink()
         for name in _TABLES:
             write_parquet(path / f"{name}.parquet", getattr(self, name))
-        write_json(record, {"format_version": FORMAT_VERSION, "run_id": self.run_id} | self.provenance)
+        content = {"format_version": FORMAT_VERSION, "run_id": self.run_id} | self.provenance
+        write_sealed(record, content, [f"{name}.parquet" for name in (*_TABLES, "sources")])
 
     @classmethod
     def read(cls, path: str | Path, edge_columns: Sequence[str] | None = None, grade: str | None = None) -> "Circuit":
@@ -119,7 +121,8 @@ class Circuit:
         Raises
         ------
         ScircuitError
-            On a missing or half-written folder, another `format_version`, or a table that does not fit.
+            On a missing or half-written folder, another `format_version`, a record or a table that is not as it was
+            written, or a table that does not fit.
         """
         path = Path(path)
         provenance = read_json(path / "run.json")
@@ -129,7 +132,13 @@ class Circuit:
                 f"{path} has format_version {version}; this scircuit reads {FORMAT_VERSION}: "
                 "build the circuit again or install the version that wrote it."
             )
-        provenance.pop("run_id", None)
+        provenance.pop(FILES, None)
+        recorded = provenance.pop("run_id", None)
+        if recorded not in (None, cls.id_of(provenance)):
+            raise ScircuitError(
+                f"{path / 'run.json'} is not as it was written: its run_id is not that of what it records; copy the "
+                "folder again, or delete it and trace again."
+            )
         tables: dict[str, Any] = {}
         for name, schema in _TABLES.items():
             wanted = None
@@ -152,8 +161,10 @@ def _read_table(path: Path, columns: list[str] | None) -> pd.DataFrame:
                 f"{path} has no column {', '.join(unknown)}; its columns are {', '.join(file.schema_arrow.names)}."
             )
         # Arrow's copy is released column by column, so that a big table is not held twice.
-        return file.read(columns=columns).to_pandas(split_blocks=True, self_destruct=True)
+        table = file.read(columns=columns).to_pandas(split_blocks=True, self_destruct=True)
     except FileNotFoundError:
         raise ScircuitError(f"{path} does not exist; point to a whole circuit folder.") from None
     except (pa.ArrowInvalid, OSError) as error:
         raise ScircuitError(f"{path} is not a readable Parquet file ({error}); write it again.") from None
+    check(path)
+    return table

@@ -114,6 +114,21 @@ def doctor(
 
 
 @app.command()
+def verify(run: RunPath) -> None:
+    """Hold every file of a run to its hash.
+
+    Each is read in full, and the ids by which the artefacts name one another are compared; exit 1 where one is wrong.
+    """
+    from scircuit.runs.verify import GOOD, UNLISTED, lines
+    from scircuit.runs.verify import verify as examine
+
+    found = examine(run)
+    typer.echo("\n".join(lines(found)))
+    if not found["state"].isin([GOOD, UNLISTED]).all():
+        raise typer.Exit(1)
+
+
+@app.command()
 def run(
     config: ConfigPath,
     out: OutOption = None,

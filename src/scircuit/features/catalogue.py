@@ -15,9 +15,10 @@ import numpy as np
 import pandas as pd
 import torch
 
-from scircuit._io import read_json, write_json
+from scircuit._io import read_json
 from scircuit._progress import progress
-from scircuit._tables import write_parquet
+from scircuit._sealed import FILES, write_sealed
+from scircuit._tables import read_parquet, write_parquet
 from scircuit.cells.batch import TokenBatch
 from scircuit.cells.vocabulary import gene_names
 from scircuit.errors import ScircuitError
@@ -60,7 +61,8 @@ class Catalogue:
         for name in (*_TABLES, *_OPTIONAL):
             if (table := getattr(self, name)) is not None:
                 write_parquet(folder / f"{name}.parquet", table)
-        write_json(folder / "features.json", {"format_version": FORMAT_VERSION, **self.meta})
+        tables = [f"{name}.parquet" for name in (*_TABLES, *_OPTIONAL) if getattr(self, name) is not None]
+        write_sealed(folder / "features.json", {"format_version": FORMAT_VERSION, **self.meta}, tables)
 
     @classmethod
     def read(cls, folder: str | Path) -> "Catalogue":
@@ -75,10 +77,10 @@ class Catalogue:
         tables: dict[str, Any] = dict.fromkeys(_OPTIONAL)
         for name in (*_TABLES, *_OPTIONAL):
             if (file := folder / f"{name}.parquet").is_file():
-                tables[name] = pd.read_parquet(file)
+                tables[name] = read_parquet(file)
             elif name in _TABLES:
                 raise ScircuitError(f"{folder} lacks {name}.parquet; describe the features again.")
-        return cls(**tables, meta={k: v for k, v in meta.items() if k != "format_version"})
+        return cls(**tables, meta={k: v for k, v in meta.items() if k not in ("format_version", FILES)})
 
 
 def build_catalogue(

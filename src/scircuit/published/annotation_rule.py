@@ -9,6 +9,7 @@ import numpy as np
 import pandas as pd
 
 from scircuit._io import read_json
+from scircuit._sealed import seal
 from scircuit._tables import write_parquet
 from scircuit.circuits.artefacts import Artefacts
 from scircuit.circuits.schema import LATENT
@@ -201,6 +202,7 @@ def annotate_run_as_published(run: Artefacts) -> pd.DataFrame | None:
     features = run.table("features", [*LATENT, "top_genes"])
     table = annotate_as_published(features, libraries, trrust=_network("trrust"), string=_network("string"))
     write_parquet(run.path(PUBLISHED), table)
+    seal(run.path(PUBLISHED))
     return table
 
 

@@ -8,6 +8,7 @@ from typing import Any
 import pandas as pd
 
 from scircuit._io import read_json
+from scircuit._tables import read_parquet
 from scircuit.analysis.answers import Answer, Answers, read_answers
 from scircuit.circuits.artefacts import Artefacts
 from scircuit.errors import ScircuitError
@@ -52,7 +53,7 @@ def screens(run: Artefacts) -> list[ScreenTables]:
     """The whole validations of a run, in the order of their names."""
     folders = sorted(path.parent for path in (run.root / "validation").glob(f"*/{RECORD}"))
     return [
-        ScreenTables(folder.name, read_json(folder / RECORD), pd.read_parquet(folder / "summary.parquet"))
+        ScreenTables(folder.name, read_json(folder / RECORD), read_parquet(folder / "summary.parquet"))
         for folder in folders
     ]
 

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from scircuit._io import write_json
+from scircuit._sealed import write_sealed
 from scircuit._tables import write_parquet
 from scircuit.analysis.mediation import candidate_mediators
 from scircuit.circuits.circuit import Circuit
@@ -84,7 +84,9 @@ def combine(config: RunConfig, sets: Sequence[str] = (), *, n_sets: int = 10, si
 
 def _recorded(run: Run, table: str, chosen: str, facts: dict[str, int]) -> Path:
     """Say beside a table what was asked for it; returns the table's file."""
-    write_json(run.path(table).with_suffix(".json"), {"chosen": chosen, "seed": run.config.seed, **facts})
+    names = [f"{name}.parquet" for name in (table, "interaction_sets") if name == table or table == "interactions"]
+    content = {"chosen": chosen, "seed": run.config.seed, **facts}
+    write_sealed(run.path(table).with_suffix(".json"), content, names)
     return run.path(table)
 
 

@@ -6,7 +6,7 @@ from dataclasses import asdict, replace
 
 import pandas as pd
 
-from scircuit._io import write_json
+from scircuit._sealed import write_sealed
 from scircuit._tables import write_parquet
 from scircuit.config import RunConfig
 from scircuit.features.catalogue import Catalogue, build_catalogue
@@ -54,7 +54,8 @@ def run_features(run: Run, setup: Setup) -> tuple[Catalogue, pd.DataFrame]:
         tables["layer_matches"] = match_layers({i: sae.W_dec for i, sae in saes.items()}, min_cosine=f.min_cosine)
     for name, table in tables.items():
         write_parquet(folder / f"{name}.parquet", table)
-    write_json(folder / "labels.json", {"format_version": 1, **found.meta, "random_genes": control})
+    content = {"format_version": 1, **found.meta, "random_genes": control}
+    write_sealed(folder / "labels.json", content, [f"{name}.parquet" for name in tables])
     return catalogue, found.terms
 
 

@@ -8,6 +8,7 @@ import numpy as np
 import pandas as pd
 
 from scircuit._progress import progress
+from scircuit._sealed import seal
 from scircuit._tables import write_parquet
 from scircuit.cells.batch import TokenBatch
 from scircuit.cells.tokens import TokenStore
@@ -43,6 +44,7 @@ def run_logits(run: str | Path, n_cells: int = 50, seed: int = 0) -> Path:
         parts.append(_table(found, features, model).assign(source_layer=layer))
     table = pd.concat(parts, ignore_index=True).rename(columns={"row": "source_feature", "score": "mean_delta"})
     write_parquet(path, table[["source_layer", "source_feature", "gene", "mean_delta", "n_cells"]])
+    seal(path)
     return path
 
 

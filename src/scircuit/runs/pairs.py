@@ -5,6 +5,7 @@ import logging
 import numpy as np
 from scipy import sparse
 
+from scircuit._sealed import seal
 from scircuit._tables import write_parquet
 from scircuit.analysis.coexpression import pair_correlations
 from scircuit.cells.expression import Expression
@@ -46,6 +47,7 @@ def run_pairs(run: Run, setup: Setup, circuit: Circuit) -> None:
     correlations = pair_correlations(circuit, expression, gene_names(model.genes).tolist(), seen.activations)
     for name, table in (("coactivation_across", seen.pmi), ("correlations", correlations)):
         write_parquet(run.stage("features") / f"{name}.parquet", table)
+        seal(run.stage("features") / f"{name}.parquet")
 
 
 def log_expression(run: Run, model: FoundationModel, store: TokenStore, cells: np.ndarray) -> sparse.csr_matrix:

@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
+from scircuit._sealed import seal
 from scircuit._tables import write_parquet
 from scircuit.cells.vocabulary import gene_names
 from scircuit.circuits.circuit import Circuit
@@ -74,6 +75,8 @@ def probe_run(
         table["gene"] = table["target"].map(dict(zip(genes["token"], gene_names(genes), strict=True))).fillna("")
     path = folder.root / "probes" / f"{what}_{where}.parquet" if out is None else Path(out)
     write_parquet(path, table)
+    if out is None:
+        seal(path)
     return path
 
 
@@ -85,6 +88,7 @@ def run_paths(run: Run, setup: Setup, circuit: Circuit) -> Path | None:
     setup = replace(setup, cells=traced_cells(setup.cells, run.config))
     table = path_shares(setup, circuit.edges)
     write_parquet(path, table)
+    seal(path)
     log.info(
         "median share of an effect that stays at the firing positions: %.3f, through other positions: %.3f",
         table["local_share"].median(), table["context_share"].median(),

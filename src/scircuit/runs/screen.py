@@ -8,9 +8,10 @@ from typing import Any, cast
 
 import pandas as pd
 
-from scircuit._io import read_json, sha256_file, sha256_of, write_json
+from scircuit._io import read_json, sha256_file, sha256_of
 from scircuit._packed import read_delimited
-from scircuit._tables import records, write_parquet
+from scircuit._sealed import write_sealed
+from scircuit._tables import read_parquet, records, write_parquet
 from scircuit.circuits.artefacts import Artefacts
 from scircuit.circuits.circuit import Circuit
 from scircuit.errors import ScircuitError
@@ -133,9 +134,10 @@ def validate(
     if pooled is not None and PUBLISHED in said:
         said[PUBLISHED]["sentences"].append(pooled.sentence())
     facts = _facts(opened, screen, truth, measured, options)
-    write_json(out / RECORD, {"format_version": _FORMAT, "key": key, **facts, "profile": profile,
-                              "network": [n.name for n in network_read],
-                              "refused": refused, "definitions": said})  # fmt: skip
+    write_sealed(out / RECORD, {"format_version": _FORMAT, "key": key, **facts, "profile": profile,
+                                "network": [n.name for n in network_read],
+                                "refused": refused, "definitions": said},
+                 sorted(file.name for file in out.glob("*.parquet")))  # fmt: skip
     return out
 
 
@@ -153,9 +155,9 @@ def score_table(out: str | Path) -> pd.DataFrame:
 
     The published sign accuracy, where it was asked for, is the direction of the stratum `pooled pairs`.
     """
-    summary = pd.read_parquet(Path(out) / "summary.parquet")
+    summary = read_parquet(Path(out) / "summary.parquet")
     if (path := Path(out) / _POOLED_TABLE).is_file():
-        pooled = pd.read_parquet(path).assign(definition=PUBLISHED, stratum=POOLED, metric="direction")
+        pooled = read_parquet(path).assign(definition=PUBLISHED, stratum=POOLED, metric="direction")
         summary = pd.concat([summary, pooled[summary.columns.intersection(pooled.columns)]], ignore_index=True)
     text = [
         "" if pd.isna(row["estimate"]) else f"{row['estimate']:.3f} [{row['low']:.3f}, {row['high']:.3f}]"

@@ -10,6 +10,7 @@ import numpy as np
 import pandas as pd
 
 from scircuit._io import read_json
+from scircuit._sealed import FILES
 from scircuit._tables import write_parquet
 from scircuit.cells.independence import unit_columns
 from scircuit.circuits.build import build_circuit
@@ -132,7 +133,7 @@ def run_circuit(run: Run, model: FoundationModel, catalogue: Catalogue, terms: p
         "hardware": hardware(model.device),
         "seconds": round(sum(run.seconds().values()), 1),
         "annotation": _annotation(run),
-        **{k: v for k, v in info.items() if k not in ("format_version", "key")},
+        **{k: v for k, v in info.items() if k not in ("format_version", "key", FILES)},
     }
     tests = run.table("tests")
     sources = tests.loc[tests["kind"] == "latent", SOURCE].set_axis(["layer", "feature"], axis=1)

@@ -8,6 +8,7 @@ from pathlib import Path
 import pandas as pd
 
 from scircuit._io import write_json
+from scircuit._tables import read_parquet
 from scircuit.analysis.answers import Answers
 from scircuit.analysis.disease import associate, disease_centrality
 from scircuit.analysis.hierarchy import hierarchy
@@ -78,9 +79,9 @@ def validate(study: StudyConfig) -> None:
 
 def _of_folder(out: Path) -> Result:
     """What `scircuit validate` found through gene loadings, each metric beside the best baseline."""
-    table = pd.read_parquet(out / "comparison.parquet")
+    table = read_parquet(out / "comparison.parquet")
     chosen = table[(table["definition"] == "loadings") & (table["stratum"] == "all")]
-    knockdowns = pd.read_parquet(out / "knockdowns.parquet", columns=["definition", "stratum", "label"])
+    knockdowns = read_parquet(out / "knockdowns.parquet", columns=["definition", "stratum", "label"])
     n = knockdowns[(knockdowns["definition"] == "loadings") & (knockdowns["stratum"] == "all")]["label"].nunique()
     columns = ["metric", "estimate", "low", "high", "baseline", "p_permuted"]
     measures = [Measure(*row)._replace(n=int(n), unit_of_n="knock-downs") for row in chosen[columns].to_numpy(object)]

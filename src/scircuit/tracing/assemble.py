@@ -47,6 +47,11 @@ class Tables(NamedTuple):
         os.replace(self.cells, folder / "cell_effects.parquet")
         os.replace(self.source_cells, folder / "source_cells.parquet")
 
+    def files(self) -> list[str]:
+        """Names of the files that `write` leaves."""
+        here = [name for name, table in self._frames().items() if table is not None]
+        return [f"{name}.parquet" for name in (*here, "cell_effects", "source_cells")]
+
     def _frames(self) -> dict[str, pd.DataFrame | None]:
         return {"effects": self.effects, "tests": self.tests, "groups": self.groups, "scales": self.scales}
 

@@ -13,7 +13,8 @@ import numpy as np
 import pandas as pd
 import torch
 
-from scircuit._io import sha256_of, write_json
+from scircuit._io import sha256_of
+from scircuit._sealed import write_sealed
 from scircuit._settings import values_of
 from scircuit._tables import write_parquet
 from scircuit.circuits.schema import ENDS, P_UNSKEWED, SOURCE
@@ -78,7 +79,7 @@ def replicate(
         "n_sources": len(edges[SOURCE].drop_duplicates()), "n_cells": len(cells), "cells": cells.fingerprint,
         "n_clean_forwards": counts[0], "n_ablated_forwards": counts[1],
     }  # fmt: skip
-    write_json(record, {**summary, **(provenance or {})})
+    write_sealed(record, {**summary, **(provenance or {})}, ["edges.parquet"])
     remove_parts(out)
     return out
 

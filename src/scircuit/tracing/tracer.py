@@ -7,8 +7,9 @@ from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
-from scircuit._io import read_json, sha256_of, write_json
+from scircuit._io import read_json, sha256_of
 from scircuit._progress import Watched
+from scircuit._sealed import write_sealed
 from scircuit._settings import values_of
 from scircuit.cells.tokens import TokenStore
 from scircuit.errors import ScircuitError
@@ -129,7 +130,7 @@ def trace_setup(
         "n_tests": int(tables.tests.loc[tables.tests["kind"] == "latent", "n_tests"].sum()),
         **report,
     }
-    write_json(out / "trace.json", {**summary, **(provenance or {})})
+    write_sealed(out / "trace.json", {**summary, **(provenance or {})}, tables.files())
     remove_parts(out)
     return out
 
