@@ -1,19 +1,20 @@
 """What a result is worth where the truth is known: grades of edges, tests and intervals, every analysis under its null.
 
-    python benchmarks/calibration.py                  # everything; some fifteen minutes on two cores
+    python benchmarks/calibration.py                  # everything; some twenty minutes on two cores
     python benchmarks/calibration.py donors skewed    # only these parts of calibration.json, the others stay:
-                                                      # planted (5 min), donors (1 min), skewed (1 min), nulls (4 min),
-                                                      # dictionaries (5 min)
+                                                      # planted (5 min), donors (1 min), skewed (1 min), nulls (7 min),
+                                                      # dictionaries (3 min), profiles (3 min)
 
 `planted`: circuits set by hand, per width, norm, decoy and cells. `donors`, `skewed`, `nulls`: the simulations of
-tests/simulations, which the slow tests judge. `dictionaries`: random dictionaries on the packaged models, which hold
-nothing that an edge could be about.
+tests/simulations, which the slow tests judge. `dictionaries`: the packaged models with their own dictionaries, with
+random ones, and with untrained weights, in which nothing was learnt that an edge could be about. `profiles`: the
+demonstration under both profiles.
 """
 
 import json
 import sys
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -21,7 +22,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 from _common import hardware
-from _models import centred_saes, live_latents
+from _models import centred_saes, live_latents, redraw
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "tests" / "simulations"))
 
@@ -31,11 +32,15 @@ from responses import SHAPES, donors, mean_of, skewed
 
 from scircuit.cells.tokens import TokenStore
 from scircuit.circuits.build import build_circuit
+from scircuit.circuits.circuit import Circuit
 from scircuit.circuits.schema import DECOYS, TERMS
 from scircuit.models.stack import BlockStack
-from scircuit.runs.inputs import open_model
-from scircuit.runs.stages import demo_config, run
+from scircuit.runs.ask import both_profiles
+from scircuit.runs.demo import demo_config
+from scircuit.runs.inputs import open_model, open_saes
+from scircuit.runs.stages import run
 from scircuit.runs.trace import traced_cells
+from scircuit.sae.base import LinearSAE
 from scircuit.tracing.engines.clean import clean_batch
 from scircuit.tracing.planted import planted
 from scircuit.tracing.recovery import recover
@@ -100,33 +105,59 @@ def nulls() -> Rows:
                "share": share, "error": float(np.sqrt(0.05 * 0.95 / null.n_draws))}  # fmt: skip
 
 
-def random_dictionaries(n_cells: int = 24, n_sources: int = 6) -> Rows:
-    """Edges of each grade between random directions of the packaged models, beside those of held-out decoys."""
+def dictionaries(n_cells: int = 24, n_sources: int = 6) -> Rows:
+    """Edges of each grade in the packaged models, beside those of held-out decoys; and where edges can mean little.
+
+    The dictionaries that ship with a model, on it and on an untrained copy of it, and random directions on the model.
+    """
     for name in ("geneformer-mini", "scgpt-mini"):
         with tempfile.TemporaryDirectory() as folder:
             config = demo_config(name, Path(folder))
             config = replace(config, trace=replace(config.trace, n_cells=n_cells))
-            done, model = run(config, until="tokens"), open_model(config)
+            done, model = run(config, until="tokenize"), open_model(config)
             assert isinstance(model, BlockStack)
             store = traced_cells(TokenStore.read(done.stage("tokens")), config)
-            saes = centred_saes(model, store.batch(np.arange(16)), 16)
-            sources = {}
-            for layer in range(model.n_layers - 1):
-                live = live_latents(clean_batch(model, saes[layer], store.batch(np.arange(1)), layer))
-                sources[layer] = np.random.default_rng(layer).choice(live, n_sources, replace=False).tolist()
-            out = trace(model, saes, store, sources, Path(folder) / "t", settings=TraceSettings(engine="exact"))
-            tables = {part: pd.read_parquet(out / f"{part}.parquet") for part in ("effects", "tests", "scales")}
-        nodes = pd.concat([pd.DataFrame({"layer": i, "feature": range(sae.n_latents)}) for i, sae in saes.items()])
-        nodes = nodes.assign(label="", frequency=0.1, mean_activation=1.0, top_genes="", n_terms=0, n_firings=10)
-        terms = pd.DataFrame(columns=list(TERMS))
-        circuit = build_circuit(tables["effects"], tables["tests"], nodes, terms, scales=tables["scales"])
-        for row in circuit.provenance["grades"]:
-            yield {"model": name, "n_cells": len(store), "n_tests": circuit.provenance["n_tests"], **row}
+            shipped = open_saes(name, model)
+            random = centred_saes(model, store.batch(np.arange(16)), 16)
+            for of_model, of_saes, saes in (
+                ("trained", "shipped", shipped), ("trained", "random", random), ("untrained", "shipped", shipped),
+            ):  # fmt: skip
+                if of_model == "untrained":
+                    redraw(model)
+                circuit = traced_circuit(model, saes, store, n_sources, Path(folder) / f"{of_model}-{of_saes}")
+                facts = {"model": name, "weights": of_model, "dictionaries": of_saes, "n_cells": len(store)}
+                for row in circuit.provenance["grades"]:
+                    yield {**facts, "n_tests": circuit.provenance["n_tests"], **row}
+
+
+def traced_circuit(
+    model: BlockStack, saes: Mapping[int, LinearSAE], store: TokenStore, n_sources: int, folder: Path
+) -> Circuit:
+    """The circuit of some sources per layer, drawn among the latents that fire in the first cell."""
+    sources = {}
+    for layer in range(model.n_layers - 1):
+        live = live_latents(clean_batch(model, saes[layer], store.batch(np.arange(1)), layer))
+        sources[layer] = np.random.default_rng(layer).permutation(live)[:n_sources].tolist()
+    out = trace(model, saes, store, sources, folder, settings=TraceSettings(engine="exact"))
+    tables = {part: pd.read_parquet(out / f"{part}.parquet") for part in ("effects", "tests", "scales")}
+    nodes = pd.concat([pd.DataFrame({"layer": i, "feature": range(sae.n_latents)}) for i, sae in saes.items()])
+    nodes = nodes.assign(label="", frequency=0.1, mean_activation=1.0, top_genes="", n_terms=0, n_firings=10)
+    terms = pd.DataFrame(columns=list(TERMS))
+    return build_circuit(tables["effects"], tables["tests"], nodes, terms, scales=tables["scales"])
+
+
+def profiles() -> Rows:
+    """The demonstration's own runs, the numbers of the default profile beside the published ones."""
+    for name in ("geneformer-mini", "scgpt-mini"):
+        with tempfile.TemporaryDirectory() as folder:
+            done = run(demo_config(name, Path(folder)), until="circuit")
+            for row in both_profiles(done).to_dict("records"):
+                yield {"model": name, **row}
 
 
 PARTS = {
     "planted": planted_circuits, "donors": cells_of_donors, "skewed": skewed_responses, "nulls": nulls,
-    "dictionaries": random_dictionaries,
+    "dictionaries": dictionaries, "profiles": profiles,
 }  # fmt: skip
 
 

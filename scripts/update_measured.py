@@ -92,6 +92,16 @@ def shown(value: float | None, digits: int = 3) -> str:
     return "-" if value is None else f"{value:.{digits}f}"
 
 
+def plain(value: float | None) -> str:
+    """A number in four digits; a dash where there is none."""
+    return "-" if value is None else f"{value:,.4g}"
+
+
+def between(low: float | None, high: float | None) -> str:
+    """An interval; a dash where there is none."""
+    return "-" if low is None else f"{plain(low)} to {plain(high)}"
+
+
 def table(titles: str, rows: Iterable[Sequence[object]]) -> str:
     """A Markdown table; `titles` parted by commas."""
     heads = [title.strip() for title in titles.split(",")]
@@ -122,6 +132,30 @@ TopK sparse autoencoders of {n_latents} latents, {training["k"]} of them at a po
 """
 
 
+def both_profiles(parts: dict[str, list[dict]]) -> str:
+    """The section on both profiles; nothing before they were measured."""
+    if "profiles" not in parts:
+        return ""
+    numbers = table(
+        "model, number, default, 95 % interval, null, as published",
+        ([r["model"], r["number"], plain(r["default"]), between(r["default_low"], r["default_high"]),
+          plain(r["default_null"]), plain(r["paper"])] for r in parts["profiles"]),
+    )  # fmt: skip
+    differences = {r["number"]: r["difference"] for r in parts["profiles"] if r["difference"]}
+    told = "\n".join(f"- **{number}**: {difference}" for number, difference in differences.items())
+    return f"""
+## Both profiles, side by side
+
+The demonstration (`scircuit demo`, seed 0, one run of each packaged model) under the default profile and as published
+(`scircuit compare-profiles RUN`). Where nothing is specific, the default profile has no edge to give further numbers
+of. The two differ by definition:
+
+{told}
+
+{numbers}
+"""
+
+
 JUDGED = ("size", "fdr", "power", "coverage", "coverage_chosen")
 
 
@@ -148,9 +182,9 @@ def calibration() -> tuple[Path, str]:
          for r in parts["nulls"]),
     )  # fmt: skip
     dictionaries = table(
-        "model, cells, tests, grade, edges, by decoys",
-        ([r["model"], r["n_cells"], f"{r['n_tests']:,}", r["grade"], f"{r['n_edges']:,}", shown(r["n_by_decoys"], 1)]
-         for r in parts["dictionaries"]),
+        "model, weights, dictionaries, cells, tests, grade, edges, by decoys",
+        ([r["model"], r["weights"], r["dictionaries"], r["n_cells"], f"{r['n_tests']:,}", r["grade"],
+          f"{r['n_edges']:,}", shown(r["n_by_decoys"], 1)] for r in parts["dictionaries"]),
     )  # fmt: skip
     text = f"""# Calibration: what a result is worth
 
@@ -201,18 +235,24 @@ part of the error. Every run counts the edges that it would lose (`n_skewed` of 
 ## Every analysis where there is nothing to find
 
 Share of draws with p <= .05, or with an interval that misses the truth, beside .05 with its simulation error. The
-simulations are those of `tests/simulations/nulls.py`, drawn anew. A question below its level is careful; one that is
-above it by more than twice the error (as `tissue` is in some draws) claims somewhat more than it says.
+simulations are those of `tests/simulations`, drawn anew. A question below its level is careful (`tissue` is: its p is
+by the smaller side's degrees of freedom, an upper bound); one that is above it by more than twice the error claims
+somewhat more than it says.
+
+`threshold_sweep` is absent because it counts and tests nothing; `stability` because its bounds
+are the spread over partitions of the same cells, and it gives no p.
 
 {nulls}
 
-## Random dictionaries on a trained model
+## What the packaged models hold
 
-Random directions in place of trained latents, in the packaged models: edges of each grade, beside what held-out decoys
-give under the same rule. What an honest rule calls here is a share of nothing.
+Edges of each grade with the dictionaries that ship with a model, with random directions in their place, and with the
+shipped dictionaries on an untrained copy of the model (each weight matrix redrawn from its own mean and SD), beside
+what held-out decoys give under the same rule. In the last two nothing was learnt that a specific edge could be about:
+what a rule calls there it calls of nothing, and what it finds in the first means as much as it exceeds them.
 
 {dictionaries}
-"""
+{both_profiles(parts)}"""
     return ROOT / "docs" / "calibration.md", text
 
 
