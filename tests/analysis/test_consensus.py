@@ -134,7 +134,7 @@ def test_conditions_that_cannot_be_compared():
     fewer = replace(b, provenance=b.provenance | {"n_cells": 50})
     with pytest.raises(ScircuitError, match=r"50 cells and a in 100; .*subsample the larger from its stored moments"):
         consensus(two(a, fewer))
-    with pytest.raises(ScircuitError, match="no edges"):
+    with pytest.raises(ScircuitError, match="no edge is reproducible"):
         consensus(two(a, circuit_of(b.edges.iloc[:0], b.nodes)))
     unlabelled = replace(b, nodes=b.nodes.assign(label="unlabelled"))
     with pytest.raises(ScircuitError, match="label at both ends"):

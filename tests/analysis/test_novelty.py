@@ -104,5 +104,5 @@ def test_what_cannot_be_asked():
         novelty(circuit, {LABELS[0]: ["A", "B"]})
     with pytest.raises(ScircuitError, match="'target'"):
         novelty(circuit, library(), network=pd.DataFrame({"source": ["A"]}))
-    with pytest.raises(ScircuitError, match="no edges"):
+    with pytest.raises(ScircuitError, match="no edge is reproducible"):
         novelty(circuit_of(circuit.edges.iloc[:0], circuit.nodes), library())
