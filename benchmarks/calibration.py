@@ -30,10 +30,10 @@ from null import drawn
 from nulls import NULLS
 from responses import SHAPES, donors, mean_of, skewed
 
+from scircuit._packaged import PACKAGED
 from scircuit.cells.tokens import TokenStore
-from scircuit.circuits.build import build_circuit
 from scircuit.circuits.circuit import Circuit
-from scircuit.circuits.schema import DECOYS, TERMS
+from scircuit.circuits.schema import DECOYS
 from scircuit.models.stack import BlockStack
 from scircuit.runs.ask import both_profiles
 from scircuit.runs.demo import demo_config
@@ -43,7 +43,7 @@ from scircuit.runs.trace import traced_cells
 from scircuit.sae.base import LinearSAE
 from scircuit.tracing.engines.clean import clean_batch
 from scircuit.tracing.planted import planted
-from scircuit.tracing.recovery import recover
+from scircuit.tracing.recovery import bare_circuit, recover
 from scircuit.tracing.settings import TraceSettings
 from scircuit.tracing.tracer import trace
 
@@ -110,7 +110,7 @@ def dictionaries(n_cells: int = 24, n_sources: int = 6) -> Rows:
 
     The dictionaries that ship with a model, on it and on an untrained copy of it, and random directions on the model.
     """
-    for name in ("geneformer-mini", "scgpt-mini"):
+    for name in PACKAGED:
         with tempfile.TemporaryDirectory() as folder:
             config = demo_config(name, Path(folder))
             config = replace(config, trace=replace(config.trace, n_cells=n_cells))
@@ -138,17 +138,15 @@ def traced_circuit(
     for layer in range(model.n_layers - 1):
         live = live_latents(clean_batch(model, saes[layer], store.batch(np.arange(1)), layer))
         sources[layer] = np.random.default_rng(layer).permutation(live)[:n_sources].tolist()
-    out = trace(model, saes, store, sources, folder, settings=TraceSettings(engine="exact"))
-    tables = {part: pd.read_parquet(out / f"{part}.parquet") for part in ("effects", "tests", "scales")}
-    nodes = pd.concat([pd.DataFrame({"layer": i, "feature": range(sae.n_latents)}) for i, sae in saes.items()])
-    nodes = nodes.assign(label="", frequency=0.1, mean_activation=1.0, top_genes="", n_terms=0, n_firings=10)
-    terms = pd.DataFrame(columns=list(TERMS))
-    return build_circuit(tables["effects"], tables["tests"], nodes, terms, scales=tables["scales"])
+    settings = TraceSettings(engine="exact")
+    out = trace(model, saes, store, sources, folder, settings=settings)
+    nodes = [pd.DataFrame({"layer": i, "feature": range(sae.n_latents), "label": ""}) for i, sae in saes.items()]
+    return bare_circuit(out, pd.concat(nodes), settings)
 
 
 def profiles() -> Rows:
     """The demonstration's own runs, the numbers of the default profile beside the published ones."""
-    for name in ("geneformer-mini", "scgpt-mini"):
+    for name in PACKAGED:
         with tempfile.TemporaryDirectory() as folder:
             done = run(demo_config(name, Path(folder)), until="circuit")
             for row in both_profiles(done).to_dict("records"):

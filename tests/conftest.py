@@ -33,6 +33,14 @@ def same_threads() -> Iterator[None]:
     assert now == before, f"PyTorch was left with {now} threads in place of {before}"
 
 
+@pytest.fixture
+def own_threads(same_threads: None) -> Iterator[None]:
+    """For what sets the threads of the whole process, as kernels of numba do: they are given back after the test."""
+    before = torch.get_num_threads()
+    yield
+    torch.set_num_threads(before)
+
+
 @pytest.fixture(scope="session")
 def shared_data() -> Path:
     """Folder of the real data sets; skips where they are not beside the project."""

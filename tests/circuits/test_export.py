@@ -8,7 +8,6 @@ import networkx as nx
 import numpy as np
 import pandas as pd
 import pytest
-import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -172,7 +171,7 @@ def test_the_network_for_decoupler_is_its_net(circuit: Circuit, tmp_path: Path) 
 
 
 @pytest.mark.slow
-def test_decoupler_finds_the_source_that_is_active(circuit: Circuit) -> None:
+def test_decoupler_finds_the_source_that_is_active(circuit: Circuit, own_threads: None) -> None:
     decoupler = pytest.importorskip("decoupler", exc_type=ImportError)
     net = decoupler_net(circuit)
     driver = net["source"].value_counts().index[0]
@@ -180,9 +179,7 @@ def test_decoupler_finds_the_source_that_is_active(circuit: Circuit) -> None:
     rng = np.random.default_rng(0)
     data = pd.DataFrame(rng.normal(0, 0.1, (3, net["target"].nunique())), columns=sorted(net["target"].unique()))
     data.loc[0, own.index] += own
-    before = torch.get_num_threads()
     scores, _ = decoupler.mt.ulm(data, net)
-    torch.set_num_threads(before)  # which its kernels set for the whole process
     assert scores.iloc[0].idxmax() == driver
 
 

@@ -20,15 +20,12 @@ needs_decoupler = pytest.mark.skipif(
 
 @needs_decoupler
 @pytest.mark.filterwarnings("default")
-def test_torch_keeps_its_threads(case):
+def test_torch_keeps_its_threads(case, own_threads):
     """numba, on which decoupler runs, sets the number of threads of the whole process."""
     features, genes, background, sets, _ = case
-    before = torch.get_num_threads()
     torch.set_num_threads(3)
     rank_enrich(features, genes, sets, background)
-    now = torch.get_num_threads()
-    torch.set_num_threads(before)
-    assert now == 3
+    assert torch.get_num_threads() == 3
 
 
 @pytest.fixture(scope="module")
@@ -85,7 +82,7 @@ def test_equals_a_regression_of_ranks_and_bh_over_all(case):
 
 @needs_decoupler
 @pytest.mark.filterwarnings("default")
-def test_equals_decoupler_called_by_hand(case):
+def test_equals_decoupler_called_by_hand(case, own_threads):
     import decoupler
 
     features, genes, background, sets, profile = case
@@ -93,9 +90,7 @@ def test_equals_decoupler_called_by_hand(case):
     net = pd.DataFrame(
         [(t, g, 1.0) for t, gs in sets.genes.items() for g in gs], columns=["source", "target", "weight"]
     )
-    before = torch.get_num_threads()
     score, adjusted = decoupler.mt.ulm(ranks, net, tmin=3)
-    torch.set_num_threads(before)  # which its kernels set for the whole process
     result = rank_enrich(features, genes, sets, background, alpha=0.5)
     for row in result.terms.itertuples():
         assert row.statistic == pytest.approx(score.loc[str(row.feature), row.term], rel=1e-6)

@@ -65,6 +65,14 @@ def trace_one(model, cells, options, layer, tmp_path):
     assert (effects["mean_delta"] != 0).all()
 
 
+def same_states(model, hf, cells, options, layers):
+    batch = tokenize(cells, model.tokenizer, rows=np.arange(1), **options).batch(np.arange(1))
+    with torch.no_grad():
+        expected = hf(input_ids=torch.from_numpy(batch.tokens), output_hidden_states=True).hidden_states
+    for layer, h in residuals(model, batch, layers).items():
+        assert (h - expected[layer + 1]).abs().max() <= 1e-5, "sums of 1,000 terms and more, in whatever order"
+
+
 def test_geneformer_v2_316m(tmp_path, real_cells):
     import transformers
 
@@ -81,11 +89,7 @@ def test_geneformer_v2_316m(tmp_path, real_cells):
     write_dictionaries(folder, cells)
     model = load_model(folder, device="cpu")
     assert (model.n_layers, model.d_model, model.tokenizer.max_length) == (18, 1152, 4096)
-    batch = tokenize(cells, model.tokenizer, rows=np.arange(1), **options).batch(np.arange(1))
-    with torch.no_grad():
-        expected = hf(input_ids=torch.from_numpy(batch.tokens), output_hidden_states=True).hidden_states
-    for layer, h in residuals(model, batch, range(18)).items():
-        assert (h - expected[layer + 1]).abs().max() <= 1e-5, "sums of 1,152 terms, in whatever order"
+    same_states(model, hf, cells, options, range(18))
     del hf
     trace_one(model, cells, options, 15, tmp_path)
 
@@ -145,10 +149,6 @@ def test_maxtoki_217m(tmp_path, real_cells):
     write_dictionaries(folder, cells)
     model = load_model(folder, device="cpu")
     assert (model.n_layers, model.d_model, model.tokenizer.max_length) == (11, 1232, 4096)
-    batch = tokenize(cells, model.tokenizer, rows=np.arange(1), **options).batch(np.arange(1))
-    with torch.no_grad():
-        expected = hf(input_ids=torch.from_numpy(batch.tokens), output_hidden_states=True).hidden_states
-    for layer, h in residuals(model, batch, range(10)).items():  # the last one comes after the final norm
-        assert (h - expected[layer + 1]).abs().max() <= 1e-5
+    same_states(model, hf, cells, options, range(10))  # the last one comes after the final norm
     del hf
     trace_one(model, cells, options, 8, tmp_path)

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 
-from scircuit._packaged import PACKAGED, sae_folder
+from scircuit._packaged import PACKAGED, model_folder, sae_folder
 from scircuit.cells.tokens import tokenize
 from scircuit.knowledge.gmt import packaged_programs
 from scircuit.models.geneformer import Geneformer
@@ -18,10 +18,6 @@ from scircuit.models.stream import residuals
 from scircuit.sae.checkpoint import load_saes, read_manifest
 
 CLASSES = {"geneformer-mini": Geneformer, "scgpt-mini": ScGPT}
-
-
-def folder(name: str) -> Path:
-    return Path(str(files("scircuit") / "data" / name))
 
 
 @pytest.fixture(scope="module", params=PACKAGED)
@@ -34,7 +30,7 @@ def test_they_are_small_models_of_the_real_classes(model):
     assert 4 <= model.n_layers <= 6
     assert model.d_model == 128
     assert 512 <= model.tokenizer.max_length <= 1024
-    assert (folder(model.name) / "model.safetensors").stat().st_size <= 8_000_000
+    assert (model_folder(model.name) / "model.safetensors").stat().st_size <= 8_000_000
 
 
 def test_genes_have_ids_symbols_and_medians(model):
@@ -75,7 +71,7 @@ def test_dictionaries_ship_with_each_model(model):
     saes = load_saes(model.name, model_fingerprint=model.fingerprint, d_model=model.d_model, protocol=model.protocol)
     assert list(saes) == list(range(model.n_layers))
     manifest = read_manifest(sae_folder(model.name))
-    card = (folder(model.name) / "MODEL_CARD.md").read_text()
+    card = (model_folder(model.name) / "MODEL_CARD.md").read_text()
     for layer, entry in manifest["layers"].items():
         found = entry["metrics"]
         assert found["explained_variance"] > 0.6
@@ -83,13 +79,13 @@ def test_dictionaries_ship_with_each_model(model):
         assert found["seed_stability"] > found["seed_stability_random"]
         assert f"| {layer} | {found['explained_variance']:.3f} | {found['loss_recovered']:.3f} |" in card
     assert [entry["source"] for entry in manifest["metadata"]["data"]] == ["training_cells.h5ad"], "no machine's path"
-    assert sum(path.stat().st_size for path in folder(model.name).rglob("*")) <= 16_000_000
+    assert sum(path.stat().st_size for path in model_folder(model.name).rglob("*")) <= 16_000_000
 
 
 @pytest.mark.parametrize("name", PACKAGED)
 def test_the_card_tells_sources_use_and_losses(name):
-    card = (folder(name) / "MODEL_CARD.md").read_text()
-    log = json.loads((folder(name) / "training.json").read_text())
+    card = (model_folder(name) / "MODEL_CARD.md").read_text()
+    log = json.loads((model_folder(name) / "training.json").read_text())
     for words in ("PBMC 3k", "PBMC 5k", "Zheng et al. 2017", "CC BY 4.0", "not shipped", "Not for", "seed 0"):
         assert words in card
     losses = [point["held_out"] for point in log["curve"]]

@@ -84,6 +84,7 @@ def need_columns(name: str, table: pd.DataFrame, columns: Sequence[str], how: st
 def need_edges(circuit: Circuit, where: str = "") -> None:
     """Refuse a circuit without edges: there is nothing to ask."""
     if circuit.edges.empty:
-        grade = circuit.provenance.get("grade", GRADES[0])
-        wider = f", or ask a wider circuit (--option grade={GRADES[0]})" if grade != GRADES[0] else ""
-        raise ScircuitError(f"no edge is {grade}{where}; lower the thresholds, or trace more cells or sources{wider}.")
+        wider = f", or ask a wider circuit (--option grade={GRADES[0]})" if circuit.widest != GRADES[0] else ""
+        raise ScircuitError(
+            f"no edge is {circuit.widest}{where}; lower the thresholds, or trace more cells or sources{wider}."
+        )

@@ -146,10 +146,10 @@ def run(
     typer.echo(run_all(read_config(config, out, memory, accept), cluster=cluster).stage("report") / "index.html")
 
 
-def _stage(config: Path, out: Path | None, name: str, artefact: str) -> None:
+def _stage(config: Path, out: Path | None, name: str, artefact: str, grade: str | None = None) -> None:
     from scircuit.runs.stages import run_stage
 
-    typer.echo(run_stage(read_config(config, out), name).stage(artefact))
+    typer.echo(run_stage(read_config(config, out), name, grade=grade).stage(artefact))
 
 
 @app.command()
@@ -225,9 +225,7 @@ def report(
 
     Opens from disk, without network. Writes report/index.html.
     """
-    from scircuit.runs.stages import run_stage
-
-    typer.echo(run_stage(read_config(config, out), "report", grade=grade).stage("report"))
+    _stage(config, out, "report", "report", grade)
 
 
 app.command()(analyze)

@@ -2,9 +2,7 @@
 
 from pathlib import Path
 
-import pandas as pd
-
-from scircuit._tables import iterate
+from scircuit._tables import iterate, read_parquet
 from scircuit.circuits.circuit import Circuit
 from scircuit.report import figures, numbers
 from scircuit.report.blocks import Block, Column, Columns, Section, table_of
@@ -30,7 +28,7 @@ def planted_section(folder: str | Path) -> Section:
 
     The table has one row per grade: `grade, n_edges, precision, recall, n_by_decoys`.
     """
-    table, circuit = pd.read_parquet(Path(folder) / RECOVERED), Circuit.read(Path(folder) / "circuit")
+    table, circuit = read_parquet(Path(folder) / RECOVERED), Circuit.read(Path(folder) / "circuit")
     lead = (
         "A transformer whose drives were set by hand, traced by the rule of the runs below: here it can be seen what a "
         "grade is worth. Real models are less kind: their latents overlap, and no dictionary holds the true ones."

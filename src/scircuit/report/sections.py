@@ -8,7 +8,7 @@ from scircuit._tables import iterate, records
 from scircuit.analysis.layer_pairs import layer_pairs as count_pairs
 from scircuit.analysis.nodes import NodeIndex
 from scircuit.circuits.artefacts import Artefacts
-from scircuit.circuits.schema import ENDS, GRADES
+from scircuit.circuits.schema import ENDS
 from scircuit.circuits.sources import source_counts
 from scircuit.report import figures, numbers
 from scircuit.report.blocks import FEATURE, Block, Column, Columns, Section, Table, slug, table_of
@@ -92,8 +92,7 @@ def picture(runs: Sequence[Artefacts]) -> Section:
 def _picture_of(run: Artefacts) -> Block:
     circuit = run.circuit()
     if circuit.edges.empty:
-        grade = run.provenance().get("grade", GRADES[0])
-        note = f"No edge is {grade}, so there is none to draw. The tests made are counted below."
+        note = f"No edge is {circuit.widest}, so there is none to draw. The tests made are counted below."
         return Block(run.name, note=note)
     shown = min(SHOWN_EDGES, len(circuit.edges))
     ax = figures.circuit(circuit.edges, circuit.nodes, n=shown)

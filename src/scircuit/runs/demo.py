@@ -4,6 +4,7 @@ import logging
 import time
 from pathlib import Path
 
+from scircuit._packaged import PACKAGED
 from scircuit._tables import write_parquet
 from scircuit.config import RunConfig
 from scircuit.config_file import parse_config
@@ -16,7 +17,6 @@ from scircuit.tracing.planted import planted
 from scircuit.tracing.recovery import recover
 
 log = logging.getLogger(__name__)
-MODELS = ("geneformer-mini", "scgpt-mini")
 PLANTED_WIDTH, PLANTED_CELLS = 128, 50
 """The width of the packaged models, and cells with which planted circuits are told at that width."""
 
@@ -60,12 +60,12 @@ def demo(out: Path, *, seed: int = 0, train: bool = False) -> Path:
         When `out` holds anything but an earlier demonstration with the same seed and dictionaries.
     """
     out = Path(out)
-    configs = [demo_config(model, out, seed, train=train) for model in MODELS]
+    configs = [demo_config(model, out, seed, train=train) for model in PACKAGED]
     for config in configs:
         Run.open(config)
-    allowed = (*MODELS, "planted", "report")
+    allowed = (*PACKAGED, "planted", "report")
     foreign = sorted(p.name for p in out.iterdir() if p.name not in allowed) if out.is_dir() else []
-    if foreign or ((out / "report").exists() and not (out / MODELS[0]).is_dir()):
+    if foreign or ((out / "report").exists() and not (out / PACKAGED[0]).is_dir()):
         raise ScircuitError(
             f"{out} holds something else than a demonstration ({(foreign or ['report'])[0]}); choose an empty or new "
             "folder with --out."

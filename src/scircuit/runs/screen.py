@@ -221,7 +221,7 @@ def _deletion(
     path = out / f"deletion-{key[:16]}.parquet"
     if not path.is_file():
         write_parquet(path, run_deletion(run.root, genes, n_cells, seed))
-    table = pd.read_parquet(path)
+    table = read_parquet(path)
     shared = table["target"].isin(truth.knockdowns["gene"]) & table["gene"].isin(truth.genes)
     if not shared.any():
         log.warning("no traced cell holds a knocked-down gene; there is no in-silico deletion to compare with")

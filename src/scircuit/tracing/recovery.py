@@ -8,6 +8,7 @@ from tempfile import TemporaryDirectory
 import numpy as np
 import pandas as pd
 
+from scircuit._tables import read_parquet
 from scircuit.circuits.build import build_circuit
 from scircuit.circuits.circuit import Circuit
 from scircuit.circuits.grades import at_least
@@ -43,12 +44,17 @@ def recover(
     settings = settings or TraceSettings(engine="exact")
     with TemporaryDirectory() as folder:
         out = trace(truth.model, truth.saes, truth.cells(n_cells, seed), sources, folder, settings=settings)
-        tables = {name: pd.read_parquet(Path(out) / f"{name}.parquet") for name in ("effects", "tests", "scales")}
-    circuit = build_circuit(
-        tables["effects"], tables["tests"], _nodes(), pd.DataFrame(columns=list(TERMS)), rule,
-        {"retention": settings.retention, "kept_abs_d": settings.kept_abs_d}, tables["scales"],
-    )  # fmt: skip
-    return compared(circuit, tables["effects"], truth)
+        circuit, effects = bare_circuit(out, _nodes(), settings, rule), read_parquet(Path(out) / "effects.parquet")
+    return compared(circuit, effects, truth)
+
+
+def bare_circuit(folder: str | Path, nodes: pd.DataFrame, settings: TraceSettings, rule: EdgeRule = DEFAULT) -> Circuit:
+    """The circuit of a trace without a catalogue of features: `nodes` say no more than `layer, feature, label`."""
+    effects, tests, scales = (read_parquet(Path(folder) / f"{name}.parquet") for name in ("effects", "tests", "scales"))
+    no_genes = pd.Series([()] * len(nodes), index=nodes.index, dtype=object).map(list)
+    nodes = nodes.assign(frequency=0.1, mean_activation=1.0, top_genes=no_genes, n_terms=0, n_firings=10)
+    kept = {"retention": settings.retention, "kept_abs_d": settings.kept_abs_d}
+    return build_circuit(effects, tests, nodes, pd.DataFrame(columns=list(TERMS)), rule, kept, scales)
 
 
 def compared(circuit: Circuit, effects: pd.DataFrame, truth: Planted) -> Recovery:
@@ -100,15 +106,5 @@ def _by_dose(planted: pd.DataFrame, edges: pd.DataFrame) -> pd.DataFrame:
 
 def _nodes() -> pd.DataFrame:
     layer, feature = np.divmod(np.arange(N_LAYERS * N_LATENTS), N_LATENTS)
-    return pd.DataFrame(
-        {
-            "layer": layer,
-            "feature": feature,
-            "label": [f"source {i}" if i < N_LATENTS // 2 else f"target {i}" for i in feature],
-            "frequency": 0.1,
-            "mean_activation": 1.0,
-            "top_genes": [[] for _ in layer],
-            "n_terms": 0,
-            "n_firings": 10,
-        }
-    )
+    label = [f"source {i}" if i < N_LATENTS // 2 else f"target {i}" for i in feature]
+    return pd.DataFrame({"layer": layer, "feature": feature, "label": label})
