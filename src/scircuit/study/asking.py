@@ -1,7 +1,9 @@
 """How long questions, comparisons and the report take: timed on a planted run, scaled by edges and redraws."""
 
+import functools
 import tempfile
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -24,38 +26,66 @@ _DRAWS = 100
 
 def asking(study: StudyConfig, n_tests: Mapping[str, float]) -> dict[str, float]:
     """Seconds of the stages after the traces, by name; `n_tests` are the tests expected of each condition."""
+    one = _planted()
+    draws = study.compare.draws / _DRAWS
+    out: dict[str, float] = {}
+    scales = [max(1.0, n_tests[c.name] * EDGE_SHARE / max(1, one.n_edges)) for c in study.conditions]
+    for condition, scale in zip(study.conditions, scales, strict=True):
+        base = {
+            "analysis": one.analysis,
+            "paper-analysis": one.paper_analysis,
+            "knowledge": one.circuit + 2 * draws * one.hierarchy,
+        }
+        out |= {f"{kind}:{condition.name}": seconds * scale for kind, seconds in base.items()}
+    n = len(study.conditions)
+    pairs = n * (n - 1) // 2
+    out["compare"] = draws * one.comparison * sum(scales) / n * max(1, pairs)
+    # The first page of a process also imports what draws it.
+    out["report"] = max(one.first_page - one.page, 0.0) + one.page * n + max(one.both_pages - 2 * one.page, 0.0) * pairs
+    return out
+
+
+@dataclass(frozen=True)
+class _Planted:
+    """Seconds on planted runs of `n_edges` edges, with `_DRAWS` redraws."""
+
+    n_edges: int
+    analysis: float
+    paper_analysis: float
+    circuit: float
+    hierarchy: float
+    comparison: float
+    first_page: float
+    page: float
+    both_pages: float
+
+
+@functools.cache
+def _planted() -> _Planted:
+    """Timed once in a process: it is this machine that is measured, not the study."""
     from scircuit.analysis.hierarchy import hierarchy
 
     with tempfile.TemporaryDirectory(prefix="scircuit_plan_") as folder:
         runs = [_planted_run(Path(folder) / str(i), i) for i in range(2)]
-        run, draws = runs[0], study.compare.draws / _DRAWS
+        run, target = runs[0], Path(folder) / "report"
         circuit = Artefacts(run).circuit()
-        ask_run(runs[1])  # the first questions of a process also import what they need
-        base = {
-            "analysis": _seconds(lambda: ask_run(run)),
-            "paper-analysis": _seconds(lambda: ask(run, questions_of(run, "all", "paper"), "paper"))
-            + _seconds(lambda: write_numbers(Artefacts(run))),
-            "knowledge": _seconds(lambda: Artefacts(run).circuit(PAPER))
-            + 2 * draws * _seconds(lambda: hierarchy(circuit, draws=_DRAWS)),
-        }  # fmt: skip
-        together = _seconds(
-            lambda: compare(runs, Path(folder) / "compare", names=["a", "b"], models=["a", "b"], profile="paper",
-                            draws=_DRAWS, report=False)
-        )  # fmt: skip
         pages = [Artefacts(each, name) for each, name in zip(runs, "ab", strict=True)]
-        first = _seconds(lambda: write_report(Path(folder) / "report", pages[:1]))
-        page = _seconds(lambda: write_report(Path(folder) / "report", pages[:1]))
-        both = _seconds(lambda: write_report(Path(folder) / "report", pages, Path(folder) / "compare"))
-    out: dict[str, float] = {}
-    scales = [max(1.0, n_tests[c.name] * EDGE_SHARE / max(1, len(circuit.edges))) for c in study.conditions]
-    for condition, scale in zip(study.conditions, scales, strict=True):
-        out |= {f"{kind}:{condition.name}": seconds * scale for kind, seconds in base.items()}
-    n = len(study.conditions)
-    pairs = n * (n - 1) // 2
-    out["compare"] = draws * together * sum(scales) / n * max(1, pairs)
-    # The first page of a process also imports what draws it.
-    out["report"] = max(first - page, 0.0) + page * n + max(both - 2 * page, 0.0) * pairs
-    return out
+        ask_run(runs[1])  # the first questions of a process also import what they need
+        return _Planted(
+            n_edges=len(circuit.edges),
+            analysis=_seconds(lambda: ask_run(run)),
+            paper_analysis=_seconds(lambda: ask(run, questions_of(run, "all", "paper"), "paper"))
+            + _seconds(lambda: write_numbers(Artefacts(run))),
+            circuit=_seconds(lambda: Artefacts(run).circuit(PAPER)),
+            hierarchy=_seconds(lambda: hierarchy(circuit, draws=_DRAWS)),
+            comparison=_seconds(
+                lambda: compare(runs, Path(folder) / "compare", names=["a", "b"], models=["a", "b"], profile="paper",
+                                draws=_DRAWS, report=False)
+            ),
+            first_page=_seconds(lambda: write_report(target, pages[:1])),
+            page=_seconds(lambda: write_report(target, pages[:1])),
+            both_pages=_seconds(lambda: write_report(target, pages, Path(folder) / "compare")),
+        )  # fmt: skip
 
 
 def _planted_run(run: Path, seed: int) -> Path:
