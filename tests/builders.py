@@ -3,12 +3,15 @@
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pandas as pd
 import torch
 
 from scircuit._io import write_json
+from scircuit.analysis.circuit_variants import ORDERS
 from scircuit.cells.vocabulary import Vocabulary, write_vocabulary
 from scircuit.circuits.circuit import Circuit
+from scircuit.circuits.variants import Variant, table_of
 
 SHARED = Path(__file__).resolve().parents[1].parent / "shared" / "data"
 """Real data sets, where they lie beside the project."""
@@ -95,3 +98,28 @@ def write_circuit_record(path: Path, record: dict[str, Any]) -> None:
     """A changed `circuit/run.json` as the run of that record would have written it."""
     content = {key: value for key, value in record.items() if key not in ("format_version", "run_id", "files")}
     write_json(path, record | {"run_id": Circuit.id_of(content)})
+
+
+def behaviour_table(rng: np.random.Generator) -> pd.DataFrame:
+    """A behaviour under every variant: the more is kept, the nearer to 1."""
+    none = np.zeros((0, 2), dtype=np.int64)
+    variants, level = [], []
+    for ablation, error in (("mean", "kept"), ("zero", "kept"), ("mean", "ablated")):
+        how = {"ablation": ablation, "error": error}
+        variants += [Variant(kind, none, **how) for kind in ("empty", "circuit", "rest")]
+        level += [0.0, 0.8, 0.3]
+    variants += [Variant("model", none), *(Variant("random_circuit", none, draw=i) for i in range(4))]
+    variants += [Variant("random_rest", none, draw=i) for i in range(4)]
+    variants += [Variant("without", none, layer=1, feature=i) for i in range(3)]
+    variants += [Variant("beside", none, layer=2, feature=i) for i in range(4)]
+    level += [1.0, *[0.2] * 4, *[0.9] * 4, *[0.5] * 3, *[0.8] * 4]
+    for unit in ("node", "edge"):
+        for order in ORDERS:
+            variants += [Variant("order", none, unit=unit, order=order, share=share) for share in (0.1, 1.0)]
+            level += [0.4, 1.0]
+    cells = pd.DataFrame({"cell": range(12), "group": ""})
+    values = np.array(level)[:, None] + 0.01 * rng.standard_normal((len(level), 12))
+    table = table_of("loss", variants, cells, values)
+    told = pd.DataFrame({"kind": "held_out", "cell": range(6), "value": [1.0, 1.0, 1.0, 1.0, 0.0, 1.0]})
+    chance = told.assign(kind="majority", value=[1.0, 0.0, 1.0, 0.0, 0.0, 1.0])
+    return pd.concat([table, *(part.assign(behaviour="loss", group="") for part in (told, chance))], ignore_index=True)

@@ -9,6 +9,7 @@ import pyarrow.parquet as pq
 import pytest
 from safetensors.numpy import load_file, save_file
 
+from builders import behaviour_table
 from scircuit.analysis.given import WITHOUT_DEFAULT, Sources
 from scircuit.analysis.registry import ORDER, analyze, answerable, every_question, question, questions
 from scircuit.analysis.result import Measure, Result
@@ -48,6 +49,7 @@ def run(tmp_path_factory):
         ),
         "interactions": members.assign(set_id=0, delta=rng.normal(0, 1, len(members))),
         "interaction_sets": pd.DataFrame({"set_id": 0, "member": [0, 1], "layer": 0, "feature": [1, 2], "n_cells": 40}),
+        "faithfulness": behaviour_table(rng),
         "confirmation": edges.assign(
             n_cells=40,
             n_nonzero=30,
@@ -233,6 +235,8 @@ def test_words_are_those_of_measures(answer, name):
     made = set(answer(name).measures["measure"])
     conditional = {
         "joint_share_carried",
+        "faithfulness_mean",
+        "completeness_mean",
         "r_squared_corrected",
         "tail_exponent",
         "in_tail_exponent",

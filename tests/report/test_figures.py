@@ -12,12 +12,16 @@ import pytest
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from builders import behaviour_table
 from scircuit.analysis.attenuation import attenuation
+from scircuit.analysis.circuit_curve import circuit_curve
+from scircuit.analysis.circuit_tests import circuit_tests
 from scircuit.analysis.coactivation import coactivation
 from scircuit.analysis.coexpression import coexpression
 from scircuit.analysis.coherence import coherence
 from scircuit.analysis.effect_comparison import compare_effect_sizes
 from scircuit.analysis.effect_sizes import effect_sizes
+from scircuit.analysis.faithfulness import faithfulness
 from scircuit.analysis.group_stability import group_stability
 from scircuit.analysis.hubs import hubs
 from scircuit.analysis.interactions import interactions
@@ -123,6 +127,7 @@ def answers(planted: Planted) -> dict[str, Result]:
         group_stability(two_groups),
         mediation(mediation_table(rng), draws=50),
         interactions(*interaction_tables(rng), draws=50),
+        *(ask(behaviour_table(rng)) for ask in (faithfulness, circuit_curve, circuit_tests)),
         compare_effect_sizes(circuit, planted_circuit(seed=2).circuit, draws=50),
         seed_stability(circuit, another_seed(circuit, rng), same_latents(circuit), draws=5),
     ]
@@ -131,8 +136,8 @@ def answers(planted: Planted) -> dict[str, Result]:
 
 ANSWERED = [
     "sign_balance", "attenuation", "hubs", "coherence", "threshold_sweep", "coactivation", "coexpression",
-    "selection", "replication", "stability", "group_stability", "mediation", "interactions", "compare_effect_sizes",
-    "seed_stability",
+    "selection", "replication", "stability", "group_stability", "mediation", "interactions",
+    "faithfulness", "circuit_curve", "circuit_tests", "compare_effect_sizes", "seed_stability",
 ]  # fmt: skip
 
 

@@ -40,6 +40,10 @@ GLOSSARY = {
     "the response when it is held at its clean value.",
     "interaction": "interaction: response to ablating the set minus what its parts add up to, cell by cell, "
     "in units of the target's activation.",
+    "faithfulness": "faithfulness: share of the behaviour that is carried when all other latents are silenced, 1 for "
+    "the whole model and 0 for none; completeness: what is left of it without the circuit.",
+    "silenced": "silenced: brought to its mean over genes (or to 0) at every gene, layer after layer; what the "
+    "dictionaries do not reconstruct stays unless said otherwise.",
     "co-expression": "co-expression: correlation over cells of what the two latents stand for, without any "
     "intervention.",
 }

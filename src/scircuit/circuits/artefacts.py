@@ -26,6 +26,7 @@ TABLES: Mapping[str, tuple[str, str]] = {
     "mediation": ("trace/mediation.parquet", "run `scircuit mediate CONFIG`"),
     "interactions": ("trace/interactions.parquet", "run `scircuit combine CONFIG`"),
     "interaction_sets": ("trace/interaction_sets.parquet", "run `scircuit combine CONFIG`"),
+    "faithfulness": ("trace/faithfulness.parquet", "run `scircuit faithfulness CONFIG`"),
     "path_shares": ("trace/path_shares.parquet", "run `scircuit paths CONFIG`"),
     "logits": ("trace/logits.parquet", "run `scircuit validate RUN --logits`"),
     "confirmation": ("confirmation/edges.parquet", "run `scircuit trace` with confirmation.n_cells above 0"),

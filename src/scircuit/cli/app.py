@@ -11,7 +11,7 @@ from scircuit.cli.asking import analyze, compare, validate
 from scircuit.cli.ending import Commands, end
 from scircuit.cli.libraries import knowledge, models
 from scircuit.cli.options import ClusterOption, ConfigPath, OutOption, RunPath, read_config, write_new
-from scircuit.cli.probing import combine, mediate, paths, probe
+from scircuit.cli.probing import combine, faithfulness, mediate, paths, probe
 from scircuit.cli.study import app as study_app
 from scircuit.errors import ScircuitError
 
@@ -268,6 +268,7 @@ app.command()(compare)
 app.command()(validate)
 app.command()(mediate)
 app.command()(combine)
+app.command()(faithfulness)
 app.command()(probe)
 app.command()(paths)
 

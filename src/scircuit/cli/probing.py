@@ -1,4 +1,4 @@
-"""Commands that run the model again on a finished run: `probe`, `paths`, `mediate`, `combine`."""
+"""Commands that run the model again on a finished run: `probe`, `paths`, `mediate`, `combine`, `faithfulness`."""
 
 from pathlib import Path
 from typing import Annotated
@@ -92,3 +92,35 @@ def combine(
 
     measure(read_config(config, out), sets or (), n_sets=n_sets, size=size, n_cells=n_cells)
     print_answers(Path(read_config(config, out).out), "interactions")
+
+
+def faithfulness(
+    config: ConfigPath,
+    out: OutOption = None,
+    of: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--of", metavar="BEHAVIOUR",
+            help="loss (the default), genes:CD3E,IL7R, embedding, probe:COLUMN or latents:LAYER:F+F; may be repeated.",
+        ),
+    ] = None,
+    grade: Annotated[
+        str | None, typer.Option(help="Hold the wider circuit of this grade to it: reproducible or sizeable.")
+    ] = None,
+    ablation: Annotated[str, typer.Option(help="What silenced latents become: mean or zero.")] = "mean",
+    n_cells: Annotated[int, typer.Option(help="Cells that had no part in finding the circuit.", min=2)] = 100,
+    draws: Annotated[int, typer.Option(help="Random circuits, and single latents, beside it.", min=1)] = 50,
+    members: Annotated[int, typer.Option(help="Members of the circuit taken away one at a time.", min=1)] = 30,
+) -> None:  # fmt: skip
+    """Ask whether the circuit carries a behaviour.
+
+    Silences all other latents, or the circuit itself, and as many random ones: faithfulness, completeness, the sizes
+    that suffice, and which members matter.
+    """
+    from scircuit.runs.faithfulness import faithfulness as measure
+
+    measure(
+        read_config(config, out), of or ["loss"], grade=grade, ablation=ablation, n_cells=n_cells, draws=draws,
+        n_members=members,
+    )  # fmt: skip
+    print_answers(Path(read_config(config, out).out), "faithfulness", "circuit_curve", "circuit_tests")

@@ -98,7 +98,7 @@ class HookedModel(ReadsCells):
         return self._record(batch)[1]
 
     def layer(self, i: int, h: Tensor, batch: TokenBatch) -> Tensor:
-        """Layer i, called with the arguments that the module passes to it for this batch."""
+        """Layer i, called with the arguments that the module passes to it for this batch; gradients flow if asked."""
         if not 0 <= i < self.n_layers:
             raise ScircuitError(f"{self.name} has no layer {i}; layers are 0 to {self.n_layers - 1}.")
         args, kwargs = self._record(batch)[0][i]
@@ -106,7 +106,8 @@ class HookedModel(ReadsCells):
         # Grad mode keeps torch's own encoder layer off its fused path, which zeroes padding and nests tensors.
         with torch.inference_mode(False), torch.enable_grad():
             out = self.layers[i](x.clone(), *args, **kwargs)
-        return self._plain(out)
+        after = self._plain(out)
+        return after if h.requires_grad else after.detach()
 
     def mask(self, batch: TokenBatch, share: float, generator: torch.Generator) -> Masked:
         """Hide genes by the function given as `masked`."""
@@ -132,7 +133,7 @@ class HookedModel(ReadsCells):
             )
         if h.ndim != 3 or h.shape[-1] != self.d_model:
             raise ScircuitError(f"A layer of {self.name} returned shape {tuple(h.shape)}, not [., ., {self.d_model}].")
-        return (h.transpose(0, 1) if self._time_first else h).detach()
+        return h.transpose(0, 1) if self._time_first else h
 
     def _record(self, batch: TokenBatch) -> tuple[list[tuple[tuple, dict[str, Any]]], Tensor]:
         """Arguments of every layer and the embeddings for this batch, from one forward."""
@@ -146,7 +147,7 @@ class HookedModel(ReadsCells):
             h = args[0] if args else kwargs.get(key or "")
             rest = {k: v for k, v in kwargs.items() if k != key}
             if not first:
-                first.append(self._plain(h))
+                first.append(self._plain(h).detach())
             seen.append((args[1:], rest))
             if len(seen) == self.n_layers:
                 raise _Reached

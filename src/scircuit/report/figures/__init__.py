@@ -17,18 +17,22 @@ from scircuit.report.figures.robustness import (
     threshold_sweep,
 )
 from scircuit.report.figures.run import QUALITY, circuit, layer_pairs, sae_quality
+from scircuit.report.figures.whole import circuit_curve, circuit_tests, faithfulness
 from scircuit.report.figures.world import consensus, feature_consensus, hierarchy, measures, ratios, shares, validation
 
 __all__ = [
     "QUALITY",
     "attenuation",
     "circuit",
+    "circuit_curve",
+    "circuit_tests",
     "coactivation",
     "coexpression",
     "coherence",
     "compare_effect_sizes",
     "consensus",
     "effect_sizes",
+    "faithfulness",
     "feature_consensus",
     "group_stability",
     "hierarchy",

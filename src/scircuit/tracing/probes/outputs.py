@@ -64,11 +64,14 @@ def gene_outputs(model: FoundationModel, h: Tensor, tokens: Tensor) -> np.ndarra
     `h` is `[position, d_model]` and `tokens` int64 `[position]`. Of a head over the vocabulary the token's own logit
     is taken; a head with one value per position is read as it is.
     """
-    parts = []
-    for rows, own in zip(h.split(_ROWS), tokens.split(_ROWS), strict=True):
-        said = model.logits(rows)  # type: ignore[attr-defined]
-        parts.append(said[:, 0] if said.shape[1] == 1 else said.gather(1, own[:, None])[:, 0])
+    parts = [own_output(model, *some) for some in zip(h.split(_ROWS), tokens.split(_ROWS), strict=True)]
     return torch.cat(parts).double().cpu().numpy() if parts else np.zeros(0)
+
+
+def own_output(model: FoundationModel, rows: Tensor, tokens: Tensor) -> Tensor:
+    """The same of a few rows, as a tensor `[row]` through which gradients flow."""
+    said: Tensor = model.logits(rows)  # type: ignore[attr-defined]
+    return said[:, 0] if said.shape[1] == 1 else said.gather(1, tokens[:, None])[:, 0]
 
 
 @torch.inference_mode()

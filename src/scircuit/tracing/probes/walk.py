@@ -59,7 +59,7 @@ def walk(
 
     `batch` holds one cell and `h` `[position, d_model]` its clean residual after `layer`, the lowest of any step.
     """
-    genes = _gene_positions(batch, h.device)
+    genes = gene_positions(batch, h.device)
     state, many = State(h[None], np.zeros(1 + len(copies), dtype=np.int64)), batch
     for i in range(layer, stop + 1):
         if i > layer:
@@ -100,13 +100,14 @@ def _edited(state: State, sae: SparseAutoencoder, genes: Tensor, steps: Sequence
     return State(torch.stack(rows), of_copy)
 
 
-def _gene_positions(batch: TokenBatch, device: torch.device) -> Tensor:
+def gene_positions(batch: TokenBatch, device: torch.device) -> Tensor:
+    """Gene positions of the first cell of a batch, ascending."""
     return torch.from_numpy(batch.is_gene[0]).to(device).nonzero().squeeze(1)
 
 
 def firing_positions(setup: Setup, batch: TokenBatch, h: Mapping[int, Tensor], members: Sequence[Source]) -> Tensor:
     """Gene positions at which any member fires in the clean cell, ascending; `h` are its residuals by layer."""
-    genes = _gene_positions(batch, next(iter(h.values())).device)
+    genes = gene_positions(batch, next(iter(h.values())).device)
     fires = torch.zeros(len(genes), dtype=torch.bool, device=genes.device)
     for layer in {layer for layer, _ in members}:
         latents = setup.saes[layer].encode(h[layer][0, genes])
