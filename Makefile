@@ -7,7 +7,7 @@ export OMP_NUM_THREADS ?= 2
 # Modules are compiled once, not again in every process that the tests start.
 export PYTHONDONTWRITEBYTECODE :=
 
-.PHONY: demo test test-slow test-numerics test-oldest fuzz lint types imports bench check clean
+.PHONY: demo test test-slow test-browser test-numerics test-oldest fuzz lint types imports bench check clean
 
 $(VENV)/installed: pyproject.toml
 	$(PYTHON) -m venv $(VENV)
@@ -31,6 +31,10 @@ test: $(VENV)/installed
 # One thread each: bits are compared between one process and several, which need the same number of threads.
 test-slow: $(VENV)/installed
 	OMP_NUM_THREADS=1 $(PYTEST) $(APART) -m slow
+
+# The report in Chromium, where there is one; part of the slow tests. Leaves pictures of every screen.
+test-browser: $(VENV)/installed
+	SCIRCUIT_SCREENSHOTS=build/screenshots $(PYTEST) -m slow tests/report/test_browser.py
 
 # What depends on the kernels: engines, SAEs, tokenizers, statistics. CI varies ATEN_CPU_CAPABILITY and OMP_NUM_THREADS.
 NUMERICS := tests/stats tests/sae tests/cells/test_tokenizers.py \

@@ -188,6 +188,83 @@ def write_run(folder: Path, name: str = "geneformer-mini", n: int = 400, n_layer
     return run
 
 
+def enrich(run: Artefacts, seed: int = 1) -> Artefacts:
+    """The same run with everything that a page can show of edges and latents: grades, other cells, cells, decoys."""
+    rng = np.random.default_rng(seed)
+    circuit = run.root / "circuit"
+    edges = pd.read_parquet(circuit / "edges.parquet")
+    n, ends = len(edges), edges[["source_layer", "source_feature", "target_layer", "target_feature"]]
+    grades = pd.CategoricalDtype(["reproducible", "sizeable", "specific"], ordered=True)
+    effect = edges["mean_delta"] / edges["clean_sd"]
+    edges = edges.assign(
+        hedges_g=edges["cohens_d"], ci_low=edges["mean_delta"] - 0.1, ci_high=edges["mean_delta"] + 0.1, skewness=0.3,
+        push_norm=2.0, push_weight=0.5, engine="exact", effect_sd=effect, effect_sd_low=effect - 0.1,
+        effect_sd_high=effect + 0.1, effect_sd_near=effect.abs() - 0.1, share_lost=0.1,
+        specificity=rng.uniform(0, 5, n), q_specific=rng.uniform(0, 1, n),
+        grade=pd.Categorical.from_codes(rng.integers(0, 3, n), dtype=grades),
+    )  # fmt: skip
+    edges.to_parquet(circuit / "edges.parquet", index=False)
+    controls = pd.read_parquet(circuit / "controls.parquet")
+    same = edges.iloc[: n // 4].assign(draw=np.arange(n // 4) % 2, mean_delta=edges["mean_delta"] / 2)
+    same = same[[*controls.columns]].assign(grade=pd.Categorical.from_codes(np.zeros(n // 4, int), dtype=grades))
+    controls = controls.assign(grade=pd.Categorical.from_codes(np.zeros(len(controls), int), dtype=grades))
+    pd.concat([controls, same]).astype({"grade": grades}).to_parquet(circuit / "controls.parquet", index=False)
+    record = json.loads((circuit / "run.json").read_text())
+    limits = {"min_effect_sd": 0.1, "max_q_specific": 0.05}
+    told = [{"grade": g, "n_edges": int((edges["grade"] >= g).sum()), "n_by_decoys": 3.0} for g in grades.categories]
+    record |= {"grade": "specific", "grades": told, "thresholds": record["thresholds"] | limits}
+    (circuit / "run.json").write_text(json.dumps(record))
+    for folder in ("trace", "confirmation", "probes", "tokens"):
+        (run.root / folder).mkdir()
+    other = edges.iloc[::2].assign(discovery_d=edges["cohens_d"], discovery_delta=edges["mean_delta"], hedges_g=0.0)
+    other.assign(q_value=np.where(np.arange(len(other)) % 3, 1e-4, 0.5)).drop(columns="grade").to_parquet(
+        run.root / "confirmation" / "edges.parquet", index=False
+    )
+    cells = pd.concat([ends.assign(cell=cell, delta=rng.normal(edges["mean_delta"], 0.1)) for cell in range(15)])
+    cells.to_parquet(run.root / "trace" / "cell_effects.parquet", index=False)
+    scales = ends[["source_layer", "target_layer", "target_feature"]].drop_duplicates()
+    scales = scales.assign(n_decoys=12, sum_uu=12 * 0.05**2, sum_uc=0.0, sum_cc=1.0)
+    scales.to_parquet(run.root / "trace" / "scales.parquet", index=False)
+    groups = pd.concat([edges.assign(kind="latent", group_name="donor", group=g) for g in ("A", "B")])
+    groups.drop(columns="grade").to_parquet(run.root / "trace" / "groups.parquet", index=False)
+    shares = ends.loc[edges["cohens_d"].abs().nlargest(50).index].assign(local_share=0.7, context_share=0.3)
+    shares.to_parquet(run.root / "trace" / "path_shares.parquet", index=False)
+    first = edges.loc[[edges["cohens_d"].abs().idxmax()]]
+    probe = first.assign(
+        source=first["source_feature"].astype(str), target=first["target_feature"], kind="scale", what="activation",
+        where="active", value=[0.5],
+    )  # fmt: skip
+    probe.drop(columns=["grade", "source_feature", "target_feature"]).to_parquet(
+        run.root / "probes" / "activation_active.parquet", index=False
+    )
+    _catalogue(run, rng)
+    return Artefacts(run.root, run.name)
+
+
+def _catalogue(run: Artefacts, rng: np.random.Generator) -> None:
+    path = run.root / "features" / "features.parquet"
+    table = pd.read_parquet(path)
+    quantiles = np.sort(rng.uniform(0, 4, (len(table), 5)), axis=1)
+    columns = dict(zip(("q25", "q50", "q75", "q95", "max_activation"), quantiles.T, strict=True))
+    table.assign(**columns, runner_up="Ribosome").to_parquet(path, index=False)
+    latents = table[["layer", "feature"]]
+    top = pd.concat([latents.assign(rank=rank, cell=rank, activation=1.0 / (1 + rank)) for rank in range(9)])
+    top.to_parquet(run.root / "features" / "cells.parquet", index=False)
+    latents.assign(
+        column="kind", category="T cell", n_overlap=5, category_size=20, query_size=10, fold=4.0, p_value=1e-4,
+        q_value=1e-3,
+    ).to_parquet(run.root / "features" / "obs.parquet", index=False)  # fmt: skip
+    pd.DataFrame({"kind": ["T cell"] * 9, "index": [f"CELL{i}" for i in range(9)]}).to_parquet(
+        run.root / "tokens" / "cells.parquet", index=False
+    )
+
+
+@pytest.fixture(scope="session")
+def rich_run(tmp_path_factory: pytest.TempPathFactory) -> Artefacts:
+    """A run with everything that a page can show."""
+    return enrich(write_run(tmp_path_factory.mktemp("rich") / "run", "rich", n=500))
+
+
 @pytest.fixture(scope="session")
 def build_run() -> Callable[..., Artefacts]:
     """`build_run(folder, name, n=..., n_layers=..., seed=...)` writes a synthetic run."""

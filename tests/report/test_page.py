@@ -9,9 +9,12 @@ from html.parser import HTMLParser
 from pathlib import Path
 from typing import NamedTuple
 
+import numpy as np
 import pandas as pd
 import pytest
+from unpacked import carried
 
+from scircuit._tables import records
 from scircuit.analysis.answers import Answers
 from scircuit.analysis.result import Result
 from scircuit.analysis.thresholds import threshold_sweep
@@ -22,6 +25,8 @@ from scircuit.circuits.synthetic import planted_circuit
 from scircuit.errors import ScircuitError
 from scircuit.report import write_report
 from scircuit.report.blocks import slug
+from scircuit.report.packing import real
+from scircuit.report.picture import has_label, node_name
 from scircuit.report.planted import RECOVERED
 from scircuit.runs.ask import ask_run
 from scircuit.runs.report import report
@@ -79,10 +84,6 @@ def words(path: Path) -> str:
     return " ".join(" ".join(read(path).text).split())
 
 
-def embedded(path: Path) -> dict:
-    return json.loads(re.search(r'id="data">(.*?)</script>', path.read_text(encoding="utf-8"), re.DOTALL).group(1))
-
-
 def n_tests(run: Artefacts) -> int:
     tests = pd.read_parquet(run.root / "circuit" / "tests.parquet")
     return int(tests.loc[tests["kind"] == "latent", "n_tests"].sum())
@@ -116,7 +117,7 @@ def test_two_runs_stand_side_by_side_in_one_wellformed_file(page: Page) -> None:
     text = words(page.path)
     for run in page.runs:
         assert f"tests {n_tests(run):,} with a response" in text
-    assert set(embedded(page.path)) == {slug(run.name) for run in page.runs}
+    assert set(carried(page.path)) == {slug(run.name) for run in page.runs}
 
 
 def test_nothing_is_fetched_from_anywhere(page: Page) -> None:
@@ -128,10 +129,12 @@ def test_nothing_is_fetched_from_anywhere(page: Page) -> None:
 
 
 def test_features_without_a_gene_set_go_by_their_genes(page: Page) -> None:
-    nodes = embedded(page.path)[slug(page.runs[0].name)]["nodes"]
-    bare = [node for node in nodes if not node["label"]]
+    run = carried(page.path)[slug(page.runs[0].name)]
+    bare = [i for i, label in enumerate(run.words("n.label")) if not label]
     assert bare
-    assert all(node["name"] == ", ".join(node["genes"][:2]) for node in bare)
+    assert all(len(run.genes(i)) >= 2 for i in bare)
+    nodes = records(page.runs[0].circuit().nodes)
+    assert all(node_name(n) == ", ".join(n["top_genes"][:2]) for n in nodes if not has_label(n))
     assert "unlabelled" not in words(page.path)
 
 
@@ -171,8 +174,9 @@ def test_an_empty_circuit_gives_an_honest_page(make_run: MakeRun, tmp_path: Path
     path = write_report(tmp_path / "report", [run])
     text = words(path)
     assert "No edge is reproducible, so there is none to draw" in text
-    assert embedded(path)[slug(run.name)]["edges"] == []
-    assert embedded(path)[slug(run.name)]["n_edges"] == 0
+    held = carried(path)[slug(run.name)]
+    assert held.ends() == []
+    assert held.facts["n_edges"] == 0
     assert f"tests {n_tests(run):,} with a response" in text
     assert "nan" not in text.lower().split()
 
@@ -193,23 +197,21 @@ def test_labels_are_text_wherever_they_appear(make_run: MakeRun, tmp_path: Path)
     assert len(reader.scripts) == 2
     assert "alert(1)" not in reader.scripts[1]
     assert "img" not in reader.tags
-    data = json.loads(reader.scripts[0])[slug(" ".join(HOSTILE))]["nodes"]
-    assert {node["label"] for node in data} == set(HOSTILE)
+    assert set(carried(path)[slug(" ".join(HOSTILE))].words("n.label")) == set(HOSTILE)
     for label in HOSTILE:
         assert " ".join(label.split()) in words(path)
 
 
 def test_the_picture_holds_every_edge_of_a_small_circuit(page: Page) -> None:
     edges = pd.read_parquet(page.runs[0].root / "circuit" / "edges.parquet")
-    data = embedded(page.path)[slug(page.runs[0].name)]
-    found = {
-        (*(data["nodes"][s][k] for k in ("layer", "feature")), *(data["nodes"][t][k] for k in ("layer", "feature")), d)
-        for s, t, d, *_ in data["edges"]
-    }
+    held = carried(page.path)[slug(page.runs[0].name)]
+    d = held.columns["e.cohens_d"]
+    found = {(*ends, f"{value:.4g}") for ends, value in zip(held.ends(), d, strict=True)}
     columns = ["source_layer", "source_feature", "target_layer", "target_feature", "cohens_d"]
-    assert found == {(*row[:4], float(f"{row[4]:.4g}")) for row in edges[columns].itertuples(index=False, name=None)}
-    strengths = [abs(edge[2]) for edge in data["edges"]]
-    assert strengths == sorted(strengths, reverse=True)
+    rounded = edges[columns].assign(cohens_d=real(edges["cohens_d"]))
+    assert found == {(*row[:4], f"{row[4]:.4g}") for row in rounded.itertuples(index=False, name=None)}
+    np.testing.assert_allclose(rounded["cohens_d"], edges["cohens_d"], rtol=2e-5)
+    assert (np.diff(np.abs(d)) <= 0).all()
 
 
 def test_planted_circuits_stand_first_where_they_were_traced(make_run: MakeRun, tmp_path: Path) -> None:

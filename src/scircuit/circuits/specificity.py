@@ -80,6 +80,16 @@ def scores(effects: pd.DataFrame, scales: pd.DataFrame) -> np.ndarray:
     return np.where(n >= 3, score, np.nan)
 
 
+def typical_of_decoys(edges: pd.DataFrame, scales: pd.DataFrame) -> np.ndarray:
+    """How far decoys that push as hard as each edge typically move its target (root mean square), float64 `[edge]`.
+
+    `edges` have the ends and `push_norm`; `scales` is `trace/scales.parquet`. NaN where no decoy was traced there.
+    """
+    found = edges[SCALE_KEY].merge(scales, on=SCALE_KEY, how="left")
+    n, uu = (found[name].to_numpy(np.float64) for name in ("n_decoys", "sum_uu"))
+    return edges["push_norm"].to_numpy(np.float64) * np.sqrt(uu / np.where(n > 0, n, np.nan))
+
+
 def _rounding(total: np.ndarray) -> np.ndarray:
     """What a difference of sums near `total` cannot tell from nothing."""
     return 1e-12 * total

@@ -20,6 +20,8 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
 TOP_HUBS = 10
+UNANSWERED = "unanswered"
+"""Id of the section of the questions that no run answered."""
 TOP_PAIRS = 25
 
 BY_CHANCE = Column("by chance", "share of the draws of the null in which the pair is conserved")
@@ -46,14 +48,18 @@ def _hub_table(result: Result, names: Mapping[tuple[int, int], str], end: str, r
     residual = "log(1 + degree) beyond what firing rate and mean activation explain"
     columns: Columns = {
         FEATURE: lambda row: names[row["layer"], row["feature"]],
-        Column("degree", "edges, uncapped"): lambda row: numbers.count(row[f"{end}_degree"]),
-        Column("strength", "sum of |d|"): lambda row: numbers.decimal(row[f"{end}_strength"], 1),
+        Column("degree", f"edges {end} of it, none left out, of the grade that was asked"): lambda row: numbers.count(
+            row[f"{end}_degree"]
+        ),
+        Column("strength", "sum of |d| over these edges"): lambda row: numbers.decimal(row[f"{end}_strength"], 1),
         Column("residual", residual): lambda row: numbers.decimal(row[f"{end}_residual"]),
         Column("firing rate", "firings / gene positions"): lambda row: numbers.percent(row["frequency"]),
     }
     part = result.table[result.table[f"{end}_degree"] > 0]
     top = part.sort_values([f"{end}_degree", f"{end}_strength"], ascending=False, kind="stable").head(TOP_HUBS)
-    return table_of(columns, records(top), len(part), f"{role} with most edges: {len(top):,} of {len(part):,}")
+    return table_of(
+        columns, records(top), len(part), f"{role} with most edges {end}: {len(top):,} of the {len(part):,} with any"
+    )
 
 
 def conserved_pairs(result: Result) -> list[Table]:
@@ -72,11 +78,33 @@ def answers(runs: Sequence[Artefacts]) -> list[Section]:
         lead = "Numbers of a circuit, each with its null and interval."
         note = "Nothing was asked of this run yet: `scircuit analyze all RUN` does."
         return [Section("answers", "Answers", lead, [Block(run.name, note=note) for run in runs])]
-    return [
-        question_section(question, [(run.name, slug(run.name), known.get(name), run.circuit()) for run, known in pairs])
-        for name, question in questions().items()
-        if any(name in known for known in asked)
-    ]
+    sections, without = [], []
+    for name, question in questions().items():
+        found = [(run.name, slug(run.name), known.get(name), run.circuit()) for run, known in pairs]
+        if any(answer is not None and answer.result is not None for _, _, answer, _ in found):
+            sections.append(question_section(question, found))
+        elif any(answer is not None for _, _, answer, _ in found):
+            without += [(question, *one) for one in found]
+    return [*sections, *_unanswered(without, runs)]
+
+
+def _unanswered(
+    without: Sequence[tuple[Question, str, str, Answer | None, Circuit | None]], runs: Sequence[Artefacts]
+) -> list[Section]:
+    """One section of the questions that no run answered, with the reasons; none where there is no such question."""
+    if not without:
+        return []
+    columns = [Column("question", numeric=False), Column("why there is no answer", numeric=False)]
+    blocks = []
+    for run in runs:
+        rows = [[q.title, _refusal(answer)] for q, name, _, answer, _ in without if name == run.name]
+        blocks.append(Block(run.name, tables=[Table(columns, rows, len(rows))]))
+    lead = "These were asked and have no answer, most often because the circuit has no edges of the grade asked for."
+    return [Section(UNANSWERED, "Questions without an answer", lead, blocks)]
+
+
+def _refusal(answer: Answer | None) -> str:
+    return f"No answer: {'this run was not asked.' if answer is None else answer.refused}"
 
 
 def question_section(question: Question, found: Sequence[tuple[str, str, Answer | None, Circuit | None]]) -> Section:
@@ -90,7 +118,7 @@ def question_section(question: Question, found: Sequence[tuple[str, str, Answer 
 def _answered(question: Question, name: str, place: str, answer: Answer | None, circuit: Circuit | None) -> Block:
     """One answer: figure, caption with n, null and definition, every number, and more tables where there are any."""
     if answer is None or answer.result is None:
-        return Block(name, note=f"No answer: {'this run was not asked.' if answer is None else answer.refused}")
+        return Block(name, note=_refusal(answer))
     result, headline = answer.result, answer.result.headline
     caption = (
         f"{question.marks} n = {headline.n:,} {headline.unit_of_n}. Null: {result.null_model}. "

@@ -58,13 +58,6 @@ class Block:
     caption: str = ""
     note: str = ""
     tables: list[Table] = field(default_factory=list)
-    picture: bool = False
-    """The block holds the interactive picture; `figure` is what readers without JavaScript see."""
-
-    @property
-    def slug(self) -> str:
-        """Key of the run's data in the page."""
-        return slug(self.run)
 
 
 @dataclass(frozen=True)

@@ -22,6 +22,8 @@ SUPPORTING = "#0072B2"
 SUPPRESSING = "#D55E00"
 RANDOM = "#767676"
 INK = "#1f2328"
+ON_DARK, ON_LIGHT = "#fefefe", "#010101"
+"""Ink on a coloured ground, which stays as it is on a dark page."""
 SERIES = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")
 
 STYLE: Any = {
@@ -133,6 +135,8 @@ def inline_svg(ax: "Axes", name: str, title: str) -> str:
     svg = re.sub(r"url\(#([^)]*)\)", rf"url(#{name}-\1)", svg)
     svg = re.sub(r'href="#([^"]*)"', rf'href="#{name}-\1"', svg)
     svg = svg.replace("'DejaVu Sans'", "inherit")
+    # Ink and paper are the page's own, which may be dark.
+    svg = svg.replace(INK, "currentColor").replace(": #ffffff", ": var(--page)")
     svg = re.sub(r"font: ([0-9.]+px) inherit", r"font-size: \1", svg)
     width, height = re.search(r'viewBox="0 0 ([0-9.]+) ([0-9.]+)"', svg).groups()  # type: ignore[union-attr]
     body = svg[svg.index(">") + 1 :]

@@ -1,8 +1,9 @@
 """The report: one HTML file that opens from disk, with its figures, its data and its script inside."""
 
-from collections.abc import Sequence
+from collections.abc import Container, Sequence
 from importlib.resources import files
 from pathlib import Path
+from typing import Any
 
 from scircuit._io import atomic
 from scircuit._version import __version__
@@ -11,13 +12,15 @@ from scircuit.circuits.artefacts import Artefacts
 from scircuit.circuits.grades import nothing_specific
 from scircuit.circuits.specificity import is_decoy
 from scircuit.report import provenance, sections
-from scircuit.report.answers import answers
+from scircuit.report.answers import UNANSWERED, answers
 from scircuit.report.blocks import Section, slug
+from scircuit.report.carried import packed
 from scircuit.report.comparison import comparison_sections, read_comparison
 from scircuit.report.engine import engine_sections
-from scircuit.report.picture import payload
 from scircuit.report.reading import named
+from scircuit.report.script import script
 from scircuit.report.validation import screen_sections
+from scircuit.report.verdicts import verdicts
 
 TEMPLATES = files("scircuit.report") / "templates"
 
@@ -92,17 +95,30 @@ def _render(runs: Sequence[Artefacts], comparison: Sequence[Answer] = (), first:
         lstrip_blocks=True,
     )
     environment.policies["json.dumps_kwargs"] = {"allow_nan": False, "separators": (",", ":")}
+    sections = page_sections(runs, comparison)
     return environment.get_template("page.html").render(
         version=__version__,
-        runs=[
-            {"name": run.name, "facts": provenance.headline(run), "said": nothing_specific(run.provenance())}
-            for run in runs
-        ],
+        runs=[run_facts(run, {section.id for section in sections}) for run in runs],
         overview=provenance.overview_table(runs),
         record=provenance.record_table(runs),
-        sections=[*first, *page_sections(runs, comparison)],
+        first=first,
+        sections=sections,
         has_controls=any(is_decoy(run.circuit().tests).any() for run in runs),
-        data={slug(run.name): {"name": run.name, **payload(run.circuit())} for run in runs},
+        data={slug(run.name): {"name": run.name, "packed": packed(run, len(runs))} for run in runs},
         style=(TEMPLATES / "style.css").read_text(encoding="utf-8"),
-        script=(TEMPLATES / "circuit.js").read_text(encoding="utf-8"),
+        script=script(),
     )
+
+
+def run_facts(run: Artefacts, places: Container[str]) -> dict[str, Any]:
+    """What the first screen says of a run; `places` are the ids of the sections to which it may lead."""
+    told = [v if v.place in places else v._replace(place=UNANSWERED) for v in verdicts(run)]
+    return {
+        "name": run.name,
+        "tested": provenance.tested(run),
+        "said": nothing_specific(run.provenance()),
+        "grades": provenance.grade_rows(run),
+        "verdicts": [verdict for verdict in told if not verdict.refused],
+        "unanswered": [verdict for verdict in told if verdict.refused],
+        "facts": provenance.headline(run),
+    }

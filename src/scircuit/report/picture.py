@@ -5,16 +5,12 @@ from typing import Any, NamedTuple
 import numpy as np
 import pandas as pd
 
-from scircuit._tables import iterate, records
-from scircuit.circuits.circuit import Circuit
-from scircuit.circuits.schema import LATENT
+from scircuit._tables import records
 
 LAYER_GAP = 1.0
 """Distance between the columns of two layers, in units of the picture's height."""
-CARRIED_EDGES = 2000
-"""Edges that travel with the page; the sliders choose among them."""
 SHOWN_EDGES = 120
-"""Edges drawn when the page opens."""
+"""Edges of the figure."""
 SWEEPS = 12
 """Passes of the ordering; more change nothing that an eye would see."""
 
@@ -120,55 +116,3 @@ def _layout(sources: list[Key], targets: list[Key], weights: list[float]) -> dic
 
 def _spread(keys: list[Key]) -> list[tuple[Key, float]]:
     return [(key, (i + 0.5) / len(keys)) for i, key in enumerate(keys)]
-
-
-def payload(circuit: Circuit) -> dict[str, Any]:
-    """What the interactive picture needs, as plain JSON values.
-
-    Nodes are listed in the order in which they stand within their layer, edges from the strongest down; both
-    refer to each other by position. Missing numbers are None.
-    """
-    drawn, terms = strongest(circuit.edges, circuit.nodes, CARRIED_EDGES), circuit.terms
-    points = records(drawn.nodes.sort_values(["layer", "y"]))
-    position = {(row["layer"], row["feature"]): i for i, row in enumerate(points)}
-    named = terms.sort_values("q_value").groupby(LATENT, sort=False).head(5) if len(terms) else terms
-    by_node: dict[Key, list[list[Any]]] = {}
-    for row in iterate(named):
-        by_node.setdefault((row.layer, row.feature), []).append([str(row.term), _plain(row.q_value)])
-    return {
-        "n_edges": len(circuit.edges),
-        "shown": SHOWN_EDGES,
-        "nodes": [
-            {
-                "layer": int(row["layer"]),
-                "feature": int(row["feature"]),
-                "name": row["name"],
-                "label": row["label"] if has_label(row) else "",
-                "genes": gene_list(row["top_genes"])[:20],
-                "frequency": _plain(row["frequency"]),
-                "activation": _plain(row["mean_activation"]),
-                "source": bool(row["is_source"]),
-                "terms": by_node.get((row["layer"], row["feature"]), []),
-            }
-            for row in points
-        ],
-        "edges": [
-            [
-                position[row.source_layer, row.source_feature],
-                position[row.target_layer, row.target_feature],
-                _plain(row.cohens_d),
-                _plain(row.q_value),
-                int(row.n_cells),
-                int(row.n_nonzero),
-                _plain(row.consistency),
-                _plain(row.mean_delta),
-            ]
-            for row in iterate(drawn.edges)
-        ],
-    }
-
-
-def _plain(value: Any) -> float | None:
-    """Four significant digits, enough for a tooltip; None for what is missing or not finite."""
-    number = float(value)
-    return float(f"{number:.4g}") if np.isfinite(number) else None

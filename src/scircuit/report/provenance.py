@@ -102,24 +102,58 @@ _CLAIMS = {
 
 
 def _edges(run: Artefacts) -> list[Fact]:
-    """Tests, then edges of each grade, the widest first: beside held-out decoys, and how many were found again."""
-    circuit, told, again = run.circuit(), run.provenance().get("grades", []), grades_found_again(run)
-    n_tests = n_made(circuit.tests, "latent")
-    made = Fact("tests", numbers.count(n_tests), "with a response", "ablated latent and later latent that changed")
-    if not told:
-        return [made, Fact("edges", numbers.count(len(circuit.edges)), _again(again[:1]), rule(run))]
-    limits = {"rule": rule(run), **(circuit.provenance.get("thresholds") or {})}
-    facts, skewed = [made], circuit.provenance.get("n_skewed")
+    """The tests made, and of a run that told no grades its edges."""
+    circuit = run.circuit()
+    made = Fact(
+        "tests", numbers.count(n_made(circuit.tests, "latent")), "with a response",
+        "ablated latent and later latent that changed",
+    )  # fmt: skip
+    if run.provenance().get("grades"):
+        return [made]
+    again = _again(grades_found_again(run)[:1])
+    return [made, Fact("edges", numbers.count(len(circuit.edges)), again, rule(run))]
+
+
+def grade_rows(run: Artefacts) -> list[dict[str, str]]:
+    """Edges of each grade, the widest first, beside held-out decoys, and how many were found again in other cells."""
+    told, again, record = run.provenance().get("grades", []), grades_found_again(run), run.circuit().provenance
+    limits, skewed = {"rule": rule(run), **(record.get("thresholds") or {})}, record.get("n_skewed")
+    rows = []
     for place, row in enumerate(told):
-        by_decoys = row["n_by_decoys"]
-        beside = "no decoy held out" if by_decoys is None else f"{by_decoys:,.0f} by held-out decoys"
-        claim = _CLAIMS[row["grade"]].format(**limits)
-        found = _again(again[place : place + 1])
-        tails = f"{skewed:,} rest on skewed responses" if skewed and not place else ""
-        facts.append(
-            Fact(row["grade"], numbers.count(row["n_edges"]), "; ".join(filter(None, (beside, found, tails))), claim)
+        found = again[place] if place < len(again) and again[place]["n_measured"] else None
+        tails = f"; {skewed:,} rest on skewed responses" if skewed and not place else ""
+        rows.append(
+            {
+                "grade": row["grade"],
+                "claim": _CLAIMS[row["grade"]].format(**limits) + tails,
+                "edges": numbers.count(row["n_edges"]),
+                "by_decoys": numbers.MISSING if row["n_by_decoys"] is None else f"{row['n_by_decoys']:,.0f}",
+                "again": numbers.MISSING if found is None else numbers.percent(found["n_found"] / found["n_measured"]),
+                "of": "" if found is None else f"{found['n_found']:,} of {found['n_measured']:,}",
+            }
         )
-    return facts
+    return rows
+
+
+def tested(run: Artefacts) -> list[str]:
+    """What was tested and over which units, in sentences."""
+    record, tests = run.circuit().provenance, run.circuit().tests
+    sources = tests.loc[of_family(tests, "latent"), SOURCE].drop_duplicates()
+    cells = f" in {record['n_cells']:,} cells" if isinstance(record.get("n_cells"), int) else ""
+    made, decoys = n_made(tests, "latent"), n_made(tests, "random")
+    units = (record.get("settings") or {}).get("units")
+    said = [
+        f"{len(sources):,} latents of {sources['source_layer'].nunique()} layers of {run.model_name} were silenced, "
+        f"one at a time,{cells}; {made:,} times a later latent changed in at least one cell: each of these is a test."
+    ]
+    if decoys:
+        said[0] += f" In their place decoys were pushed along directions that mean nothing: {decoys:,} tests."
+    said.append(
+        f"The units of the tests are whole groups of cells ({units})."
+        if units
+        else "The units of the tests are single cells: they speak of this model in such cells, not of people or donors."
+    )
+    return said
 
 
 def _again(found: Sequence[Mapping[str, int]]) -> str:

@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 
 import numpy as np
+import pandas as pd
 
 from scircuit._tables import iterate, records
 from scircuit.analysis.layer_pairs import layer_pairs as count_pairs
@@ -101,7 +102,7 @@ def _picture_of(run: Artefacts) -> Block:
         "a feature stands once. Filled: a source that was ablated. Width grows with |d|."
     )
     svg = inline_svg(ax, f"{slug(run.name)}-picture", f"Circuit of {run.name}")
-    return Block(run.name, svg, caption, picture=True)
+    return Block(run.name, svg, caption)
 
 
 def strongest_edges(runs: Sequence[Artefacts]) -> Section:
@@ -168,7 +169,15 @@ def layer_pairs(runs: Sequence[Artefacts]) -> Section:
         "A test is one ablated source and one later latent whose activation changed in at least one cell. Only "
         "edges divided by tests can be compared between layers and models."
     )
-    return Section("pairs", "Edges and tests per layer pair", lead, [_pairs_of(run) for run in runs])
+    counted = [count_pairs(run.circuit()) for run in runs]
+    most = max((_largest_rate(pairs) for pairs in counted), default=0.0)
+    blocks = [_pairs_of(run, pairs, most) for run, pairs in zip(runs, counted, strict=True)]
+    return Section("pairs", "Edges and tests per layer pair", lead, blocks)
+
+
+def _largest_rate(pairs: pd.DataFrame) -> float:
+    tested = pairs[pairs["n_tests"] > 0]
+    return float((1000 * tested["n_edges"] / tested["n_tests"]).max()) if len(tested) else 0.0
 
 
 def _rate(edges: int, tests: int) -> str:
@@ -187,8 +196,7 @@ LAYER_PAIR_COLUMNS: Columns = {
 }
 
 
-def _pairs_of(run: Artefacts) -> Block:
-    pairs = count_pairs(run.circuit())
+def _pairs_of(run: Artefacts, pairs: pd.DataFrame, most: float) -> Block:
     if pairs.empty:
         return Block(run.name, note="No test was recorded.")
     caption = (
@@ -196,8 +204,10 @@ def _pairs_of(run: Artefacts) -> Block:
         f"edges. Null: {pairs['n_random_tests'].sum():,} tests of norm-matched random directions at the same "
         f"positions gave {pairs['n_random_edges'].sum():,} edges under the same thresholds."
     )
-    ax, title = figures.layer_pairs(pairs), "Edges per 1,000 tests for each layer pair"
-    svg = inline_svg(ax, f"{slug(run.name)}-pairs", title)
+    svg = ""
+    if pairs["n_edges"].any():
+        ax, title = figures.layer_pairs(pairs, most=most), "Edges per 1,000 tests for each layer pair"
+        svg = inline_svg(ax, f"{slug(run.name)}-pairs", title)
     return Block(run.name, svg, caption, tables=[table_of(LAYER_PAIR_COLUMNS, iterate(pairs))])
 
 

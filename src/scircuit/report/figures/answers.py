@@ -123,13 +123,13 @@ def attenuation(result: "Result", **where: Unpack[Where]) -> "Axes":
 
     table = result.table
     layers = sorted(table["source_layer"].unique())
-    shades = [colormaps["viridis"](0.8 * row / max(len(layers) - 1, 1)) for row in range(len(layers))]
+    shades = [colormaps["viridis"](0.25 + 0.55 * row / max(len(layers) - 1, 1)) for row in range(len(layers))]
     rate = "edges_per_1000_tests"
     with canvas(0.76, **where) as ax:
         for row, layer in enumerate(layers):
             part = table[table["source_layer"] == layer]
             own, random = part[part["kind"] == "latent"], part[part["kind"] == "random"]
-            ax.plot(random["distance"], random[rate], "--", color=RANDOM, linewidth=0.6, alpha=0.8)
+            ax.plot(random["distance"], random[rate], "--", color=shades[row], linewidth=0.8, alpha=0.8)
             ax.plot(own["distance"], own[rate], "o-", color=shades[row], label=f"from {layer}")
         ax.set_xticks(sparse_ticks(sorted(table["distance"].unique().tolist())))
         ax.set(xlabel="layers from source to target", ylabel="edges per 1,000 tests")

@@ -119,7 +119,7 @@ def threshold_sweep(result: "Result", **where: Unpack[Where]) -> "Axes":
     with canvas(0.68, **where) as ax:
         for row, level in enumerate(levels):
             part = result.table[result.table["max_q"] == level].sort_values("min_abs_d")
-            shade = colormaps["viridis"](0.8 * row / max(len(levels) - 1, 1))
+            shade = colormaps["viridis"](0.25 + 0.55 * row / max(len(levels) - 1, 1))
             own = part["n_edges"].where(part["n_edges"] > 0)
             chance = (part["random_per_edge"] * part["n_edges"]).where(part["n_random_edges"] > 0)
             ax.plot(part["min_abs_d"], own, "o-", color=shade, label=f"q < {level:g}")

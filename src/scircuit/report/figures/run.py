@@ -6,7 +6,18 @@ import numpy as np
 import pandas as pd
 
 from scircuit._tables import iterate
-from scircuit.report.canvas import ABOVE, INK, SERIES, SUPPORTING, SUPPRESSING, Where, canvas, sparse_ticks
+from scircuit.report.canvas import (
+    ABOVE,
+    INK,
+    ON_DARK,
+    ON_LIGHT,
+    SERIES,
+    SUPPORTING,
+    SUPPRESSING,
+    Where,
+    canvas,
+    sparse_ticks,
+)  # fmt: skip
 from scircuit.report.picture import LAYER_GAP, strongest
 
 if TYPE_CHECKING:
@@ -40,10 +51,11 @@ def sae_quality(layers: pd.DataFrame, **where: Unpack[Where]) -> "Axes":
     return ax
 
 
-def layer_pairs(pairs: pd.DataFrame, **where: Unpack[Where]) -> "Axes":
+def layer_pairs(pairs: pd.DataFrame, *, most: float | None = None, **where: Unpack[Where]) -> "Axes":
     """Edges per 1,000 tests of every layer pair, with the number of edges written in the cell.
 
-    `pairs` has columns `source_layer, target_layer, n_edges, n_tests`, one row per pair that was traced.
+    `pairs` has columns `source_layer, target_layer, n_edges, n_tests`, one row per pair that was traced; one without a
+    test stays empty. The colours end at `most`, so that figures of several runs share them; by default at the largest.
     """
     from matplotlib import colormaps
 
@@ -54,12 +66,13 @@ def layer_pairs(pairs: pd.DataFrame, **where: Unpack[Where]) -> "Axes":
             rate = 1000 * row.n_edges / row.n_tests if row.n_tests else np.nan
             grid[sources.index(row.source_layer), targets.index(row.target_layer)] = rate
         # Few steps, so that the colour bar stays vector graphics.
-        mesh = ax.pcolormesh(grid, cmap=colormaps["cividis_r"].resampled(32), edgecolors="white", linewidth=0.8, vmin=0)
+        shades = colormaps["cividis_r"].resampled(32)
+        top = max(float(np.nanmax(grid, initial=0.0)), 1e-9) if most is None else most
+        mesh = ax.pcolormesh(grid, cmap=shades, edgecolors="white", linewidth=0.8, vmin=0, vmax=top)
         if len(targets) <= 8:
-            middle = np.nanmax(grid, initial=0.0) / 2
-            for row in iterate(pairs):
+            for row in iterate(pairs[pairs["n_tests"] > 0]):
                 y, x = sources.index(row.source_layer), targets.index(row.target_layer)
-                colour = "white" if grid[y, x] > middle else INK
+                colour = ON_DARK if grid[y, x] > top / 2 else ON_LIGHT
                 ax.text(x + 0.5, y + 0.5, f"{row.n_edges:,}", ha="center", va="center", color=colour, fontsize=6)
         ax.set_xticks(np.arange(len(targets)) + 0.5, targets)
         ax.set_yticks(np.arange(len(sources)) + 0.5, sources)

@@ -1,0 +1,91 @@
+"""What the answers of a run come to: whether what a question asks holds, does not, or cannot be told from this run."""
+
+import math
+from collections.abc import Mapping
+from typing import NamedTuple
+
+from scircuit.analysis.answers import Answer, beside
+from scircuit.analysis.question import Question
+from scircuit.analysis.registry import questions
+from scircuit.analysis.result import Measure
+from scircuit.circuits.artefacts import Artefacts
+from scircuit.circuits.schema import GRADES
+from scircuit.report.reading import notebook
+
+HOLDS, NOT, OPEN, NUMBER = "holds", "does not", "cannot tell", "a number"
+ALPHA = 0.05
+
+CLAIMS: Mapping[str, str] = {
+    "sign_balance": "Edges support their targets more often than those of random directions do.",
+    "effect_sizes": "Edges are larger than those of random directions.",
+    "coherence": "The ends of an edge share gene sets beyond chance.",
+    "attenuation": "Edges thin out with depth faster than those of random directions.",
+    "hubs": "Edges gather in few sources, beyond the tests that were made of each.",
+    "coactivation": "Latents that fire together are connected more often than others.",
+    "replication": "The edges are there again in other cells.",
+    "stability": "Other cells give the same edges.",
+    "mediation": "Single latents in between carry an edge.",
+    "seed_stability": "Dictionaries of another seed give the same edges.",
+}
+"""What holds where the first number of an answer lies above its null; of other questions, that it differs from it."""
+
+
+class Verdict(NamedTuple):
+    """One question with what its answer comes to; `place` is the id of its section."""
+
+    word: str
+    claim: str
+    said: str
+    place: str
+    refused: bool = False
+
+    @property
+    def look(self) -> str:
+        """The word as a name in the style sheet."""
+        return self.word.replace(" ", "-")
+
+
+def verdicts(run: Artefacts) -> list[Verdict]:
+    """Of every question that the run was asked, that of its decoys first."""
+    asked = notebook(run)
+    known = [(question, asked[name]) for name, question in questions().items() if name in asked]
+    return [against_decoys(run), *(verdict(question, answer) for question, answer in known)]
+
+
+def against_decoys(run: Artefacts) -> Verdict:
+    """Whether silencing a latent does more than pushes without meaning: whether any edge is specific."""
+    claim = "Silencing a latent does more than a push of the same size without meaning."
+    rows = run.provenance().get("grades", [])
+    if not rows or rows[-1]["grade"] != GRADES[-1] or rows[-1]["n_by_decoys"] is None:
+        return Verdict(OPEN, claim, "No decoys were traced beside the latents, or none was held out.", "pairs")
+    row = rows[-1]
+    told = f"{row['n_edges']:,} specific edges; held-out decoys give {row['n_by_decoys']:,.0f} under the same rule."
+    return Verdict(HOLDS if row["n_edges"] > row["n_by_decoys"] else NOT, claim, told, "pairs")
+
+
+def verdict(question: Question, answer: Answer) -> Verdict:
+    """What an answer comes to: its first number against its null, by its interval or else its p."""
+    claim, place = CLAIMS.get(question.name, question.asks), question.name.replace("_", "-")
+    if answer.result is None:
+        return Verdict(OPEN, claim, answer.refused, place, refused=True)
+    first = answer.result.headline
+    word = question.words.get(first.measure, first.measure.replace("_", " "))
+    number = f"{first.estimate:.3g}" if math.isfinite(first.estimate) else "not defined"
+    said = f"{word[:1].upper()}{word[1:]}: {number}{beside(*first[2:6])}, n = {first.n:,} {first.unit_of_n}."
+    return Verdict(_word(first, question.name in CLAIMS), claim, said, place)
+
+
+def _word(first: Measure, above: bool) -> str:
+    """`above`: the claim is that the number lies above its null, not only apart from it."""
+    if not math.isfinite(first.null):
+        return NUMBER
+    side = 0
+    if math.isfinite(first.low) and math.isfinite(first.high):
+        side = 1 if first.low > first.null else -1 if first.high < first.null else 0
+    elif math.isfinite(first.p_value) and first.p_value < ALPHA:
+        side = 1 if first.estimate > first.null else -1
+    if math.isfinite(first.p_value) and first.p_value >= ALPHA:
+        side = 0
+    if side == 0:
+        return OPEN
+    return HOLDS if side > 0 or not above else NOT
