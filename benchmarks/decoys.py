@@ -4,9 +4,11 @@
 
 The packaged Geneformer with random dictionaries of 1,024 latents per layer, k = 20, by the local engine without context
 rows; nothing is measured again exactly. Each trace in a process of its own, both twice in turn, the faster one counts.
-Seconds are those of the processor, all threads, so that the ratio does not depend on what else the machine does.
+Seconds are those of the processor and of one thread, so that the ratio does not depend on what else the machine does:
+threads that wait for one another on shared cores spend up to seven times as many.
 """
 
+import os
 import resource
 import subprocess
 import sys
@@ -50,7 +52,8 @@ def main() -> None:
     for _ in range(2):
         for n_random, runs in found.items():
             command = [sys.executable, __file__, "exhaustive", str(n_random)]
-            done = subprocess.run(command, check=True, capture_output=True, text=True)
+            environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+            done = subprocess.run(command, check=True, capture_output=True, text=True, env=environment)
             seconds, memory = (float(x) for x in done.stdout.split()[-2:])
             runs.append((seconds, memory))
             print(f"  {n_random} decoys per source: {seconds:.1f} s, {memory:.2f} GiB", flush=True)

@@ -13,6 +13,7 @@ from scircuit.models.base import FoundationModel
 from scircuit.models.stack import BlockStack
 from scircuit.sae.base import SparseAutoencoder
 from scircuit.tracing.draws import n_decoys
+from scircuit.tracing.parts import most_at_once
 from scircuit.tracing.settings import CONTEXT_LADDER
 from scircuit.tracing.setup import Setup
 
@@ -101,7 +102,7 @@ def plan_memory(setup: Setup) -> MemoryPlan:
     model, settings, length = setup.model, setup.settings, int(setup.cells.lengths.max())
     d, item = model.d_model, torch.finfo(model.dtype).bits // 8
     widest = max(sae.n_latents for sae in setup.saes.values())
-    rows = min(_n_rows(setup), settings.sources_per_block)
+    rows = min(_n_rows(setup), most_at_once(settings.sources_per_block))
     n_targets = max(map(len, setup.targets.values()))
     moments = 3 * rows * n_targets * widest * MOMENT_BYTES
     d_mlp, n_heads = 4 * d, 1

@@ -90,7 +90,10 @@ def trace_setup(
     setup = fit(setup)
     size = BatchSize(setup.settings.tokens, setup.settings.score_bytes)
     floor = floor_record(setup.model.dtype, setup.model.device)
-    parts = out / "parts" / sha256_of(key, floor, {name: getattr(setup.settings, name) for name in RESOURCES})[:16]
+    # Parts of other batches have other last bits; those of other blocks are other parts.
+    blocks = [[unit.name, len(unit.interventions)] for unit in setup.units()]
+    resources = {name: getattr(setup.settings, name) for name in RESOURCES}
+    parts = out / "parts" / sha256_of(key, floor, resources, blocks)[:16]
     report: dict[str, Any] = {"engine": setup.engine}
     if is_reduced(setup.model):
         report["precision_report"] = size.halving(setup, precision_report)
