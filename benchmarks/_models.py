@@ -69,15 +69,6 @@ def live_latents(clean: CleanBatch) -> list[int]:
 
 
 @torch.inference_mode()
-def redraw(model: BlockStack, seed: int = 0) -> None:
-    """Make a model an untrained one of its shape: each tensor from its own mean and SD (arXiv 2501.17727)."""
-    g = torch.Generator().manual_seed(seed)
-    for weight in model.parameters():
-        drawn = torch.randn(weight.shape, generator=g).to(weight)
-        weight.copy_(weight.mean() + weight.std() * drawn if weight.numel() > 1 else weight)
-
-
-@torch.inference_mode()
 def centred_saes(model: BlockStack, batch: TokenBatch, k: int, expansion: int = 4) -> dict[int, TopKSAE]:
     """`random_sae` of every layer, centred on the batch's own residuals."""
     h, saes = model.embed(batch), {}

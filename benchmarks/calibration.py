@@ -22,7 +22,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 from _common import hardware
-from _models import centred_saes, live_latents, redraw
+from _models import centred_saes, live_latents
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "tests" / "simulations"))
 
@@ -35,6 +35,7 @@ from scircuit.cells.tokens import TokenStore
 from scircuit.circuits.circuit import Circuit
 from scircuit.circuits.schema import DECOYS
 from scircuit.models.stack import BlockStack
+from scircuit.models.untrained import untrain
 from scircuit.runs.ask import both_profiles
 from scircuit.runs.demo import demo_config
 from scircuit.runs.inputs import open_model, open_saes
@@ -123,7 +124,7 @@ def dictionaries(n_cells: int = 24, n_sources: int = 6) -> Rows:
                 ("trained", "shipped", shipped), ("trained", "random", random), ("untrained", "shipped", shipped),
             ):  # fmt: skip
                 if of_model == "untrained":
-                    redraw(model)
+                    untrain(model, "redrawn")
                 circuit = traced_circuit(model, saes, store, n_sources, Path(folder) / f"{of_model}-{of_saes}")
                 facts = {"model": name, "weights": of_model, "dictionaries": of_saes, "n_cells": len(store)}
                 for row in circuit.provenance["grades"]:

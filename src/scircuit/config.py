@@ -28,6 +28,8 @@ class ModelSection:
     """auto, cpu, cuda, cuda:1, mps."""
     dtype: str = "float32"
     """float32, tf32 (CUDA), bfloat16 or float16; below float32 the trace reports what the precision costs."""
+    weights: str = "trained"
+    """trained; or as a null redrawn (each tensor anew from its own mean and SD) or permuted (within each tensor)."""
     compile: bool = False
     """Compile the blocks with torch.compile: faster on a GPU after a minute of compiling; other last bits."""
     options: dict[str, Any] = field(default_factory=dict)

@@ -57,6 +57,22 @@ def run(tmp_path_factory):
             p_value=rng.random(len(edges)) ** 3,
             discovery_d=rng.normal(-1, 1, len(edges)),
         ),
+        "controls": pd.DataFrame(
+            {
+                "control": ["this run", "redrawn"],
+                "number": "specific edges per 1,000 tests",
+                "estimate": [9.0, 1.0],
+                "low": np.nan,
+                "high": np.nan,
+                "null": 0.0,
+                "n": 100,
+                "unit_of_n": "tests",
+                "refused": None,
+            }
+        ),
+        "positive_control": edges.iloc[:12].assign(
+            dose=[0.0] * 6 + [1.0] * 6, grade=[""] * 6 + ["specific"] * 6, strictest="specific", effect_sd=1.0
+        ),
         "coactivation": edges.assign(n_both=150, pmi=1.0),
         "genes": planted.features[["layer", "feature"]].assign(gene="G", n_firings=9, mean_activation=1.0),
         "correlations": edges.assign(gene_r=rng.random(len(edges)), latent_r=rng.random(len(edges))),

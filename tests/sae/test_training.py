@@ -130,3 +130,25 @@ def test_bad_streams_are_refused():
 def test_bad_settings_are_refused(change, message):
     with pytest.raises(ScircuitError, match=message):
         SaeTraining(**change)
+
+
+@pytest.mark.parametrize("architecture", ["topk", "batchtopk", "jumprelu"])
+@pytest.mark.parametrize(("freeze", "still"), [("decoder", ("W_dec",)), ("encoder", ("encoder", "b_enc"))])
+def test_what_is_frozen_stays_as_drawn_and_the_rest_learns(architecture, freeze, still):
+    settings = replace(SMALL, architecture=architecture, freeze=freeze)
+    data = residuals(1_000)
+    buffer = ShuffleBuffer(stream_of(data), (0, 1), 16, buffer_rows=512, batch_rows=64, seed=0)
+    stack = Stack(settings, (0, 1), buffer.rows)
+    before = {name: tensor.detach().clone() for name, tensor in stack.parameters.items()}
+    for _ in range(settings.n_steps):
+        stack.step(buffer.next_batch())
+    for name, tensor in stack.parameters.items():
+        assert torch.equal(before[name], tensor) == (name in still), name
+    other = Stack(settings, (0, 1), buffer.rows)
+    other.restore(stack.state())
+    assert torch.equal(other.parameters["b_dec"], stack.parameters["b_dec"])
+
+
+def test_an_unknown_word_for_what_is_frozen_is_refused():
+    with pytest.raises(ScircuitError, match="choose one of none, decoder, encoder"):
+        replace(SMALL, freeze="both")

@@ -7,6 +7,7 @@ import numpy as np
 import pandas as pd
 
 from scircuit.circuits.circuit import Circuit
+from scircuit.circuits.grades import SEEN
 from scircuit.circuits.schema import GRADES, SOURCE
 from scircuit.errors import ScircuitError
 
@@ -86,5 +87,5 @@ def need_edges(circuit: Circuit, where: str = "") -> None:
     if circuit.edges.empty:
         wider = f", or ask a wider circuit (--option grade={GRADES[0]})" if circuit.widest != GRADES[0] else ""
         raise ScircuitError(
-            f"no edge is {circuit.widest}{where}; lower the thresholds, or trace more cells or sources{wider}."
+            f"no edge is {circuit.widest}{where}; lower the thresholds, or trace more cells or sources{wider}. {SEEN}"
         )

@@ -29,6 +29,8 @@ TABLES: Mapping[str, tuple[str, str]] = {
     "faithfulness": ("trace/faithfulness.parquet", "run `scircuit faithfulness CONFIG`"),
     "path_shares": ("trace/path_shares.parquet", "run `scircuit paths CONFIG`"),
     "logits": ("trace/logits.parquet", "run `scircuit validate RUN --logits`"),
+    "controls": ("controls/controls.parquet", "run `scircuit controls CONFIG`"),
+    "positive_control": ("positive_control/paths.parquet", "run `scircuit positive-control RUN`"),
     "confirmation": ("confirmation/edges.parquet", "run `scircuit trace` with confirmation.n_cells above 0"),
     "features": ("features/features.parquet", "run `scircuit features`"),
     "terms": ("features/terms.parquet", "run `scircuit features`"),

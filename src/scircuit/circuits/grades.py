@@ -49,15 +49,22 @@ def at_least(edges: pd.DataFrame, grade: str) -> np.ndarray:
     return (edges["grade"].cat.codes >= GRADES.index(grade)).to_numpy()
 
 
-def nothing_specific(provenance: Mapping[str, Any]) -> list[str]:
-    """The sentence on a circuit that was asked for specific edges and has none, with what may help; else nothing."""
+SEEN = "How small an effect it could have seen, `scircuit positive-control RUN` tells."
+"""What stands beside every sentence that nothing was found, until a positive control was run."""
+
+
+def nothing_specific(provenance: Mapping[str, Any], seen: str = SEEN) -> list[str]:
+    """The sentence on a circuit that was asked for specific edges and has none, with what may help; else nothing.
+
+    `seen` says what the run could have seen (`analysis.positive_control.seen`).
+    """
     rows = provenance.get("grades", [])
     if not rows or rows[-1]["grade"] != GRADES[-1] or rows[-1]["n_edges"]:
         return []
     return [
         "No edge is specific: pushes of the same size without meaning move these targets as far. More cells, better "
         "dictionaries or other decoys (trace.decoy) may tell them apart; `scircuit analyze QUESTION RUN --option "
-        "grade=sizeable` asks the wider circuit, `scircuit report RUN --grade sizeable` shows it."
+        f"grade=sizeable` asks the wider circuit, `scircuit report RUN --grade sizeable` shows it. {seen}"
     ]
 
 

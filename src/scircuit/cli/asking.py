@@ -188,4 +188,9 @@ def validate(
         logits=logits, model_cells=model_cells, draws=draws, seed=seed,
     )  # fmt: skip
     typer.echo(screening.score_table(folder).to_string(index=False))
-    typer.echo("\n".join([*screening.sentences(folder), str(folder)]))
+    said = screening.sentences(folder)
+    if any("No skill" in line for line in said):
+        from scircuit.analysis.positive_control import seen
+
+        said.append(seen(run))
+    typer.echo("\n".join([*said, str(folder)]))

@@ -1,6 +1,7 @@
 """The sections that put a question to the circuit: each shows a `Result` of the analysis, with its null."""
 
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from scircuit._tables import iterate, records
@@ -68,6 +69,24 @@ def conserved_pairs(result: Result) -> list[Table]:
     top = part.head(TOP_PAIRS)
     caption = f"Conserved pairs of two different labels: {len(top):,} of {len(part):,}, least likely by chance first"
     return [table_of(PAIR_COLUMNS, records(top), len(part), caption)] if len(top) else []
+
+
+def control_table(result: Result) -> list[Table]:
+    """Every headline in a column per control."""
+    known = result.table["number"] != ""
+    wide = result.table[known].pivot_table("estimate", "number", "control", aggfunc="first", sort=False)
+    names = [name for name in result.table["control"].unique() if name in wide]
+    columns: Columns = {
+        Column("number", numeric=False): lambda row: row["number"],
+        **{Column(name): partial(_significant, name) for name in names},
+    }
+    ended = [f"{row['control']}: {row['refused']}" for row in records(result.table[~known])]
+    caption = "; ".join(["The run beside its controls", *ended])
+    return [table_of(columns, records(wide.reset_index()), caption=caption, folded=False)]
+
+
+def _significant(name: str, row: Mapping[str, Any]) -> str:
+    return numbers.significant(row[name])
 
 
 def answers(runs: Sequence[Artefacts]) -> list[Section]:
@@ -143,6 +162,7 @@ def draw(question: Question, result: Result, circuit: Circuit | None = None) -> 
 
 _MORE_TABLES: Mapping[str, Callable[[Result, Any], list[Table]]] = {
     "hubs": hub_tables,
+    "controls": lambda result, _: control_table(result),
     "consensus": lambda result, _: conserved_pairs(result),
 }
 """Tables beside that of the measures, by question."""

@@ -8,6 +8,7 @@ from typing import Any
 from scircuit._io import atomic
 from scircuit._version import __version__
 from scircuit.analysis.answers import Answer
+from scircuit.analysis.positive_control import seen
 from scircuit.circuits.artefacts import Artefacts
 from scircuit.circuits.grades import nothing_specific
 from scircuit.circuits.specificity import is_decoy
@@ -116,7 +117,7 @@ def run_facts(run: Artefacts, places: Container[str]) -> dict[str, Any]:
     return {
         "name": run.name,
         "tested": provenance.tested(run),
-        "said": nothing_specific(run.provenance()),
+        "said": nothing_specific(run.provenance(), seen(run.root)),
         "grades": provenance.grade_rows(run),
         "verdicts": [verdict for verdict in told if not verdict.refused],
         "unanswered": [verdict for verdict in told if verdict.refused],

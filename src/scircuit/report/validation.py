@@ -5,6 +5,7 @@ from collections.abc import Sequence
 import pandas as pd
 
 from scircuit._tables import records
+from scircuit.analysis.positive_control import seen
 from scircuit.circuits.artefacts import Artefacts
 from scircuit.report import figures, numbers
 from scircuit.report.blocks import Block, Column, Section, Table, slug
@@ -53,7 +54,8 @@ def _block(run: Artefacts, screen: ScreenTables, definition: str, place: str) ->
     )
     tables = [_scores(summary, stratum) for stratum in summary["stratum"].unique()]
     tables.append(_in_words(said["sentences"]))
-    return Block(title, svg, caption, note=said["conclusion"], tables=tables)
+    beside = f" {seen(run.root)}" if said["conclusion"].startswith("No skill") else ""
+    return Block(title, svg, caption, note=said["conclusion"] + beside, tables=tables)
 
 
 def _scores(summary: pd.DataFrame, stratum: str) -> Table:

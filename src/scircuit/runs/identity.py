@@ -18,7 +18,9 @@ _FILES = ("model.source", "model.dictionaries", "cells.path", "sae.path", "sae.m
 
 
 _BEFORE = {
+    "model": {"weights": "trained"},
     "cells": {"counts_kind": "whole"},
+    "sae": {"freeze": "none"},
     "trace": {"decoy": "random"},
     "edges": {"min_effect_sd": None, "max_q_specific": None, "allow_for_skew": False},
 }

@@ -22,6 +22,7 @@ from scircuit.models.base import FoundationModel
 from scircuit.models.load import load_model
 from scircuit.models.stack import BlockStack
 from scircuit.models.stream import check_layers
+from scircuit.models.untrained import untrain
 from scircuit.published.annotation_rule import annotation_rule
 from scircuit.sae.base import LinearSAE, require_traceable
 from scircuit.sae.checkpoint import MANIFEST, load_saes
@@ -42,6 +43,7 @@ def open_model(config: RunConfig) -> FoundationModel:
                 f"model.dtype = 'tf32' is arithmetic of NVIDIA GPUs, the model is on {model.device.type}; use float32."
             )
         torch.backends.cuda.matmul.allow_tf32 = True
+    untrain(model, m.weights, config.seed)
     if m.compile:
         if not isinstance(model, BlockStack):
             raise ScircuitError(f"model.compile compiles blocks of ours, which {model.name} has not; leave it out.")

@@ -6,6 +6,8 @@ from scircuit._settings import check_ranges, derived, ranged
 from scircuit.errors import ScircuitError
 
 TRAINABLE = ("topk", "batchtopk", "jumprelu")
+FROZEN = {"none": (), "decoder": ("W_dec",), "encoder": ("encoder", "b_enc")}
+"""Parameters of the stack that keep their random start, by word."""
 
 
 @dataclass(frozen=True)
@@ -42,6 +44,8 @@ class SaeTraining:
     """jumprelu only: weight of (L0 / k - 1)^2."""
     bandwidth: float = 0.1
     """jumprelu only: width of the window around the threshold that passes gradients, in units of the scaled input."""
+    freeze: str = "none"
+    """As a null (arXiv 2602.14111), what stays as it was drawn while the rest learns: none, decoder or encoder."""
     bf16: bool = False
     """Forward pass of the training in bfloat16 (parameters stay float32): faster on GPUs that have it."""
     seed: int = derived(0)
@@ -55,6 +59,8 @@ class SaeTraining:
             raise ScircuitError(
                 f"unknown SAE architecture {self.architecture!r}; choose one of {', '.join(TRAINABLE)}."
             )
+        if self.freeze not in FROZEN:
+            raise ScircuitError(f"SAE training: freeze is {self.freeze!r}; choose one of {', '.join(FROZEN)}.")
         check_ranges(self)
         if self.lr is not None and not self.lr > 0:
             raise ScircuitError(f"SAE training: lr is {self.lr}; it must be positive.")

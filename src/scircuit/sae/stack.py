@@ -15,7 +15,7 @@ from torch.nn import functional
 from scircuit.errors import ScircuitError
 from scircuit.sae.base import LinearSAE, SaeConfig
 from scircuit.sae.jumprelu import JumpReLUSAE
-from scircuit.sae.settings import SaeTraining
+from scircuit.sae.settings import FROZEN, SaeTraining
 from scircuit.sae.topk import TopKSAE
 
 _THRESHOLD_RATE = 0.05
@@ -155,11 +155,15 @@ class Stack:
         W_dec = self.parameters["W_dec"]
         assert W_dec.grad is not None
         W_dec.grad -= (W_dec.grad * W_dec).sum(dim=-1, keepdim=True) * W_dec
+        frozen = FROZEN[self.settings.freeze]
+        for name in frozen:
+            self.parameters[name].grad = None  # Adam leaves alone what has no gradient
         for group in self.optimiser.param_groups:
             group["lr"] = self.settings.learning_rate(self.d_in, self.n_done)
         self.optimiser.step()
         self.optimiser.zero_grad()
-        W_dec /= W_dec.norm(dim=-1, keepdim=True)
+        if "W_dec" not in frozen:
+            W_dec /= W_dec.norm(dim=-1, keepdim=True)
         self.n_done += 1
 
     def state(self) -> dict[str, Tensor]:

@@ -31,7 +31,7 @@ from scircuit.errors import ScircuitError
 _TRAINING = ("model", "cells", "sae")
 _OF_DICTIONARY = ("seed", *_TRAINING)
 _OF_CONDITION = ("name", "group", "dictionaries", "published", "seed", *(s for s in SECTIONS if s != "sae"))
-_SAME_MODEL = ("source", "protocol", "dictionaries", "dtype", "options")
+_SAME_MODEL = ("source", "protocol", "dictionaries", "dtype", "weights", "options")
 """What decides a model's fingerprint, which a dictionary belongs to."""
 PUBLISHED = ("A", "B", "T", "G")
 """Conditions of the published study; `published/data/published.toml` says what each is."""
@@ -62,6 +62,14 @@ class DiseaseSection:
 
     sources: tuple[str, ...] = ()
     """Disease genes of `scircuit knowledge list` (clingen, intogen, ...), or files; none leaves the question out."""
+
+
+@dataclass(frozen=True)
+class ControlsSection:
+    """Whether an untrained model, or dictionaries that learnt but half, would give the same."""
+
+    conditions: tuple[str, ...] = ()
+    """Conditions whose whole road is run on them too (`scircuit controls`); none leaves the question out."""
 
 
 @dataclass(frozen=True)
@@ -117,6 +125,7 @@ class StudyQuestions:
     """As of a run."""
     compare: CompareSection = field(default_factory=CompareSection)
     disease: DiseaseSection = field(default_factory=DiseaseSection)
+    controls: ControlsSection = field(default_factory=ControlsSection)
     perturbation: PerturbationSection = field(default_factory=PerturbationSection)
 
 
@@ -173,9 +182,12 @@ def parse_study(content: Mapping[str, Any], where: str = "study", folder: str | 
     for name in names:
         if names.count(name) > 1:
             raise ScircuitError(f"{where}: two conditions are called {name!r}; give each its own name.")
-    for asked in file.perturbation.conditions:
-        if asked not in names:
-            raise ScircuitError(f"{where}: perturbation.conditions names {asked!r}; conditions are {', '.join(names)}.")
+    for section in ("perturbation", "controls"):
+        for asked in getattr(file, section).conditions:
+            if asked not in names:
+                raise ScircuitError(
+                    f"{where}: {section}.conditions names {asked!r}; conditions are {', '.join(names)}."
+                )
     sources = tuple(place(name, folder) for name in file.disease.sources)
     return StudyConfig(
         file.name,
@@ -183,6 +195,7 @@ def parse_study(content: Mapping[str, Any], where: str = "study", folder: str | 
         file.profile,
         file.compare,
         replace(file.disease, sources=sources),
+        file.controls,
         replace(file.perturbation, screen=place(file.perturbation.screen, folder)),
         folder / file.out,
         tuple(replace(d, run=relative_to(d.run, folder)) for d in dictionaries.values()),

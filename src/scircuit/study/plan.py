@@ -23,6 +23,7 @@ from scircuit.models.base import FoundationModel
 from scircuit.models.load import load_model
 from scircuit.models.registry import Shape
 from scircuit.models.stack import choose_device
+from scircuit.runs.controls import CONTROLS, control_configs
 from scircuit.runs.facts import hardware
 from scircuit.runs.tokens import open_data, reading, rule_of
 from scircuit.study import amounts
@@ -128,6 +129,20 @@ def plan_study(study: StudyConfig) -> StudyPlan:
     return plan
 
 
+def plan_controls(config: RunConfig, n_steps: int | None = None) -> list[str]:
+    """What `scircuit controls` takes on this device, for the terminal; nothing is written."""
+    planner = _Planner(StudyConfig())
+    with _quiet():
+        load = planner.of_controls(config, n_steps)
+    row = {"stage": "controls", **asdict(replace(load, memory=load.memory + BASE))}
+    return [
+        f"{len(CONTROLS)} controls ({', '.join(CONTROLS)}), each with dictionaries, features, trace and confirmation:",
+        f"  {'':8} {'clean':>9} {'ablated':>9} {'random':>9} {'TFLOP':>9} {'memory':>8} {'disk':>8} {'time':>9}",
+        "  " + _stage_line(row, 8),
+        *(f"assumed: {text}" for text in dict.fromkeys(planner.assumptions)),
+    ]
+
+
 @contextmanager
 def _quiet() -> Iterator[None]:
     """What random models say of themselves is of no interest to anybody."""
@@ -168,6 +183,8 @@ class _Planner:
             seen = self.look(replace(condition.run, sae=replace(trained.sae, path=None, mix=())))
             found, expected[condition.name] = self.of_model(seen, condition.name) if seen else (_UNKNOWN, 0.0)
             loads |= {f"{kind}:{condition.name}": load for kind, load in zip(_OF_MODEL, found, strict=True)}
+            if condition.name in self.study.controls.conditions:
+                loads[f"controls:{condition.name}"] = self.of_controls(condition.run)
         loads |= {name: Load(seconds=seconds) for name, seconds in asking(self.study, expected).items()}
         loads |= {name: Load(seconds=math.nan) for name in ("disease", "validate")}  # depend on what they read
         opening = {name: self.opening(name) for name in loads}
@@ -193,6 +210,17 @@ class _Planner:
             again = amounts.confirmed(seen, setup)
             load += replace(amounts.tracing(again, self.trace(seen, again, n_again)), disk=0)
         return (Load(seconds=reading), amounts.describing(seen), load), amounts.expected_tests(setup)
+
+    def of_controls(self, config: RunConfig, n_steps: int | None = None) -> Load:
+        """All controls of a run: dictionaries, features and trace of each."""
+        whole = Load()
+        for run in control_configs(config, n_steps).values():
+            seen = self.look(run)
+            if seen is None:
+                return Load(seconds=math.nan)
+            parts, _ = self.of_model(seen, run.name)
+            whole += sum(parts[1:], amounts.training(seen))
+        return whole
 
     def trace(self, seen: Outlook, setup: Setup, n_cells: int) -> Plan:
         """The tracer's plan, at the pace of its engine on few layers of the same width."""

@@ -159,6 +159,7 @@ def description(study: StudyConfig) -> dict[str, Any]:
         },
         "compare": asdict(study.compare),
         "disease": asdict(study.disease),
+        "controls": asdict(study.controls),
         "perturbation": asdict(study.perturbation),
     }
 
@@ -185,7 +186,7 @@ def _of_condition(study: StudyConfig, c: StudyCondition) -> list[Stage]:
 
     name, run = c.name, Path(c.run.out)
     draws = {"draws": study.compare.draws, "seed": study.seed}
-    return [
+    out = [
         Stage(f"tokens:{name}", (f"dictionary:{c.dictionaries}",), _identity(study, c.run), _until(c.run, "tokenize")),
         Stage(f"features:{name}", (f"tokens:{name}",), None, _until(c.run, "features")),
         Stage(f"trace:{name}", (f"features:{name}",), None, _until(c.run, "trace")),
@@ -193,6 +194,9 @@ def _of_condition(study: StudyConfig, c: StudyCondition) -> list[Stage]:
         Stage(f"paper-analysis:{name}", (f"trace:{name}",), None, lambda _: _analyse(run, "paper")),
         Stage(f"knowledge:{name}", (f"trace:{name}",), draws, lambda _: outside.knowledge(study, c)),
     ]
+    if name in study.controls.conditions:
+        out.append(Stage(f"controls:{name}", (f"analysis:{name}",), None, lambda cluster: _controls(c.run, cluster)))
+    return out
 
 
 def _of_study(study: StudyConfig) -> list[Stage]:
@@ -214,6 +218,7 @@ def _of_study(study: StudyConfig) -> list[Stage]:
         out.append(Stage("validate", needs, decides, lambda _: outside.validate(study)))
     asked = tuple(f"{kind}:{c.name}" for c in study.conditions for kind in ("analysis", "paper-analysis", "knowledge"))
     shown = [study.name, [[c.name, c.published] for c in study.conditions]]
+    asked += tuple(f"controls:{name}" for name in study.controls.conditions)
     return [*out, Stage("report", asked + tuple(s.name for s in out), shown, lambda _: _report(study))]
 
 
@@ -236,6 +241,14 @@ def _analyse(run: Path, profile: str) -> None:
     else:
         ask(run, questions_of(run, "all", profile), profile)
         write_numbers(Artefacts(run))
+
+
+def _controls(config: RunConfig, cluster: str | None) -> None:
+    from scircuit.runs.ask import ask
+    from scircuit.runs.controls import controls
+
+    controls(config, cluster=cluster)
+    ask(config.out, ["controls"])
 
 
 def _report(study: StudyConfig) -> None:
