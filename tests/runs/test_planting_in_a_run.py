@@ -31,8 +31,8 @@ def test_it_goes_on_and_answers(config, monkeypatch):
 
     monkeypatch.setattr(module, "trace_setup", interrupted)
     with pytest.raises(KeyboardInterrupt):
-        positive_control(config, doses=(0, 2), turns=2)
-    table = pd.read_parquet(positive_control(config, doses=(0, 2), turns=2))
+        positive_control(config, doses=(2,), turns=2)
+    table = pd.read_parquet(positive_control(config, doses=(2,), turns=2))
     assert whole == [False, False, True, False]
     assert set(table["turn"]) == {0, 1}
     assert set(table["grade"]) <= {"", "reproducible"}
