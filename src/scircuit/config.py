@@ -164,7 +164,8 @@ class TraceSection(TraceSettings):
     n_cells: int | None = ranged(200, 2)
     """Cells of the discovery split that are traced, drawn as the sample was; null for all of them."""
     interventions: tuple[str, ...] = ()
-    """Done to every source beside its ablation: mean, scale:ALPHA, set:VALUE, activate:VALUE, resample, matched:N."""
+    """Done to every source beside its ablation: mean, optimal, resample, scale:ALPHA, set:VALUE, activate:VALUE,
+    matched:N."""
     path_shares: bool = False
     """Split each edge by its paths: at the firing positions, through other positions, by weights alone."""
 

@@ -38,9 +38,15 @@ def run(tmp_path_factory):
         pd.DataFrame({"cell": range(40)}), how="cross"
     )
     members = pd.DataFrame({"subset": [1, 2, 3]}).merge(target, how="cross")
+    latent = {name: getattr(planted, name).query("kind == 'latent'") for name in ("effects", "tests")}
+    both = {
+        name: pd.concat([getattr(planted, name), rows.assign(kind="mean")], ignore_index=True).astype({"kind": str})
+        for name, rows in latent.items()
+    }
     tables = {
-        "effects": planted.effects,
-        "tests": planted.tests,
+        "effects": both["effects"],
+        "tests": both["tests"],
+        "scales": pd.DataFrame(columns=["source_layer", "target_layer", "target_feature", "n_decoys"]),
         "groups": pd.concat([group.assign(group="lung"), group.assign(group="gut")]),
         "cell_effects": first,
         "source_cells": first[["source_layer", "source_feature", "cell"]].drop_duplicates(),
@@ -162,7 +168,9 @@ def test_refusals_name_the_way_out(run, tmp_path):
         profile("paper").analyze("coherence", Artefacts(tmp_path))
     with pytest.raises(ScircuitError, match="name the other one"):
         analyze("seed_stability", run)
-    with pytest.raises(ScircuitError, match="a second one serves selection, compare_effect_sizes, seed_stability"):
+    with pytest.raises(
+        ScircuitError, match="a second one serves robustness, selection, compare_effect_sizes, seed_stability"
+    ):
         analyze("hubs", run, second=run)
     with pytest.raises(ScircuitError, match="no option 'n_draws'; it takes draws, seed"):
         analyze("hubs", run, n_draws=5)

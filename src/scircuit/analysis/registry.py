@@ -20,8 +20,8 @@ MOST_RESPONSES = 50_000_000
 
 ORDER = (
     "sign_balance", "effect_sizes", "coherence", "attenuation", "hubs", "coactivation", "replication", "stability",
-    "group_stability", "threshold_sweep", "positive_control", "controls", "selection", "coexpression", "mediation",
-    "interactions", "faithfulness", "circuit_curve", "circuit_tests",
+    "group_stability", "threshold_sweep", "robustness", "ablation_words", "positive_control", "controls", "selection",
+    "coexpression", "mediation", "interactions", "self_repair", "faithfulness", "circuit_curve", "circuit_tests",
     "compare_effect_sizes", "seed_stability", "hierarchy", "novelty", "tissue", "disease", "consensus",
     "feature_consensus", "disease_conservation",
 )  # fmt: skip

@@ -40,7 +40,7 @@ def seed_stability(
     need_edges(first)
     need_columns("match table", matches, COLUMNS)
     rng = np.random.default_rng(seed)
-    partner = _one_to_one(matches, min_similarity)
+    partner = one_to_one(matches, min_similarity)
     own = _comparable(first.edges, partner, "feature_first", traced_sources(second), "feature_second")
     other = _comparable(second.edges, partner, "feature_second", traced_sources(first), "feature_first")
     if own.empty and other.empty:
@@ -70,7 +70,8 @@ def seed_stability(
     return QUESTION.answer(measures, table)
 
 
-def _one_to_one(matches: pd.DataFrame, min_similarity: float) -> pd.DataFrame:
+def one_to_one(matches: pd.DataFrame, min_similarity: float) -> pd.DataFrame:
+    """Each latent with its best partner of the other dictionary, at `min_similarity` or above."""
     good = matches.loc[matches["similarity"] >= min_similarity]
     good = good.sort_values("similarity", ascending=False, kind="stable")
     good = good.drop_duplicates(["layer", "feature_first"])

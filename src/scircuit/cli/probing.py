@@ -16,8 +16,8 @@ def probe(
         list[str] | None,
         typer.Option(
             "--do", metavar="WORD",
-            help="zero (the default), mean, scale:ALPHA, set:VALUE, activate:VALUE, resample, matched:N or random:N; "
-            "may be given several times.",
+            help="zero (the default), mean, optimal, scale:ALPHA, set:VALUE, activate:VALUE, resample, matched:N or "
+            "random:N; may be given several times.",
         ),
     ] = None,
     what: Annotated[str, typer.Option(help="activation, pre_activation, logits or embedding.")] = "activation",

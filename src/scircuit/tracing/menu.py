@@ -10,10 +10,12 @@ from scircuit.tracing.controls import matched_controls, resample
 from scircuit.tracing.engines.interventions import Intervention
 from scircuit.tracing.setup import Setup
 
-WORDS = ("zero", "mean", "scale:ALPHA", "set:VALUE", "activate:VALUE", "resample", "matched:N", "random:N")
+WORDS = ("zero", "mean", "optimal", "scale:ALPHA", "set:VALUE", "activate:VALUE", "resample", "matched:N", "random:N")
 """What may be done to a latent: a word, with a number where one is needed (N counts latents or directions, default 1).
 
-`mean` sets the latent to its mean over all gene positions; see `Intervention` for the others.
+`mean` sets the latent to its mean over all gene positions, `optimal` to that over its firings: the constant that
+changes the residual least, and the model's output where it answers linearly (Li & Janson 2024, arXiv 2409.09951); see
+`Intervention` for the others.
 """
 _VALUED = ("scale", "set", "activate")
 _COUNTED = ("matched", "random")
@@ -30,7 +32,7 @@ def parse_words(words: Sequence[str]) -> list[Word]:
     """The words, checked."""
     found = [_parse(word) for word in words]
     twice = [word for i, word in enumerate(words) if found[i] in found[:i]]
-    counted = [w.action for w in found if w.action in (*_COUNTED, "mean", "resample", "zero")]
+    counted = [w.action for w in found if w.action in (*_COUNTED, "mean", "optimal", "resample", "zero")]
     if twice or len(set(counted)) < len(counted):
         raise ScircuitError(f"interventions {list(words)} name one of them twice; name each once.")
     return found
@@ -79,8 +81,8 @@ def build(
             out += resample(setup, layer, [f for (f,) in groups], seed=seed)
         elif action == "random":
             out += [Intervention(g, "random", draw=n, seed=seed) for g in groups for n in range(1, int(number) + 1)]
-        elif action == "mean":
-            out += [Intervention(g, "mean", value=_means(features, layer, g)) for g in groups]
+        elif action in ("mean", "optimal"):
+            out += [Intervention(g, action, value=_means(features, layer, g, action == "optimal")) for g in groups]
         elif action == "zero":
             out += [Intervention(g) for g in groups]
         else:
@@ -95,10 +97,11 @@ def stand_ins(words: Sequence[Word], groups: Sequence[tuple[int, ...]]) -> list[
     return [Intervention(g, action, draw=draw) for g in groups for draw, action in enumerate(actions)]
 
 
-def _means(features: pd.DataFrame, layer: int, group: tuple[int, ...]) -> tuple[float, ...]:
-    """Mean activation over all gene positions: rate times mean over firings."""
+def _means(features: pd.DataFrame, layer: int, group: tuple[int, ...], firing: bool) -> tuple[float, ...]:
+    """Mean activation over all gene positions (rate times mean over firings), or over firings alone."""
     table = features[features["layer"] == layer]
-    means = dict(zip(table["feature"], table["frequency"] * table["mean_activation"], strict=True))
+    rate = 1.0 if firing else table["frequency"]
+    means = dict(zip(table["feature"], rate * table["mean_activation"], strict=True))
     missing = [f for f in group if f not in means]
     if missing:
         raise ScircuitError(f"Latent {missing[0]} of layer {layer} is not in the feature table; describe it first.")

@@ -184,19 +184,22 @@ def draw_paths(
     return pd.DataFrame(rows, columns=PATHS)
 
 
-def adjusted(setup: Setup, paths: pd.DataFrame, rounds: int = 3) -> pd.DataFrame:
+def adjusted(setup: Setup, paths: pd.DataFrame, rounds: int = 4) -> pd.DataFrame:
     """The paths with gains that give their doses, and `realised`, the dose that they give, over the setup's cells.
 
     What of a change of its input a target shows depends on where it fires, which the path itself changes; so the gain
-    is sought, by a few secant steps.
+    is sought by a few secant steps, of which each path keeps the best.
     """
     before = _taken(setup, setup.model, paths)
-    for left in reversed(range(rounds)):
+    best = paths.assign(realised=0.0, miss=np.inf)
+    for _ in range(rounds):
         realised = (_taken(setup, PlantedPaths(setup.model, paths, setup), paths) - before) / paths["clean_sd"]
-        if left:
-            factor = (paths["dose"] / realised.where(realised > 0)).fillna(_MOST).clip(1 / _MOST, _MOST)
-            paths = paths.assign(gain=paths["gain"] * factor)
-    return paths.assign(realised=realised.where(paths["dose"] > 0, 0.0))
+        factor = (paths["dose"] / realised.where(realised > 0)).fillna(_MOST).clip(1 / _MOST, _MOST)
+        miss = np.log(factor).abs()
+        better = (miss < best["miss"]) & (paths["dose"] > 0)
+        best.loc[better] = paths.assign(realised=realised, miss=miss).loc[better]
+        paths = paths.assign(gain=paths["gain"] * factor)
+    return best.drop(columns="miss")
 
 
 _MOST = 5.0

@@ -13,7 +13,7 @@ from scircuit.sae.base import SparseAutoencoder
 from scircuit.sae.latents import Latents
 from scircuit.tracing.engines.decoys import radial_rows
 
-ACTIONS = ("zero", *DECOYS, "matched", "mean", "scale", "set", "resample", "activate")
+ACTIONS = ("zero", *DECOYS, "matched", "mean", "scale", "set", "resample", "activate", "optimal")
 KINDS = ("latent", *ACTIONS[1:], *(f"group_{action}" for action in ACTIONS))
 """Values of `kind` in the effect tables: what was done to one latent (`latent` is its ablation), or to a group."""
 _DIRECTED = ("covariance", "encoder_cosine")
@@ -73,13 +73,14 @@ class Intervention:
     """The latents; more than one are edited together."""
     action: str = "zero"
     """`zero`: ablate, the residual loses z_f(p) W_dec[f]. `mean`: z becomes `value`, the latent's mean activation.
+    `optimal`: its mean where it fires, the constant that in the mean square changes the residual least.
     `set`: z becomes `value`. `scale`: z becomes `value` * z (2 doubles it). `resample`: z becomes what the latent does
     at a random gene of another cell (`donors`). `activate`: z becomes `value` at every gene position, firing or not.
     Decoys (see `engines.decoys`), rows of the norm ||z_f(p) W_dec[f]|| that mean nothing: `random`, `radial`,
     `covariance` and `encoder_cosine` (along `direction`), `dictionary` (along the decoder row of the latent `instead`).
     `matched`: the latents `instead` are ablated in place of `features`, for which they count."""
     value: float | tuple[float, ...] = 0.0
-    """For `mean`, `set`, `scale` and `activate`: one for all latents, or one for each."""
+    """For `mean`, `optimal`, `set`, `scale` and `activate`: one for all latents, or one for each."""
     draw: int = 0
     """For decoys: which of the directions; `random` and `radial` ones depend on (seed, features, draw) only. For every
     other action it numbers the interventions of one kind on one latent (doses, matched latents)."""

@@ -89,7 +89,7 @@ def _rows(layer: int, target: int, interventions: Sequence[Intervention], moment
 
 def _value(intervention: Intervention) -> float:
     """The number of an intervention, NaN where it has none or one for each of several latents."""
-    if intervention.action not in ("mean", "set", "scale", "activate"):
+    if intervention.action not in ("mean", "optimal", "set", "scale", "activate"):
         return float("nan")
     value = intervention.value
     if isinstance(value, tuple):
