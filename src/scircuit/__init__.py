@@ -52,9 +52,13 @@ _NAMES = {
     "write_report": "report.page",
 }
 
-__all__ = ["__version__", *sorted(_NAMES)]
+_MODULES = ("pl", "tl")
+"""Figures, and tools that leave their results in an AnnData."""
+
+__all__ = ["__version__", *sorted([*_NAMES, *_MODULES])]
 
 if TYPE_CHECKING:
+    from scircuit import pl, tl
     from scircuit.cells.batch import TokenBatch
     from scircuit.cells.tokens import TokenStore, tokenize
     from scircuit.circuits.build import build_circuit
@@ -93,6 +97,8 @@ if TYPE_CHECKING:
 
 
 def __getattr__(name: str) -> Any:
+    if name in _MODULES:
+        return import_module(f"scircuit.{name}")
     if name not in _NAMES:
         raise AttributeError(f"module 'scircuit' has no attribute {name!r}")
     return getattr(import_module(f"scircuit.{_NAMES[name]}"), name)

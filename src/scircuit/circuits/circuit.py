@@ -10,6 +10,7 @@ import pandas as pd
 from scircuit._io import read_json, sha256_of
 from scircuit._sealed import FILES, check, write_sealed
 from scircuit._tables import write_parquet
+from scircuit.circuits.around import edges_around
 from scircuit.circuits.grades import at_least
 from scircuit.circuits.schema import CONTROLS, EDGES, ENDS, GRADES, NODES, TERMS, TESTS, conform
 from scircuit.errors import ScircuitError
@@ -77,6 +78,10 @@ class Circuit:
             )
         edges, controls = (t.loc[at_least(t, grade)].reset_index(drop=True) for t in (self.edges, self.controls))
         return replace(self, edges=edges, controls=controls, widest=grade)
+
+    def around(self, what: str | Sequence[str]) -> pd.DataFrame:
+        """Its edges into and out of a gene's latents, a label's, or a latent such as `2:17`; see `circuits.around`."""
+        return edges_around(self.edges, self.nodes, what)
 
     def write(self, path: str | Path) -> None:
         """Write the tables as Parquet and the provenance as `run.json` into the folder `path`.

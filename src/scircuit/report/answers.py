@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Unpack
 
 from scircuit._tables import iterate, records
 from scircuit.analysis.answers import Answer
@@ -13,7 +13,7 @@ from scircuit.circuits.artefacts import Artefacts
 from scircuit.circuits.circuit import Circuit
 from scircuit.report import figures, numbers
 from scircuit.report.blocks import FEATURE, Block, Column, Columns, Section, Table, slug, table_of
-from scircuit.report.canvas import canvas, inline_svg
+from scircuit.report.canvas import Where, canvas, inline_svg
 from scircuit.report.picture import described
 from scircuit.report.reading import notebook
 
@@ -148,16 +148,16 @@ def _answered(question: Question, name: str, place: str, answer: Answer | None, 
     return Block(name, svg, caption, tables=[measure_table(result, question.words), *more])
 
 
-def draw(question: Question, result: Result, circuit: Circuit | None = None) -> "Axes":
+def draw(question: Question, result: Result, circuit: Circuit | None = None, **where: Unpack[Where]) -> "Axes":
     """The figure of an answer."""
     if not isinstance(question.figure, str):
-        with canvas(0.7) as ax:
+        with canvas(0.7, **where) as ax:
             question.figure(result, ax)
         return ax
     if question.name == "effect_sizes" and circuit is not None:  # shows every edge, which no result holds
         threshold = circuit.provenance.get("thresholds", {}).get("min_abs_d")
-        return figures.effect_sizes(circuit.edges, circuit.controls, threshold=threshold)
-    return getattr(figures, question.figure or question.name, figures.measures)(result)
+        return figures.effect_sizes(circuit.edges, circuit.controls, threshold=threshold, **where)
+    return getattr(figures, question.figure or question.name, figures.measures)(result, **where)
 
 
 _MORE_TABLES: Mapping[str, Callable[[Result, Any], list[Table]]] = {

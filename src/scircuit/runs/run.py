@@ -19,6 +19,8 @@ from scircuit.errors import ScircuitError
 from scircuit.runs.identity import places, recorded, refuse_another, settings
 
 if TYPE_CHECKING:
+    from anndata import AnnData
+
     from scircuit.cells.tokens import TokenStore
     from scircuit.models.base import FoundationModel
     from scircuit.sae.base import LinearSAE
@@ -153,6 +155,16 @@ class Run(Artefacts):
         store, _ = self.cells(), self.need("saes")
         model = self.model()
         return Setup(model, self.saes(model), store, settings=self.config.trace)
+
+    def to_anndata(self) -> "AnnData":
+        """Its cells by its latents: X is the mean activation over a cell's gene positions, `[cell, latent]` sparse.
+
+        `obs` as tokenised with `_split`; `var` says of each latent its layer, label and genes; `uns["scircuit"]` holds
+        the edges. The model runs once over all cells.
+        """
+        from scircuit.runs.latents import as_anndata
+
+        return as_anndata(self)
 
     def __repr__(self) -> str:
         done = [name for name in STAGES if self.done(name)]
