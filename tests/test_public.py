@@ -14,8 +14,8 @@ NAMES = [
     "SaeTraining", "ScircuitError", "TokenBatch", "TokenStore", "TraceSettings", "__version__", "build_catalogue",
     "build_circuit", "check_adapter", "demo", "doctor", "enrich", "gene_rows", "label_features", "list_checkpoints",
     "load_config", "load_model", "load_saes", "load_study", "measure_quality", "packaged_programs", "parse_config",
-    "pl", "plan_study", "read_gmt", "residuals", "run", "run_study", "save_saes", "select_sources", "tl", "tokenize", "trace",
-    "train_saes", "write_report",
+    "pl", "plan_study", "read_gmt", "residuals", "run", "run_study", "save_saes", "select_sources", "tl", "tokenize",
+    "trace", "train_saes", "write_report",
 ]  # fmt: skip
 COMMANDS = sorted(command.name or command.callback.__name__ for command in app.registered_commands)
 GROUPS = {
