@@ -10,7 +10,7 @@ import typer
 from scircuit.cli.asking import analyze, compare, validate
 from scircuit.cli.ending import Commands, end
 from scircuit.cli.libraries import knowledge, models
-from scircuit.cli.nulls import controls, positive_control
+from scircuit.cli.nulls import audit, controls, positive_control
 from scircuit.cli.options import ClusterOption, ConfigPath, OutOption, RunPath, read_config, write_new
 from scircuit.cli.probing import combine, faithfulness, mediate, paths, probe
 from scircuit.cli.study import app as study_app
@@ -274,6 +274,7 @@ app.command()(probe)
 app.command()(paths)
 app.command()(controls)
 app.command(name="positive-control")(positive_control)
+app.command()(audit)
 
 app.add_typer(knowledge, name="knowledge")
 app.add_typer(study_app, name="study")

@@ -1,4 +1,4 @@
-"""Commands that hold a finished run to its nulls: where nothing was learnt, and where something was planted."""
+"""Commands that hold a finished run to its nulls, and to what reviewers ask: controls, planted paths, the audit."""
 
 from pathlib import Path
 from typing import Annotated
@@ -6,7 +6,7 @@ from typing import Annotated
 import typer
 
 from scircuit.cli.asking import print_answers
-from scircuit.cli.options import ClusterOption, ConfigPath, OutOption, read_config
+from scircuit.cli.options import ClusterOption, ConfigPath, OutOption, RunPath, read_config
 
 
 def controls(
@@ -54,3 +54,21 @@ def positive_control(
     own = read_config(config, out)
     plant(own, doses=dose or DOSES, turns=turns)
     print_answers(Path(own.out), "positive_control")
+
+
+def audit(
+    run: RunPath,
+    as_json: Annotated[bool, typer.Option("--json", help="As JSON, for programs.")] = False,
+) -> None:
+    """Ask of a run what its reviewers will.
+
+    Ten questions, each answered, weak or missing by what the run has left, with the command that would answer it.
+    Computes nothing; exit 0 whatever it says.
+    """
+    import json
+
+    from scircuit.runs.audit import audit as examine
+    from scircuit.runs.audit import lines, to_json
+
+    items = examine(run)
+    typer.echo(json.dumps(to_json(items), indent=2) if as_json else "\n".join(lines(items)))
