@@ -121,5 +121,5 @@ def run_facts(run: Artefacts, places: Container[str]) -> dict[str, Any]:
         "grades": provenance.grade_rows(run),
         "verdicts": [verdict for verdict in told if not verdict.refused],
         "unanswered": [verdict for verdict in told if verdict.refused],
-        "facts": provenance.headline(run),
+        "facts": [fact for fact in provenance.headline(run) if fact.n != provenance.NOT_ASKED],
     }

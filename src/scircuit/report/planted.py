@@ -30,7 +30,7 @@ def planted_section(folder: str | Path) -> Section:
     """
     table, circuit = read_parquet(Path(folder) / RECOVERED), Circuit.read(Path(folder) / "circuit")
     lead = (
-        "A transformer whose drives were set by hand, traced by the rule of the runs below: here it can be seen what a "
+        "A transformer whose drives were set by hand, traced by the rule of these runs: here it can be seen what a "
         "grade is worth. Real models are less kind: their latents overlap, and no dictionary holds the true ones."
     )
     shown = table_of(_COLUMNS, iterate(table), folded=False)

@@ -16,6 +16,7 @@ from scircuit.circuits.specificity import n_made, of_family
 from scircuit.report import numbers
 from scircuit.report.blocks import Column, Fact, Table
 
+NOT_ASKED = "not asked, or no edges"
 HASH = re.compile("[0-9a-f]{64}")
 
 RECORDED = {
@@ -167,7 +168,7 @@ def _ends(measure: Measure, write: Callable[[Any], str]) -> str:
 
 def _beside(measure: Measure, write: Callable[[Any], str]) -> str:
     if not measure.n:
-        return "not asked, or no edges"
+        return NOT_ASKED
     return f"{_ends(measure, write)}; random directions: {write(measure.null)}; n = {measure.n:,}"
 
 

@@ -4,12 +4,13 @@ import math
 from collections.abc import Mapping
 from typing import NamedTuple
 
-from scircuit.analysis.answers import Answer, beside
+from scircuit.analysis.answers import Answer
 from scircuit.analysis.question import Question
 from scircuit.analysis.registry import questions
 from scircuit.analysis.result import Measure
 from scircuit.circuits.artefacts import Artefacts
 from scircuit.circuits.schema import GRADES
+from scircuit.report import numbers
 from scircuit.report.reading import notebook
 
 HOLDS, NOT, OPEN, NUMBER = "holds", "does not", "cannot tell", "a number"
@@ -70,9 +71,16 @@ def verdict(question: Question, answer: Answer) -> Verdict:
         return Verdict(OPEN, claim, answer.refused, place, refused=True)
     first = answer.result.headline
     word = question.words.get(first.measure, first.measure.replace("_", " "))
-    number = f"{first.estimate:.3g}" if math.isfinite(first.estimate) else "not defined"
-    said = f"{word[:1].upper()}{word[1:]}: {number}{beside(*first[2:6])}, n = {first.n:,} {first.unit_of_n}."
+    said = f"{word[:1].upper()}{word[1:]}: {_number(first)}, n = {first.n:,} {first.unit_of_n}."
     return Verdict(_word(first, question.name in CLAIMS), claim, said, place)
+
+
+def _number(first: Measure) -> str:
+    """A number with what stands beside it."""
+    around = [numbers.interval(first.low, first.high)] if math.isfinite(first.low) else []
+    around += [f"null {numbers.significant(first.null)}"] if math.isfinite(first.null) else []
+    around += [f"p {numbers.probability(first.p_value)}"] if math.isfinite(first.p_value) else []
+    return numbers.significant(first.estimate) + (f" ({', '.join(around)})" if around else "")
 
 
 def _word(first: Measure, above: bool) -> str:

@@ -14,7 +14,7 @@ const FOUND = 12;
 
 export class Explore {
   constructor(host, circuit, state) {
-    Object.assign(this, { host, circuit, state, search: new Search(circuit) });
+    Object.assign(this, { host, circuit, state, search: new Search(circuit), sizes: new Map(counted(circuit)) });
     const part = (name) => host.querySelector(`[data-part="${name}"]`);
     this.parts = { found: part("found"), status: part("status"), pins: part("pins"), ranked: part("ranked"), empty: part("empty"), tools: part("tools") };
     this.controls = new Controls(part("controls"), circuit, state);
@@ -45,14 +45,14 @@ export class Explore {
     this.#empty();
     pinPanel(parts.pins, circuit, state, this.passing);
     ranked(parts.ranked, circuit, state, this.passing);
-    if (this.host.clientWidth) this.view.show(drawn, marked);
-    if (found?.length) { this.view.focus = { edges: found }; this.view.paint(); } else this.view.focus = null;
+    this.view.rest = found?.length ? { edges: found } : null;
+    if (drawn.length && this.host.clientWidth) this.view.show(drawn, marked);
   }
 
   /* The strongest that pass, whatever the table is ordered by, and every edge of a path. */
   #drawn(found) {
-    const most = this.state.number("most");
-    const strongest = this.passing.length > most ? Uint32Array.from(this.passing).sort().subarray(0, most) : Uint32Array.from(this.passing).sort();
+    const byStrength = this.state.get("sort") === "d" ? this.passing : Uint32Array.from(this.passing).sort();
+    const strongest = byStrength.subarray(0, this.state.number("most"));
     if (!found?.length) return strongest;
     return Uint32Array.from(new Set([...strongest, ...found])).sort();
   }
@@ -78,15 +78,17 @@ export class Explore {
   /* Where nothing passes, why, and what would: most often a wider grade. */
   #empty() {
     const { circuit, state, parts } = this;
-    parts.empty.hidden = this.passing.length > 0;
-    if (!parts.empty.hidden) {
+    const none = this.passing.length === 0;
+    parts.empty.hidden = !none;
+    for (const part of [this.view.host, parts.tools, parts.ranked, document.getElementById("keys")]) part.hidden = none;
+    if (none) {
       const grade = state.get("grade") || circuit.facts.shown;
-      const sizes = new Map(counted(circuit));
+      const { sizes } = this;
       const wider = [...sizes].filter(([other, n]) => n > 0 && other !== grade);
-      const none = sizes.get(grade) === 0 ? `No edge of this run is ${grade}.` : "No edge passes these filters.";
-      const offer = sizes.get(grade) === 0 && wider.length ? [make("p", {}, "The wider circuit is here too. Beside it, decoys without meaning do about as much: see Answer before reading anything into it."),
+      const why = sizes.get(grade) === 0 ? `No edge of this run is ${grade}.` : "No edge passes these filters.";
+      const offer = sizes.get(grade) === 0 && wider.length ? [make("p", {}, "The wider circuit is here too. Answer says how many such edges decoys without meaning give: read that first."),
         make("p", { class: "line" }, wider.map(([other, n]) => button(`Show the ${count(n)} ${other} edges`, () => state.set({ grade: other })))) ] : [];
-      parts.empty.replaceChildren(make("p", {}, make("b", {}, none)), ...offer);
+      parts.empty.replaceChildren(make("p", {}, make("b", {}, why)), ...offer);
     }
   }
 

@@ -94,7 +94,7 @@ export function svg(view) {
   }
   for (const [i, point] of place.points) {
     const { x, y } = view.at(i);
-    const r = Math.min(7.5, 2.6 + Math.sqrt(point.degree)).toFixed(1);
+    const r = view.radius(point).toFixed(1);
     parts.push(`<circle cx="${x.toFixed(1)}" cy="${y.toFixed(1)}" r="${r}" fill="${circuit.isSource(i) ? "#1f2328" : "#fff"}" stroke="#1f2328"><title>${escaped(`${circuit.place(i)} ${circuit.name(i)}`)}</title></circle>`);
   }
   for (const { i, x, y } of named(view)) parts.push(`<text x="${(x + 9).toFixed(1)}" y="${(y + 4).toFixed(1)}">${escaped(circuit.name(i))}</text>`);

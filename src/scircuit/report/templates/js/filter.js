@@ -51,7 +51,7 @@ function ordered(circuit, edges, by) {
 
 /* How many edges there are of each grade that the run told. */
 export function counted(circuit) {
-  const exact = new Map(GRADES.map((grade) => [grade, 0]));
-  for (const code of circuit.columns["e.grade"]) exact.set(GRADES[code], exact.get(GRADES[code]) + 1);
-  return circuit.facts.grades.map((grade) => [grade, GRADES.slice(GRADES.indexOf(grade)).reduce((sum, g) => sum + exact.get(g), 0)]);
+  const exact = GRADES.map(() => 0);
+  for (const code of circuit.columns["e.grade"]) exact[code] += 1;
+  return circuit.facts.grades.map((grade) => [grade, exact.slice(GRADES.indexOf(grade)).reduce((sum, n) => sum + n, 0)]);
 }

@@ -10,7 +10,7 @@ export function handle(view, { open, pin }) {
   let moved = 0;
 
   function look(what, event = null) {
-    view.focus = what && (what.node !== undefined ? { node: what.node, cursor: what.cursor } : { edges: [what.edge], edge: what.edge });
+    view.focus = !what ? view.rest : (what.node !== undefined ? { node: what.node, cursor: what.cursor } : { edges: [what.edge], edge: what.edge });
     view.paintOver();
     tip.hidden = !what || !event;
     over.style.cursor = what ? "pointer" : "grab";
@@ -54,7 +54,7 @@ export function handle(view, { open, pin }) {
     if (key === "-") { view.zoomAt(width / 2, height / 2, 1 / 1.3); return true; }
     if (key === "0") { view.fit(); return true; }
     if (key === "Escape") { look(null); return true; }
-    if (key === "Enter") { if (view.focus) open(view.focus); return true; }
+    if (key === "Enter") { if (view.focus?.node !== undefined || view.focus?.edge !== undefined) open(view.focus); return true; }
     if (key === "p" && view.focus?.node !== undefined) { pin(view.focus.node); return true; }
     if (key === "." || key === ",") { alongEdges(key === "." ? 1 : -1); return true; }
     const step = { ArrowUp: [0, -1], ArrowDown: [0, 1], ArrowLeft: [-1, 0], ArrowRight: [1, 0] }[key];

@@ -27,7 +27,7 @@ export function layOut(circuit, edges, width) {
     });
   });
   const axis = layers.map((own, c) => ({ layer: own, x: MARGIN.left + c * gap }));
-  return { points, axis, gap, width, height: tall + MARGIN.top + MARGIN.bottom, right };
+  return { points, axis, gap, width, height: tall + MARGIN.top + MARGIN.bottom, right, apart: tall / tallest };
 }
 
 function heights(circuit, edges, columns) {

@@ -39,6 +39,7 @@ async function refresh() {
   if (state.screen === "explore") explore.refresh();
   if (state.screen === "feature") featureScreen(document.querySelector("#feature .live"), circuit, state);
   if (state.screen === "edge") edgeScreen(document.querySelector("#edge .live"), circuit, state);
+  if (!document.documentElement.dataset.ready) performance.mark("ready");
   document.documentElement.dataset.ready = "yes";
 }
 

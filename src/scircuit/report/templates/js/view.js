@@ -3,14 +3,16 @@
 import { layOut } from "./layout.js";
 import { cut } from "./dom.js";
 
-const SLICE = 2500;
+const SLICE = 2000;
 const CURVED = 6000;
+/* Lines of one stroke: long strokes take longer than their lines. */
+const BUNCH = 100;
 const NAMED = 34;
 const look = (name) => getComputedStyle(document.documentElement).getPropertyValue(name).trim();
 
 export class View {
   constructor(host, circuit) {
-    Object.assign(this, { host, circuit, edges: new Uint32Array(0), marked: new Map(), focus: null, zoom: { k: 1, x: 0, y: 0 } });
+    Object.assign(this, { host, circuit, edges: new Uint32Array(0), marked: new Map(), focus: null, rest: null, zoom: { k: 1, x: 0, y: 0 } });
     [this.under, this.over] = host.querySelectorAll("canvas");
   }
 
@@ -19,6 +21,7 @@ export class View {
     this.marked = marked;
     this.place = layOut(this.circuit, edges, Math.max(this.host.clientWidth, 280));
     this.host.style.height = `${this.place.height}px`;
+    this.focus = this.rest;
     this.most = edges.length ? Math.max(...[...edges.subarray(0, 1000)].map((e) => Math.abs(this.circuit.d[e]))) : 1;
     this.fit();
   }
@@ -32,6 +35,9 @@ export class View {
   }
   pan(dx, dy) { this.zoom.x += dx; this.zoom.y += dy; this.paint(); }
   at(i) { const p = this.place.points.get(i); return p && { x: p.x * this.zoom.k + this.zoom.x, y: p.y * this.zoom.k + this.zoom.y }; }
+
+  /* Large where many edges are drawn, no larger than lets two neighbours stand apart. */
+  radius(point) { return Math.min(7.5, 2.6 + Math.sqrt(point.degree), Math.max(1.1, 0.48 * this.place.apart * this.zoom.k)); }
 
   /* The lines of an edge as the four points of a curve. */
   curve(e) {
@@ -63,17 +69,19 @@ export class View {
   #slices(pen, from) {
     const to = Math.min(from + SLICE, this.edges.length);
     pen.globalCompositeOperation = "destination-over";
-    pen.globalAlpha = this.edges.length > CURVED ? 0.22 : this.edges.length > 800 ? 0.4 : 0.62;
+    pen.globalAlpha = Math.min(0.62, Math.max(0.05, 14 / Math.sqrt(this.edges.length)));
     this.strokes(pen, this.edges.subarray(from, to));
     if (to < this.edges.length) this.pending = requestAnimationFrame(() => this.#slices(pen, to));
     else this.host.dataset.drawn = String(this.edges.length);
   }
 
-  /* Blue and whole where the target falls, orange and dashed where it rises; wide where |d| is large. */
+  /* Blue and whole where the target falls, orange and dashed where it rises; wide where |d| is large. Of very many
+     edges plain lines: nobody would see more, and all would wait. */
   strokes(pen, edges, wider = 0) {
+    const plain = edges.length > 0 && this.edges.length > CURVED && !wider;
     const pens = new Map();
     for (const e of edges) {
-      const step = Math.min(4, Math.floor(5 * Math.abs(this.circuit.d[e]) / this.most));
+      const step = plain ? 0 : Math.min(4, Math.floor(5 * Math.abs(this.circuit.d[e]) / this.most));
       const kind = `${this.circuit.sign(e)} ${step}`;
       if (!pens.has(kind)) pens.set(kind, []);
       pens.get(kind).push(e);
@@ -81,15 +89,17 @@ export class View {
     for (const [kind, own] of [...pens].sort((a, b) => b[0].slice(-1) - a[0].slice(-1))) {
       const [sign, step] = kind.split(" ");
       pen.strokeStyle = this.colours[sign];
-      pen.lineWidth = 0.7 + 0.7 * Number(step) + wider;
-      pen.setLineDash(sign === "suppressing" ? [6, 3] : []);
-      pen.beginPath();
-      for (const e of own) {
-        const [x0, y0, x1, y1, x2, y2, x3, y3] = this.curve(e);
-        pen.moveTo(x0, y0);
-        if (this.edges.length > CURVED) pen.lineTo(x3, y3); else pen.bezierCurveTo(x1, y1, x2, y2, x3, y3);
+      pen.lineWidth = plain ? 1 : 0.7 + 0.7 * Number(step) + wider;
+      pen.setLineDash(sign === "suppressing" && !plain ? [6, 3] : []);
+      for (let from = 0; from < own.length; from += BUNCH) {
+        pen.beginPath();
+        for (const e of own.slice(from, from + BUNCH)) {
+          const [x0, y0, x1, y1, x2, y2, x3, y3] = this.curve(e);
+          pen.moveTo(x0, y0);
+          if (plain) pen.lineTo(x3, y3); else pen.bezierCurveTo(x1, y1, x2, y2, x3, y3);
+        }
+        pen.stroke();
       }
-      pen.stroke();
     }
     pen.setLineDash([]);
   }
@@ -135,7 +145,7 @@ export class View {
     if (x < -20 || y < -20 || x > this.place.width + 20 || y > this.place.height + 20) return;
     pen.globalAlpha = near && !near.nodes.has(i) ? 0.2 : 1;
     pen.beginPath();
-    pen.arc(x, y, Math.min(7.5, 2.6 + Math.sqrt(point.degree)), 0, 7);
+    pen.arc(x, y, this.radius(point), 0, 7);
     pen.fillStyle = this.circuit.isSource(i) ? this.colours.ink : this.colours.page;
     pen.fill();
     const marked = this.marked.get(i);
