@@ -28,6 +28,10 @@ SHOWN = {
     "trace_peak_gb_growth": "peak memory, eight times as many cells",
     "condition_a_seconds_gpu": "condition A (120 latents, 200 cells, 37 layer pairs), exact",
     "exhaustive_seconds_gpu": "all latents of all source layers, 20 cells, local",
+    "report_load_seconds": "the report of a circuit of 100,000 edges, from opening to its first screen",
+    "report_search_ms": "a search in it, from the key to edges ranked and drawn",
+    "report_draw_seconds": "every edge of it drawn",
+    "report_page_mb": "its size",
     "annotate_seconds": "enrichment of 80,000 latents in 10,000 gene sets",
     "annotate_peak_gb": "its peak memory",
 }

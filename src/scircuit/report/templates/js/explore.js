@@ -32,6 +32,7 @@ export class Explore {
 
   refresh() {
     const { circuit, state, parts } = this;
+    const width = this.view.host.parentNode.clientWidth;  // before anything is written, which would lay the page out twice
     this.controls.refresh();
     const match = this.search.matches(state.get("q"));
     this.passing = passing(circuit, state, chosen(this.search, state, groupMask(circuit, state)));
@@ -46,7 +47,7 @@ export class Explore {
     pinPanel(parts.pins, circuit, state, this.passing);
     ranked(parts.ranked, circuit, state, this.passing);
     this.view.rest = found?.length ? { edges: found } : null;
-    if (drawn.length && this.host.clientWidth) this.view.show(drawn, marked);
+    if (drawn.length && width) this.view.show(drawn, marked, width);
   }
 
   /* The strongest that pass, whatever the table is ordered by, and every edge of a path. */

@@ -4,7 +4,7 @@ import { button, chance, count, fixed, make, percent, short, table } from "./dom
 import { ORDERS } from "./filter.js";
 import { pinned, togglePin } from "./pins.js";
 
-const STEP = 40;
+const STEP = 25;
 
 export function latentLink(circuit, state, i) {
   return make("a", { href: state.link({ node: circuit.key(i) }, "feature"), class: "latent" }, make("span", { class: "place" }, circuit.place(i)), ` ${circuit.name(i)}`);

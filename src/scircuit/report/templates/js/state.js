@@ -2,9 +2,11 @@
 
 export const SCREENS = ["answer", "explore", "feature", "edge", "evidence"];
 export const DEFAULTS = {
-  run: "", q: "", grade: "", again: "", d: "0", e: "0", p: "", sign: "", from: "", to: "", term: "", most: "200", sort: "d", only: "",
+  run: "", q: "", grade: "", again: "", d: "0", e: "0", p: "", sign: "", from: "", to: "", term: "", most: "150", sort: "d", only: "",
   pins: "", groups: "", path: "", node: "", edge: "", theme: "",
 };
+/* Milliseconds until a filter stands in the address: browsers count how often it changes. */
+const LATER = 150;
 /* What belongs to the latents of one run. */
 const OF_RUN = ["pins", "groups", "path", "node", "edge", "term", "from", "to", "grade", "q", "only"];
 
@@ -16,6 +18,7 @@ export class State {
   }
 
   read() {
+    clearTimeout(this.waiting);
     this.written = location.hash;
     const [place, asked = ""] = location.hash.slice(1).split("?");
     const given = new URLSearchParams(asked);
@@ -31,11 +34,13 @@ export class State {
 
   /* `screen` leaves a step for the back button; a change of a filter does not. */
   set(changes, screen = null) {
+    if (screen) this.write();
     const before = this.values.run;
     Object.assign(this.values, changes);
     if (changes.run !== undefined && changes.run !== before) for (const name of OF_RUN) this.values[name] = DEFAULTS[name];
     if (screen) this.place = this.screen = screen;
-    this.write(Boolean(screen));
+    clearTimeout(this.waiting);
+    if (screen) this.write("pushState"); else this.waiting = setTimeout(() => this.write(), LATER);
     this.tell();
   }
 
@@ -45,10 +50,11 @@ export class State {
     return `#${screen}${[...given].length ? `?${given}` : ""}`;
   }
 
-  write(step) {
-    const link = this.link({}, this.screen);
+  write(how = "replaceState") {
+    clearTimeout(this.waiting);
+    const link = this.link({}, this.place || this.screen);
     if (link === location.hash) return;
-    history[step ? "pushState" : "replaceState"](null, "", link);
+    history[how](null, "", link);
     this.written = link;
   }
 

@@ -5,8 +5,6 @@ import { cut } from "./dom.js";
 
 const SLICE = 2000;
 const CURVED = 6000;
-/* Lines of one stroke: long strokes take longer than their lines. */
-const BUNCH = 100;
 const NAMED = 34;
 const look = (name) => getComputedStyle(document.documentElement).getPropertyValue(name).trim();
 
@@ -16,10 +14,10 @@ export class View {
     [this.under, this.over] = host.querySelectorAll("canvas");
   }
 
-  show(edges, marked) {
+  show(edges, marked, width) {
     this.edges = edges;
     this.marked = marked;
-    this.place = layOut(this.circuit, edges, Math.max(this.host.clientWidth, 280));
+    this.place = layOut(this.circuit, edges, Math.max(width, 280));
     this.host.style.height = `${this.place.height}px`;
     this.focus = this.rest;
     this.most = edges.length ? Math.max(...[...edges.subarray(0, 1000)].map((e) => Math.abs(this.circuit.d[e]))) : 1;
@@ -91,13 +89,11 @@ export class View {
       pen.strokeStyle = this.colours[sign];
       pen.lineWidth = plain ? 1 : 0.7 + 0.7 * Number(step) + wider;
       pen.setLineDash(sign === "suppressing" && !plain ? [6, 3] : []);
-      for (let from = 0; from < own.length; from += BUNCH) {
+      for (const e of own) {  // each by itself: a stroke of many lines takes longer than its lines
+        const [x0, y0, x1, y1, x2, y2, x3, y3] = this.curve(e);
         pen.beginPath();
-        for (const e of own.slice(from, from + BUNCH)) {
-          const [x0, y0, x1, y1, x2, y2, x3, y3] = this.curve(e);
-          pen.moveTo(x0, y0);
-          if (plain) pen.lineTo(x3, y3); else pen.bezierCurveTo(x1, y1, x2, y2, x3, y3);
-        }
+        pen.moveTo(x0, y0);
+        if (plain) pen.lineTo(x3, y3); else pen.bezierCurveTo(x1, y1, x2, y2, x3, y3);
         pen.stroke();
       }
     }
@@ -162,8 +158,6 @@ export class View {
     const rank = ([i, p]) => (near?.nodes.has(i) ? 2e6 : 0) + (this.marked.has(i) ? 1e6 : 0) + p.strength;
     const taken = [];
     pen.font = "11.5px system-ui, sans-serif";
-    pen.lineWidth = 3.5;
-    pen.lineJoin = "round";
     for (const [i, point] of [...points].sort((a, b) => rank(b) - rank(a))) {
       if (taken.length >= NAMED * Math.max(1, this.zoom.k) || (near && !near.nodes.has(i))) break;
       const { x, y } = this.at(i);
@@ -172,8 +166,10 @@ export class View {
       const text = cut(this.circuit.name(i), Math.floor(room / 6.2));
       if (taken.some((box) => Math.abs(box.y - y) < 13 && Math.abs(box.x - x) < Math.max(box.w, 6.2 * text.length))) continue;
       taken.push({ x, y, w: 6.2 * text.length });
-      pen.strokeStyle = this.colours.page;
-      pen.strokeText(text, x + 9, y + 4);
+      pen.fillStyle = this.colours.page;
+      pen.globalAlpha = 0.75;
+      pen.fillRect(x + 8, y - 6, 6 * text.length, 12);
+      pen.globalAlpha = 1;
       pen.fillStyle = this.colours.ink;
       pen.fillText(text, x + 9, y + 4);
     }
