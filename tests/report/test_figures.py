@@ -199,10 +199,12 @@ def test_every_answer_is_drawn_in_a_column(answers: dict[str, Result], question:
 
 
 def test_every_question_has_a_place_on_the_page() -> None:
-    named = {q.figure or q.name for q in (*every_question().values(), DISEASE_AS_PUBLISHED)}
+    every = (*every_question().values(), DISEASE_AS_PUBLISHED)
+    named = {q.figure or q.name for q in every if not callable(q.figure)}
     assert named <= set(figures.__all__)
     drawn = {name for name in ANSWERED if name in figures.__all__} | {"effect_sizes"}
-    assert drawn == {name for name, q in questions().items() if q.by_itself}
+    # Others are drawn as numbers beside their nulls, or by a function of their own.
+    assert drawn == {name for name, q in questions().items() if q.by_itself and q.figure in ("", name)}
 
 
 def test_a_narrow_logarithmic_axis_still_has_named_ticks(answers: dict[str, Result]) -> None:
