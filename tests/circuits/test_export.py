@@ -1,9 +1,11 @@
 """Exports are read back by the tools they are made for."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import anndata
 import networkx as nx
 import numpy as np
 import pandas as pd
@@ -21,8 +23,9 @@ from scircuit.circuits.export import (
     write_graphml,
     write_neuronpedia,
 )
-from scircuit.circuits.export.graphs import write_decoupler
-from scircuit.circuits.export.neuronpedia import cantor
+from scircuit.circuits.export.graphs import write_decoupler, write_node_link
+from scircuit.circuits.export.neuronpedia import NEURONPEDIA, cantor
+from scircuit.circuits.export.tables import write_edge_csv, write_latents, write_tables
 from scircuit.circuits.rule import EdgeRule
 from scircuit.circuits.schema import ENDS
 from scircuit.circuits.synthetic import planted_circuit
@@ -64,13 +67,14 @@ SCHEMA: dict[str, Any] = {
                 "required": ["node_id", "feature", "layer", "ctx_idx", "feature_type", "jsNodeId", "clerp"],
                 "properties": {
                     "node_id": {"type": "string", "pattern": r"^\d+_\d+_\d+$"},
-                    "feature": {"type": "integer"},
+                    "feature": {"type": ["integer", "null"]},
                     "layer": {"type": "string", "pattern": r"^\d+$"},
                     "ctx_idx": {"type": "integer"},
-                    "feature_type": {"const": "cross layer transcoder"},
-                    "jsNodeId": {"type": "string", "pattern": r"^\d+_\d+-0$"},
+                    "feature_type": {"enum": ["cross layer transcoder", "logit"]},
+                    "jsNodeId": {"type": "string", "pattern": r"^(\d+_\d+-0|L_0-1)$"},
                     "clerp": {"type": "string", "minLength": 1},
                     "activation": {"type": "number"},
+                    "influence": {"type": "number", "minimum": 0, "maximum": 1},
                 },
             },
         },
@@ -196,11 +200,88 @@ def test_attribution_graph_is_what_the_viewers_take(circuit: Circuit, tmp_path: 
     assert all("clerp" in node for node in graph.nodes.values())
     # A feature that occurs in more than two thirds of the tokens is dropped by the viewer.
     tokens = content["metadata"]["prompt_tokens"]
-    positions = pd.DataFrame(content["nodes"]).groupby("feature")["ctx_idx"].nunique()
+    positions = pd.DataFrame(content["nodes"]).dropna(subset="feature").groupby("feature")["ctx_idx"].nunique()
     assert positions.max() / len(tokens) <= 2 / 3
     assert all(0 <= node["ctx_idx"] < len(tokens) for node in content["nodes"])
-    assert max(int(node["layer"]) for node in content["nodes"]) > 0
+    (output,) = (node for node in content["nodes"] if node["feature_type"] == "logit")
+    deepest = max(int(node["layer"]) for node in content["nodes"] if node is not output)
+    assert int(output["layer"]) > deepest > 0, "the viewers' axis ends where the model does"
+    assert "(p=" in output["clerp"], "the viewers split the text there"
     assert strict(tmp_path / "graph-metadata.json") == {"graphs": [content["metadata"]]}
+
+
+def test_the_slider_of_the_viewers_hides_weak_latents_first(circuit: Circuit, tmp_path: Path) -> None:
+    content = strict(write_neuronpedia(circuit, tmp_path, "mine"))
+    strength: dict[str, float] = {}
+    for link in content["links"]:
+        for end in ("source", "target"):
+            strength[link[end]] = strength.get(link[end], 0) + abs(link["weight"])
+    share = {node["node_id"]: node["influence"] for node in content["nodes"] if "influence" in node}
+    assert sorted(share, key=share.get) == sorted(strength, key=lambda name: -strength[name])
+    assert max(share.values()) == pytest.approx(1) == content["metadata"]["node_threshold"]
+
+
+@pytest.mark.parametrize(
+    ("name", "slug"), [("Zellen-Übung", "Zellen-Ubung"), ("", "circuit"), ("细胞", "circuit"), ("a b/c", "a-b-c")]
+)
+def test_a_run_of_any_name_is_a_graph(circuit: Circuit, tmp_path: Path, name: str, slug: str) -> None:
+    named = replace(circuit, provenance=circuit.provenance | {"name": name, "model": {"name": "/home/me/gf-mini"}})
+    path = NEURONPEDIA.write(named, tmp_path, None, genes=None)
+    assert path.name == f"{slug}.json"
+    assert strict(path)["metadata"]["scan"] == "gf-mini"
+
+
+def test_control_characters_of_labels_are_left_out_of_xml(circuit: Circuit, tmp_path: Path) -> None:
+    strange = replace(circuit, nodes=circuit.nodes.assign(label="a\x00b\x1f\ud800 <&> Ü", n_terms=1))
+    write_graphml(strange, tmp_path / "x.graphml")
+    assert set(nx.get_node_attributes(nx.read_graphml(tmp_path / "x.graphml"), "label").values()) == {"ab <&> Ü"}
+
+
+def test_node_link_json_opens_as_most_call_it(circuit: Circuit, tmp_path: Path) -> None:
+    write_node_link(circuit, tmp_path / "circuit.json")
+    content = strict(tmp_path / "circuit.json")
+    for key in ("edges", "links"):  # of NetworkX since 3.6, and before
+        assert nx.get_edge_attributes(nx.node_link_graph(content, edges=key), "weight") == expected(circuit)
+
+
+def test_every_column_of_the_tables_has_a_meaning(circuit: Circuit, tmp_path: Path) -> None:
+    folder = write_tables(circuit, tmp_path / "tables")
+    dictionary = strict(folder / "dictionary.json")
+    for name in ("edges", "nodes"):
+        table = pd.read_parquet(folder / f"{name}.parquet")
+        assert len(table) == len(getattr(circuit, name))
+        assert list(dictionary[name]) == list(table)
+        assert all(column["meaning"] for column in dictionary[name].values()), name
+        assert {column: str(table[column].dtype) for column in table} == {
+            column: said["type"] for column, said in dictionary[name].items()
+        }
+
+
+def test_a_spreadsheet_has_names_beside_numbers(circuit: Circuit, tmp_path: Path) -> None:
+    write_edge_csv(circuit, tmp_path / "edges.csv", max_edges=7)
+    table = pd.read_csv(tmp_path / "edges.csv", keep_default_na=False)
+    assert len(table) == 7
+    graph = to_networkx(circuit)
+    for row in table.itertuples():
+        assert row.source_label == graph.nodes[f"L{row.source_layer}_F{row.source_feature}"]["label"]
+        assert row.target_genes == graph.nodes[f"L{row.target_layer}_F{row.target_feature}"]["genes"]
+
+
+def test_scanpy_opens_latents_by_genes(circuit: Circuit, tmp_path: Path) -> None:
+    first = circuit.edges.iloc[0]
+    genes = pd.DataFrame(
+        {"layer": first["source_layer"], "feature": first["source_feature"], "gene": ["LYZ", "CD3D"],
+         "mean_activation": [0.5, 2.0]}
+    )  # fmt: skip
+    write_latents(circuit, tmp_path / "circuit.h5ad", genes=genes)
+    found = anndata.read_h5ad(tmp_path / "circuit.h5ad")
+    source, target = (f"L{first[f'{end}_layer']}_F{first[f'{end}_feature']}" for end in ("source", "target"))
+    assert found[source, "CD3D"].X.toarray() == [[2.0]]
+    place = found.obs_names.get_indexer([source, target])
+    assert found.obsp["mean_delta"][place[0], place[1]] == first["mean_delta"]
+    assert found.obsp["cohens_d"].nnz == len(circuit.edges)
+    with pytest.raises(ScircuitError, match="genes of the latents are not there"):
+        write_latents(circuit, tmp_path / "none.h5ad")
 
 
 def test_attribution_graph_comes_back_as_the_same_edges(circuit: Circuit, tmp_path: Path) -> None:
@@ -235,7 +316,7 @@ def test_feature_details_hold_genes_as_tokens(circuit: Circuit, tmp_path: Path) 
     assert detail["index"] == feature
     assert detail["examples_quantiles"][0]["examples"] == [{"tokens": ["CD3D", "LYZ"], "tokens_acts_list": [2.0, 0.5]}]
     assert {path.stem for path in (tmp_path / "features" / "mine").iterdir()} == {
-        str(node["feature"]) for node in content["nodes"]
+        str(node["feature"]) for node in content["nodes"] if node["feature"] is not None
     }
 
 

@@ -3,12 +3,15 @@
 import json
 from pathlib import Path
 
+import anndata
 import networkx as nx
+import numpy as np
 import pandas as pd
 import pytest
 from typer.testing import CliRunner
 
 from scircuit._io import read_json
+from scircuit._tables import write_parquet
 from scircuit.circuits.circuit import Circuit
 from scircuit.circuits.export import read_neuronpedia
 from scircuit.circuits.export.formats import formats
@@ -65,7 +68,10 @@ def test_a_run_takes_gene_sets_by_name(cache: Path, project, scgpt_folder: Path)
 @pytest.fixture(scope="module")
 def planted(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("planted")
-    planted_circuit(seed=0).circuit.write(folder / "circuit")
+    circuit = planted_circuit(seed=0).circuit
+    circuit.write(folder / "circuit")
+    genes = circuit.nodes[["layer", "feature"]].assign(gene="LYZ", mean_activation=np.float32(1))
+    write_parquet(folder / "features" / "genes.parquet", genes)
     return folder
 
 
@@ -85,6 +91,10 @@ def test_every_format_holds_every_edge(planted: Path, fmt: str) -> None:
         assert sorted(weights.values()) == pytest.approx(sorted(edges["cohens_d"]))
     elif fmt == "cytoscape":
         n = len(json.loads(path.read_text())["elements"]["edges"])
+    elif fmt == "parquet":
+        n = len(pd.read_parquet(path / "edges.parquet"))
+    elif fmt == "anndata":
+        n = anndata.read_h5ad(path).obsp["q_value"].nnz
     else:
         n = len(pd.read_csv(path))
     assert n == len(edges)

@@ -11,7 +11,7 @@ from scircuit.cli.asking import analyze, compare, validate
 from scircuit.cli.ending import Commands, end
 from scircuit.cli.libraries import knowledge, models
 from scircuit.cli.nulls import audit, controls, positive_control
-from scircuit.cli.options import ClusterOption, ConfigPath, OutOption, RunPath, read_config, write_new
+from scircuit.cli.options import ClusterOption, ConfigPath, Grade, OutOption, RunPath, read_config, write_new
 from scircuit.cli.probing import combine, faithfulness, mediate, paths, probe
 from scircuit.cli.study import app as study_app
 from scircuit.errors import ScircuitError
@@ -218,9 +218,7 @@ def trace(
 def report(
     config: ConfigPath,
     out: OutOption = None,
-    grade: Annotated[
-        str | None, typer.Option(help="Show the wider circuit of this grade: reproducible or sizeable.")
-    ] = None,
+    grade: Grade = None,
 ) -> None:
     """Stage 5: write the report, one HTML page.
 
@@ -254,6 +252,7 @@ def export(
     fmt: Annotated[str, typer.Option("--format", help="A format's name, or `list` to see the formats.")],
     out: Annotated[Path | None, typer.Option("--out", metavar="PATH", help="Where to; by default RUN/export/.")] = None,
     max_edges: Annotated[int | None, typer.Option(help="Only the edges of largest |d|.", min=1)] = None,
+    grade: Grade = None,
 ) -> None:
     """Write the circuit of a run for another tool."""
     from scircuit.circuits.export.formats import export as write
@@ -262,7 +261,7 @@ def export(
     if fmt == "list":
         typer.echo("\n".join(f"{name:20} {known.says}" for name, known in formats().items()))
         return
-    typer.echo(write(run, fmt, out, max_edges))
+    typer.echo(write(run, fmt, out, max_edges, grade))
 
 
 app.command()(compare)

@@ -18,6 +18,7 @@ ConfigPath = Annotated[
 ]
 RUN = typer.Argument(metavar="RUN", help="Folder of a finished run.")
 RunPath = Annotated[Path, RUN]
+Grade = Annotated[str | None, typer.Option(help="Take the wider circuit of this grade: reproducible or sizeable.")]
 OutOption = Annotated[
     Path | None, typer.Option("--out", metavar="DIR", help="Folder of the run, instead of the config's.")
 ]

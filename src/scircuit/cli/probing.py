@@ -6,7 +6,7 @@ from typing import Annotated
 import typer
 
 from scircuit.cli.asking import print_answers
-from scircuit.cli.options import ConfigPath, OutOption, read_config
+from scircuit.cli.options import ConfigPath, Grade, OutOption, read_config
 
 
 def probe(
@@ -104,9 +104,7 @@ def faithfulness(
             help="loss (the default), genes:CD3E,IL7R, embedding, probe:COLUMN or latents:LAYER:F+F; may be repeated.",
         ),
     ] = None,
-    grade: Annotated[
-        str | None, typer.Option(help="Hold the wider circuit of this grade to it: reproducible or sizeable.")
-    ] = None,
+    grade: Grade = None,
     ablation: Annotated[str, typer.Option(help="What silenced latents become: mean or zero.")] = "mean",
     n_cells: Annotated[int, typer.Option(help="Cells that had no part in finding the circuit.", min=2)] = 100,
     draws: Annotated[int, typer.Option(help="Random circuits, and single latents, beside it.", min=1)] = 50,

@@ -16,16 +16,22 @@ def formats() -> Mapping[str, Format]:
     return discover("scircuit.circuits.export", Format)
 
 
-def export(run: str | Path | Artefacts, fmt: str, out: str | Path | None = None, max_edges: int | None = None) -> Path:
+def export(
+    run: str | Path | Artefacts,
+    fmt: str,
+    out: str | Path | None = None,
+    max_edges: int | None = None,
+    grade: str | None = None,
+) -> Path:
     """Write the circuit of a run for another tool, by a key of `formats()`; returns the file.
 
     `out` is a file (neuronpedia: a folder), by default under `RUN/export/`. `max_edges` keeps those of largest |d|; by
-    default all, but 5,000 for neuronpedia, whose viewer loads no more.
+    default all, but 5,000 for neuronpedia, whose viewer loads no more. Edges are those of `grade` or a stricter one.
     """
     run = Artefacts.of(run)
     if fmt not in formats():
         raise ScircuitError(f"There is no export format {fmt!r}; choose one of {', '.join(formats())}.")
-    chosen, circuit = formats()[fmt], run.circuit()
+    chosen, circuit = formats()[fmt], run.circuit(grade=grade)
     path = run.root / "export" / chosen.place if out is None else Path(out)
     if not chosen.genes:
         return chosen.write(circuit, path, max_edges) or path

@@ -1,5 +1,6 @@
 """Circuits for graph tools: NetworkX, Cytoscape, GraphML (Gephi, yEd, igraph), and decoupler's nets."""
 
+import re
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -13,6 +14,10 @@ from scircuit.circuits.export.parts import described, ends, node_id, statistics,
 
 if TYPE_CHECKING:
     import networkx
+
+
+_NO_XML = re.compile("[^\t\n\r\u0020-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
+"""What no XML 1.0 document may hold (W3C, production 2)."""
 
 
 def to_networkx(circuit: Circuit, max_edges: int | None = None) -> "networkx.DiGraph":
@@ -46,10 +51,12 @@ def write_cytoscape(circuit: Circuit, path: str | Path, max_edges: int | None = 
 
 
 def write_graphml(circuit: Circuit, path: str | Path, max_edges: int | None = None) -> None:
-    """Write GraphML; see `to_networkx` for the attributes."""
+    """Write GraphML; see `to_networkx` for the attributes. Characters that XML has not are left out."""
     import networkx
 
     graph = to_networkx(circuit, max_edges)
+    for values in graph.nodes.values():
+        values |= {name: _NO_XML.sub("", text) for name, text in values.items() if isinstance(text, str)}
     with atomic(path) as temporary:
         networkx.write_graphml(graph, temporary)
 
@@ -71,14 +78,20 @@ def write_decoupler(circuit: Circuit, path: str | Path, max_edges: int | None = 
 
 
 def write_node_link(circuit: Circuit, path: str | Path, max_edges: int | None = None) -> None:
-    """Write node-link JSON, as `networkx.node_link_graph(..., edges="links")` and d3 read it; see `to_networkx`."""
+    """Write node-link JSON; see `to_networkx`.
+
+    The edges stand in it twice, as `links` for d3 and NetworkX before 3.6 and as `edges` for NetworkX since then, so
+    that `networkx.node_link_graph(json)` works in each.
+    """
     graph = to_networkx(circuit, max_edges)
+    edges = [{"source": a, "target": b, **values} for a, b, values in graph.edges(data=True)]
     content = {
         "directed": True,
         "multigraph": False,
         "graph": dict(graph.graph),
         "nodes": [{"id": name, **values} for name, values in graph.nodes.items()],
-        "links": [{"source": a, "target": b, **values} for a, b, values in graph.edges(data=True)],
+        "links": edges,
+        "edges": edges,
     }
     write_json(path, content)
 

@@ -1,11 +1,13 @@
 """Attribution-graph JSON, which circuit-tracer's viewer and Neuronpedia show.
 
 Those graphs are made for one prompt, a circuit for many cells, so the file carries a pseudo-prompt of two tokens
-(the viewers drop features that occur in all tokens, hence never one) and every latent stands at the second.
+(the viewers drop features that occur in all tokens, hence never one) and every latent stands at the second. The
+viewers take their axis from a logit node, so there is one on top, without an edge, that stands for the model's output.
 """
 
 import logging
 import re
+import unicodedata
 from pathlib import Path
 from typing import Any
 
@@ -32,7 +34,6 @@ logger = logging.getLogger(__name__)
 FEATURE_TYPE = "cross layer transcoder"
 """The one kind of node that the viewers draw with a detail pane."""
 POSITION = 1
-PROMPT = ["all", " cells"]
 DETAIL_GENES = 20
 MOST_EDGES = 5000
 """Edges that the viewer loads."""
@@ -65,11 +66,11 @@ def write_neuronpedia(
     edges = strongest(circuit, max_edges)
     nodes = described(circuit, edges)
     metadata = _metadata(circuit, slug, len(edges), with_details=genes is not None)
-    path = folder / f"{slug}.json"
+    path, shares = folder / f"{slug}.json", _shares(edges)
     content = {
         "metadata": metadata,
         "qParams": {"pinnedIds": [], "supernodes": [], "linkType": "both", "clickedId": "", "sg_pos": ""},
-        "nodes": [_node(key, values) for key, values in nodes.items()],
+        "nodes": [*(_node(key, values, shares[key]) for key, values in nodes.items()), _output(circuit, nodes)],
         "links": [
             {"source": _id(source), "target": _id(target), "weight": weight, **values}
             for (source, target), weight, values in zip(ends(edges), weights(edges), statistics(edges), strict=True)
@@ -87,16 +88,21 @@ def _metadata(circuit: Circuit, slug: str, n_edges: int, with_details: bool) -> 
     name = model.get("name") if isinstance(model, dict) else model
     if not isinstance(name, str) or not name:
         raise ScircuitError("the circuit's provenance names no model; set provenance['model'] to its name.")
+    name = Path(name).name  # of a folder, what it is called
+    prompt, grade = [name, " cells"], circuit.provenance.get("grade", "causal")
     shown = "all" if n_edges == len(circuit.edges) else f"the {n_edges:,} strongest of"
     return {
         "slug": slug,
         "scan": f"./data/features/{slug}" if with_details else name,
-        "prompt_tokens": PROMPT,
-        "prompt": "".join(PROMPT),
+        "prompt_tokens": prompt,
+        "prompt": "".join(prompt),
         "schema_version": 1,
+        "node_threshold": 1.0,
+        "pruning_settings": {"node_threshold": 1.0, "edge_threshold": 1.0},
         "info": {
-            "description": f"{name}: {shown} {len(circuit.edges):,} causal edges over cells; the prompt stands for "
-            "the cells. Link weight = minus the mean change of the target when the source is ablated.",
+            "description": f"{name}: {shown} {len(circuit.edges):,} {grade} edges over cells; the prompt stands for "
+            "the cells, the node on top for the model's output. Link weight = minus the mean change of the target when the "
+            "source is ablated.",
             "generator": {"name": "scircuit", "version": __version__},
         },
         "run_id": circuit.run_id,
@@ -107,7 +113,39 @@ def _id(key: Key) -> str:
     return f"{key[0]}_{key[1]}_{POSITION}"
 
 
-def _node(key: Key, values: dict[str, Any]) -> dict[str, Any]:
+def _shares(edges: pd.DataFrame) -> dict[Key, float]:
+    """Per latent the share of all |weight| on the edges of those at least as strong: what the viewers prune by."""
+    strength: dict[Key, float] = {}
+    for pair, weight in zip(ends(edges), weights(edges), strict=True):
+        for key in pair:
+            strength[key] = strength.get(key, 0.0) + abs(weight)
+    total, so_far, found = sum(strength.values()) or 1.0, 0.0, {}
+    for key in sorted(strength, key=lambda key: (-strength[key], key)):
+        so_far += strength[key]
+        found[key] = min(so_far / total, 1.0)
+    return found
+
+
+def _output(circuit: Circuit, nodes: dict[Key, dict[str, Any]]) -> dict[str, Any]:
+    """The node from which the viewers know the number of layers."""
+    model = circuit.provenance.get("model")
+    deepest = max(layer for layer, _ in nodes)
+    layer = int(model.get("n_layers", deepest + 1)) if isinstance(model, dict) else deepest + 1
+    return {
+        "node_id": f"{layer}_0_{POSITION}",
+        "feature": None,
+        "layer": str(layer),
+        "ctx_idx": POSITION,
+        "feature_type": "logit",
+        "jsNodeId": f"L_0-{POSITION}",
+        # The viewers split the text at "(p=".
+        "clerp": "output of the model (p=1.00)",
+        "token_prob": 1.0,
+        "is_target_logit": False,
+    }
+
+
+def _node(key: Key, values: dict[str, Any], share: float) -> dict[str, Any]:
     node = {
         "node_id": _id(key),
         "feature": cantor(*key),
@@ -116,6 +154,7 @@ def _node(key: Key, values: dict[str, Any]) -> dict[str, Any]:
         "feature_type": FEATURE_TYPE,
         "jsNodeId": f"{key[0]}_{key[1]}-0",
         "clerp": values["label"],
+        "influence": share,
     }
     if "mean_activation" in values:
         node["activation"] = values["mean_activation"]
@@ -198,8 +237,14 @@ def _read_link(link: dict[str, Any], nodes: dict[str, dict[str, Any]]) -> dict[s
 
 def _of_run(circuit: Circuit, folder: Path, max_edges: int | None, genes: pd.DataFrame | None) -> Path:
     """Under the name of the run, with as many edges as the viewer loads."""
-    slug = re.sub(r"[^A-Za-z0-9_-]", "-", str(circuit.provenance.get("name", "circuit")))
-    return write_neuronpedia(circuit, folder, slug, genes, max_edges or MOST_EDGES)
+    plain = unicodedata.normalize("NFKD", str(circuit.provenance.get("name") or "circuit"))
+    slug = re.sub(r"[^A-Za-z0-9_-]+", "-", "".join(c for c in plain if not unicodedata.combining(c))).strip("-")
+    if max_edges is None and len(circuit.edges) > MOST_EDGES:
+        logger.warning(
+            "the %s strongest of %s edges are written; --max-edges N takes more than the viewer draws well",
+            f"{MOST_EDGES:,}", f"{len(circuit.edges):,}",
+        )  # fmt: skip
+    return write_neuronpedia(circuit, folder, slug or "circuit", genes, max_edges or MOST_EDGES)
 
 
 NEURONPEDIA = Format(

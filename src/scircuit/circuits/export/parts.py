@@ -7,7 +7,7 @@ import numpy as np
 import pandas as pd
 
 from scircuit.circuits.circuit import Circuit
-from scircuit.circuits.schema import ENDS, SOURCE, TARGET
+from scircuit.circuits.schema import ENDS, GRADES, SOURCE, TARGET
 from scircuit.errors import ScircuitError
 
 Key = tuple[int, int]
@@ -44,7 +44,11 @@ def strongest(circuit: Circuit, max_edges: int | None) -> pd.DataFrame:
     """The edges of largest |d|, all when `max_edges` is None."""
     edges = circuit.edges
     if edges.empty:
-        raise ScircuitError("the circuit has no edges, so there is no graph to export; lower its thresholds.")
+        grade = circuit.provenance.get("grade", GRADES[0])
+        wider = "" if grade == GRADES[0] else f" that are {grade}; ask a wider one (--grade {GRADES[0]})"
+        raise ScircuitError(
+            f"the circuit has no edges{wider or '; build it by a wider rule'}, and there is nothing to write."
+        )
     if max_edges is None or len(edges) <= max_edges:
         return edges
     order = np.argsort(-edges["cohens_d"].abs().to_numpy(), kind="stable")[:max_edges]
