@@ -101,8 +101,8 @@ def _metadata(circuit: Circuit, slug: str, n_edges: int, with_details: bool) -> 
         "pruning_settings": {"node_threshold": 1.0, "edge_threshold": 1.0},
         "info": {
             "description": f"{name}: {shown} {len(circuit.edges):,} {grade} edges over cells; the prompt stands for "
-            "the cells, the node on top for the model's output. Link weight = minus the mean change of the target when the "
-            "source is ablated.",
+            "the cells, the node on top for the model's output. Link weight = minus the mean change of the target when "
+            "the source is ablated.",
             "generator": {"name": "scircuit", "version": __version__},
         },
         "run_id": circuit.run_id,
