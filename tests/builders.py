@@ -8,10 +8,9 @@ import pandas as pd
 import torch
 
 from scircuit._io import write_json
-from scircuit.analysis.circuit_variants import ORDERS
 from scircuit.cells.vocabulary import Vocabulary, write_vocabulary
 from scircuit.circuits.circuit import Circuit
-from scircuit.circuits.variants import Variant, table_of
+from scircuit.circuits.variants import ORDERS, Variant, table_of
 
 SHARED = Path(__file__).resolve().parents[1].parent / "shared" / "data"
 """Real data sets, where they lie beside the project."""
@@ -114,9 +113,10 @@ def behaviour_table(rng: np.random.Generator) -> pd.DataFrame:
     variants += [Variant("beside", none, layer=2, feature=i) for i in range(4)]
     level += [1.0, *[0.2] * 4, *[0.9] * 4, *[0.5] * 3, *[0.8] * 4]
     for unit in ("node", "edge"):
-        for order in ORDERS:
-            variants += [Variant("order", none, unit=unit, order=order, share=share) for share in (0.1, 1.0)]
-            level += [0.4, 1.0]
+        for order, draw in [*((order, 0) for order in ORDERS), ("random", 1)]:
+            for share, value in ((0.1, 0.4), (1.0, 1.0)):
+                variants.append(Variant("order", none, unit=unit, order=order, share=share, draw=draw))
+                level.append(value)
     cells = pd.DataFrame({"cell": range(12), "group": ""})
     values = np.array(level)[:, None] + 0.01 * rng.standard_normal((len(level), 12))
     table = table_of("loss", variants, cells, values)

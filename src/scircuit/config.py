@@ -144,7 +144,10 @@ class SourcesSection:
     """Which latents are ablated."""
 
     rule: str = "annotated"
-    """annotated (best published score), random (stratified by firing rate), random_annotated, all, or list."""
+    """annotated (best published score), attribution (largest integrated gradients of a behaviour, see of), random
+    (stratified by firing rate), random_annotated, all, or list."""
+    of: str = "loss"
+    """attribution only: loss, embedding, genes:A,B, probe:COLUMN or latents:LAYER:F+F."""
     latents: tuple[tuple[int, ...], ...] = ()
     """list only: the sources as [layer, latent] pairs, e.g. [[0, 17], [2, 40]]."""
     n: int = ranged(30, 1)

@@ -10,15 +10,16 @@ import pytest
 from typer.testing import CliRunner
 
 from scircuit._io import read_json
-from scircuit.analysis.circuit_variants import ORDERS
 from scircuit.analysis.registry import analyze
-from scircuit.circuits.variants import COLUMNS
+from scircuit.circuits.variants import COLUMNS, ORDERS
 from scircuit.cli.app import app
 from scircuit.config import RunConfig
 from scircuit.config_file import load_config
 from scircuit.errors import ScircuitError
+from scircuit.runs.attribution import with_attribution
 from scircuit.runs.faithfulness import faithfulness
 from scircuit.runs.run import Run
+from scircuit.runs.stages import run as run_stages
 
 SMALL = {"n_cells": 6, "draws": 4, "n_members": 3, "shares": (0.1, 1.0)}
 
@@ -107,3 +108,23 @@ def test_cells_that_found_the_circuit_are_never_measured(config: RunConfig) -> N
         else:
             record = faithfulness(config, ["embedding"], **SMALL).with_suffix(".json")
             assert read_json(record)["split"] == "catalogue"
+
+
+def test_sources_are_those_of_largest_attribution(finished: dict[str, Path], tmp_path: Path) -> None:
+    """`sources.rule = "attribution"`: chosen again by hand from gradients in the same catalogue cells."""
+    folder = finished["geneformer"]
+    base = load_config(folder / "run.toml")
+    sources = replace(base.sources, rule="attribution", of="embedding", n=3)
+    config = replace(base, sources=sources, out=str(tmp_path / "new"))
+    run_stages(replace(config, sae=replace(config.sae, path=str(folder / "out" / "saes"))), until="trace")
+    run = Run(tmp_path / "new")
+    tests = run.table("tests")
+    own = tests.loc[tests["kind"] == "latent", ["source_layer", "source_feature"]].drop_duplicates()
+    setup, latents = run.setup(), run.table("features")
+    cells = setup.cells.subset(np.flatnonzero((setup.cells.cells["_split"] == "catalogue").to_numpy()))
+    found = with_attribution(latents, "embedding", setup, cells, config.seed)
+    found = found[(found["n_firings"] > 0) & (found["layer"] < 3)]
+    found = found.assign(size=found["attribution"].abs()).sort_values("size", ascending=False)
+    best = found.groupby("layer").head(3)
+    assert sorted(map(tuple, own.to_numpy().tolist())) == sorted(zip(best["layer"], best["feature"], strict=True))
+    assert run.provenance()["sources"]["rule"] == "attribution"

@@ -98,7 +98,13 @@ def test_what_is_printed(inputs):
     assert lines[0].split() == ["layer", "sources", "targets", "clean", "ablated", "TFLOP", "time"]
     assert [line.split()[0] for line in lines[1:4]] == ["0", "2", "total"]
     text = "\n".join(lines)
-    for part in ("exact engine on cpu, 24 cells", "counted in every cell", "peak memory", "disk while it runs"):
+    for part in (
+        "exact engine on cpu, 24 cells",
+        "counted in every cell",
+        "peak memory",
+        "disk while it runs",
+        "faithfulness`: 34,900",
+    ):
         assert part in text
     local = plan_trace(Setup.of(model, saes, store, SOURCES, replace(SETTINGS, engine="local"))).lines()
     assert "fidelity check (24 sources per layer in 24 cells" in local[-2]

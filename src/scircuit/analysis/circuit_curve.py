@@ -20,9 +20,9 @@ def circuit_curve(table: pd.DataFrame, behaviour: str | None = None, draws: int 
     """Areas of faithfulness f over the share of latents (or edges) kept, by every order that was measured.
 
     CPR = sum of dk (f_i + f_i+1) / 2 over the measured shares k; CMD the same of |1 - f| (arXiv 2504.13151); the
-    headline is CPR of latents by specificity, else by |d|. Null: the same area in random order. Shares are of all
-    latents of the traced layers, or of the circuit's reproducible edges, whose ends are kept. Intervals: bootstrap of
-    cells, or donors, over all of it. Table: one row per (unit, order, share).
+    headline is CPR of latents by specificity, else by |d|. Null: the same area in random order, mean of three. Shares
+    are of all latents of the traced layers, or of the circuit's reproducible edges, whose ends are kept. Intervals:
+    bootstrap of cells, or donors, over all of it. Table: one row per (unit, order, share).
     """
     readings = Readings.of(table, behaviour)
     readings.refuse_if_weak()
@@ -31,12 +31,13 @@ def circuit_curve(table: pd.DataFrame, behaviour: str | None = None, draws: int 
     n = int(readings.cluster.max()) + 1
     parts, areas = [], dict[tuple[str, str, str], Interval]()
     for (unit, order), mine in rows.groupby(["unit", "order"], sort=False):
-        wide = mine.pivot(index="cell", columns="share", values="value")
-        shares = wide.columns.to_numpy(np.float64)
-        sums = readings.sums(*(wide[share] for share in wide), readings.values("empty"), readings.values("model"))
-        sizes = mine.drop_duplicates("share").set_index("share")["n_latents"].reindex(wide.columns)
-        curve = {"unit": unit, "order": order, "share": shares, "n_latents": sizes.to_numpy()}
-        parts.append(pd.DataFrame(curve | {"faithfulness": _curve(sums.sum(axis=0))}))
+        wide = mine.pivot(index="cell", columns=["draw", "share"], values="value").sort_index(axis=1)
+        shares = np.unique(mine["share"])
+        sums = readings.sums(*(wide[column] for column in wide), readings.values("empty"), readings.values("model"))
+        sizes = mine.groupby("share")["n_latents"].mean().to_numpy()
+        f = _curve(sums.sum(axis=0)).reshape(-1, len(shares)).mean(axis=0)
+        curve = {"unit": unit, "order": order, "share": shares, "n_latents": sizes, "faithfulness": f}
+        parts.append(pd.DataFrame(curve))
         for name, of in (("cpr", _cpr), ("cmd", _cmd)):
             statistic = _area(shares, of)
             estimate = float(statistic(sums.sum(axis=0)))
@@ -68,8 +69,15 @@ def _cmd(f: np.ndarray) -> np.ndarray:
 
 
 def _area(shares: np.ndarray, of: Callable[[np.ndarray], np.ndarray]) -> Callable[[np.ndarray], np.ndarray]:
-    """By trapezia, over the span of the shares."""
-    return lambda totals: np.trapezoid(of(_curve(totals)), shares, axis=-1)
+    """By trapezia, over the span of the shares; the mean over the draws of an order, one after another."""
+
+    def area(totals: np.ndarray) -> np.ndarray:
+        f = _curve(totals)
+        by_draw = f.reshape(*f.shape[:-1], -1, len(shares))
+        middle = (of(by_draw)[..., 1:] + of(by_draw)[..., :-1]) / 2
+        return (middle * np.diff(shares)).sum(axis=-1).mean(axis=-1)
+
+    return area
 
 
 QUESTION = Question(
@@ -77,7 +85,7 @@ QUESTION = Question(
     title="Circuit sizes",
     function=circuit_curve,
     definition="circuit_curve/1",
-    null_model="the same sizes in random order",
+    null_model="the same sizes in random order, mean of three",
     terms=("faithfulness", "silenced"),
     glossary="CPR: area under faithfulness over the share kept, high where few carry much; CMD: area of its distance "
     "from 1, low where the kept ones do as the model does.",

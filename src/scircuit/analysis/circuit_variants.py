@@ -9,14 +9,9 @@ from scircuit.analysis.nodes import NodeIndex, need_edges
 from scircuit.analysis.strata import node_strata
 from scircuit.circuits.circuit import Circuit
 from scircuit.circuits.schema import LATENT, SOURCE, TARGET
-from scircuit.circuits.variants import ABLATIONS, Variant
+from scircuit.circuits.variants import ABLATIONS, RANDOM_ORDERS, SHARES, UNITS, Variant
 from scircuit.errors import ScircuitError
 
-SHARES = (0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0)
-"""Sizes of a curve, of all latents or edges (Mueller et al. 2025, arXiv 2504.13151)."""
-ORDERS = ("specific", "d", "weight", "rate_norm", "gradient", "random")
-"""By what latents and edges are taken: specificity, |d|, |weight effect|, firing rate x norm of what is written,
-integrated gradients of the behaviour, at random."""
 _OF_EDGE = {"specific": "specificity", "d": "cohens_d", "weight": "weight_effect"}
 
 
@@ -97,15 +92,17 @@ class Variants:
     def orders(self, shares: Sequence[float] = SHARES) -> list[Variant]:
         """The first latents, and the ends of the first edges, of every order that the circuit tells, at every size."""
         found = []
-        for unit, of_unit in (("node", self.node_scores()), ("edge", self.edge_scores())):
+        for unit, of_unit in zip(UNITS, (self.node_scores(), self.edge_scores()), strict=True):
             for order, score in of_unit.items():
-                ranked = self._ranked(score)
-                for share in shares:
-                    first = ranked[: max(1, round(share * len(ranked)))]
-                    latents = self._latents(first) if unit == "node" else members(self.edges.iloc[first], self.below)
-                    one = Variant("order", latents, ablation=self.ablation, unit=unit, order=order, share=share)
-                    found.append(one)
+                for draw in range(RANDOM_ORDERS if order == "random" else 1):
+                    ranked = self._ranked(score)
+                    for share in shares:
+                        latents = self._first(unit, ranked[: max(1, round(share * len(ranked)))])
+                        found.append(Variant("order", latents, False, self.ablation, "kept", unit, order, share, draw))
         return found
+
+    def _first(self, unit: str, rows: np.ndarray) -> np.ndarray:
+        return self._latents(rows) if unit == "node" else members(self.edges.iloc[rows], self.below)
 
     def node_scores(self) -> Mapping[str, np.ndarray]:
         """By order, of every latent: the best of its edges where edges are scored; all alike at random."""

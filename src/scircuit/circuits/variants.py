@@ -7,6 +7,17 @@ import pandas as pd
 
 ABLATIONS = ("mean", "zero")
 """What a silenced latent becomes at every gene position: its mean over them in the catalogue cells, or 0."""
+SHARES = (0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0)
+"""Sizes of a curve, of all latents or edges (Mueller et al. 2025, arXiv 2504.13151)."""
+ORDERS = ("specific", "d", "weight", "rate_norm", "gradient", "random")
+"""By what latents and edges are taken: specificity, |d|, |weight effect|, firing rate x norm of what is written,
+integrated gradients of the behaviour, at random."""
+UNITS, RANDOM_ORDERS = ("node", "edge"), 3
+"""What is ordered, and how often at random: single random orders differ more than the others do."""
+N_CELLS, DRAWS, N_MEMBERS = 100, 50, 30
+"""Cells; random circuits and single latents; members taken away: where nothing else is asked."""
+N_VARIANTS = 9 + 3 * DRAWS + N_MEMBERS + len(UNITS) * (len(ORDERS) - 1 + RANDOM_ORDERS) * len(SHARES)
+"""Forward passes of a cell with these."""
 KINDS = (
     "model", "empty", "circuit", "rest", "random_circuit", "random_rest", "without", "beside", "order", "held_out",
     "majority",
@@ -40,7 +51,7 @@ class Variant(NamedTuple):
     share: float = np.nan
     """Of an order: of what (`node` or `edge`), by what, and the share taken of all there are."""
     draw: int = 0
-    """Number of a random circuit."""
+    """Number of a random circuit, or of a random order."""
     layer: int = -1
     feature: int = -1
     """The member that is missing, or the random latent beside the circuit."""

@@ -5,6 +5,7 @@ from typing import Annotated
 
 import typer
 
+from scircuit.circuits.variants import DRAWS, N_CELLS, N_MEMBERS
 from scircuit.cli.asking import print_answers
 from scircuit.cli.options import ConfigPath, Grade, OutOption, read_config
 
@@ -106,9 +107,9 @@ def faithfulness(
     ] = None,
     grade: Grade = None,
     ablation: Annotated[str, typer.Option(help="What silenced latents become: mean or zero.")] = "mean",
-    n_cells: Annotated[int, typer.Option(help="Cells that had no part in finding the circuit.", min=2)] = 100,
-    draws: Annotated[int, typer.Option(help="Random circuits, and single latents, beside it.", min=1)] = 50,
-    members: Annotated[int, typer.Option(help="Members of the circuit taken away one at a time.", min=1)] = 30,
+    n_cells: Annotated[int, typer.Option(help="Cells that had no part in finding the circuit.", min=2)] = N_CELLS,
+    draws: Annotated[int, typer.Option(help="Random circuits, and single latents, beside it.", min=1)] = DRAWS,
+    members: Annotated[int, typer.Option(help="Members of the circuit taken away one at a time.", min=1)] = N_MEMBERS,
 ) -> None:  # fmt: skip
     """Ask whether the circuit carries a behaviour.
 

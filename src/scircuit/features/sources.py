@@ -9,7 +9,7 @@ import pandas as pd
 
 from scircuit.errors import ScircuitError
 
-RULES = ("annotated", "all", "random", "random_annotated", "list")
+RULES = ("annotated", "all", "random", "random_annotated", "attribution", "list")
 N_STRATA = 10
 
 
@@ -43,7 +43,8 @@ def select_sources(
         `annotated`: the `n` best of the annotated latents by `annotation_score`, among those with at least
         `min_top_genes` top genes and a firing rate of at least `min_frequency` (arXiv 2603.01752, source
         selection); `random_annotated`: `n` at random from the same pool; `random`: `n` of the live latents,
-        stratified by firing rate; `all`: every live latent; or the latents themselves.
+        stratified by firing rate; `attribution`: the `n` of largest absolute `attribution`, a column of the table
+        (integrated gradients of a behaviour); `all`: every live latent; or the latents themselves.
     n : int
         Latents per layer (by default all layers); fewer where a layer has fewer.
 
@@ -101,9 +102,15 @@ def _choose(pool: pd.DataFrame, rule: str, n: int, rng: np.random.Generator) -> 
     if rule == "annotated":
         scored = pool.assign(score=annotation_score(pool))
         return scored.sort_values(["score", "feature"], ascending=[False, True]).head(n)
+    if rule == "attribution":
+        return pool.sort_values(["attribution", "feature"], key=_size, ascending=[False, True]).head(n)
     if rule == "random_annotated":
         return pool.iloc[np.sort(rng.choice(len(pool), min(n, len(pool)), replace=False))]
     return _stratified(pool, n, rng)
+
+
+def _size(column: pd.Series) -> pd.Series:
+    return column.abs()
 
 
 def _stratified(pool: pd.DataFrame, n: int, rng: np.random.Generator) -> pd.DataFrame:

@@ -10,23 +10,21 @@ import pandas as pd
 
 from scircuit._sealed import write_sealed
 from scircuit._tables import write_parquet
-from scircuit.analysis.circuit_variants import SHARES, Variants
+from scircuit.analysis.circuit_variants import Variants
 from scircuit.cells.tokens import TokenStore
 from scircuit.circuits.circuit import Circuit
 from scircuit.circuits.schema import GRADES, LATENT
+from scircuit.circuits.variants import DRAWS, N_CELLS, N_MEMBERS, SHARES
 from scircuit.config import RunConfig
 from scircuit.errors import ScircuitError
+from scircuit.runs.attribution import means_of, with_attribution
 from scircuit.runs.run import Run
 from scircuit.runs.tokens import split_cells
-from scircuit.tracing.probes.attribution import attributions
 from scircuit.tracing.probes.behaviours import behaviour
 from scircuit.tracing.probes.faithfulness import trace_variants
-from scircuit.tracing.probes.kept import Means, position_means
 from scircuit.tracing.setup import Setup
 
 log = logging.getLogger(__name__)
-ATTRIBUTION_CELLS = 50
-"""Catalogue cells over which integrated gradients are averaged."""
 
 
 def faithfulness(
@@ -35,9 +33,9 @@ def faithfulness(
     *,
     grade: str | None = None,
     ablation: str = "mean",
-    n_cells: int = 100,
-    draws: int = 50,
-    n_members: int = 30,
+    n_cells: int = N_CELLS,
+    draws: int = DRAWS,
+    n_members: int = N_MEMBERS,
     shares: Sequence[float] = SHARES,
 ) -> Path:
     """Read behaviours with the circuit alone, without it, at growing sizes; writes `trace/faithfulness.parquet`.
@@ -58,7 +56,7 @@ def faithfulness(
     for number, name in enumerate(dict.fromkeys(of)):
         asked = behaviour(name, replace(setup, cells=measured), others, config.seed)
         variants = Variants(
-            circuit, wide, _with_attribution(nodes, name, setup, others, means, config.seed), asked.below,
+            circuit, wide, with_attribution(nodes, name, setup, others, config.seed), asked.below,
             np.random.default_rng([config.seed, 10, number]), ablation,
         )  # fmt: skip
         todo = [*variants.whole(), *variants.randomised(draws), *variants.single(n_members, draws)]
@@ -102,26 +100,7 @@ def _cells(store: TokenStore, n: int, seed: int) -> tuple[TokenStore, TokenStore
     return store.subset(np.sort(measured)), store.subset(others), split
 
 
-def means_of(nodes: pd.DataFrame, setup: Setup) -> Means:
-    """Mean activation of every latent over the gene positions of the catalogue cells."""
-    mean = (nodes["frequency"] * nodes["mean_activation"].fillna(0)).to_numpy(np.float64)
-    rates = {layer: np.zeros(sae.n_latents) for layer, sae in setup.saes.items()}
-    for layer, rate in rates.items():
-        mine = (nodes["layer"] == layer).to_numpy()
-        rate[nodes.loc[mine, "feature"].to_numpy(np.int64)] = mean[mine]
-    return position_means(setup.saes, rates)
-
-
 def _with_norms(nodes: pd.DataFrame, setup: Setup) -> pd.DataFrame:
     norms = {layer: sae.W_dec.norm(dim=1).cpu().numpy() for layer, sae in setup.saes.items()}
     pairs = nodes[LATENT].to_numpy(np.int64).tolist()
     return nodes.assign(norm=[float(norms[layer][feature]) for layer, feature in pairs])
-
-
-def _with_attribution(
-    nodes: pd.DataFrame, name: str, setup: Setup, others: TokenStore, means: Means, seed: int
-) -> pd.DataFrame:
-    """The nodes with the integrated gradients of a behaviour; 0 where a latent has no say."""
-    some = replace(setup, cells=others.subset(np.arange(min(ATTRIBUTION_CELLS, len(others)))))
-    found = attributions(some, behaviour(name, some, others, seed), means)
-    return nodes.merge(found, on=LATENT, how="left").fillna({"attribution": 0.0})

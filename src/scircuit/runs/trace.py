@@ -26,6 +26,7 @@ from scircuit.features.sources import Sources, select_sources
 from scircuit.models.base import FoundationModel
 from scircuit.models.origin import Origin
 from scircuit.published.annotation_rule import label_ends
+from scircuit.runs.attribution import N_CELLS, with_attribution
 from scircuit.runs.facts import hardware, versions
 from scircuit.runs.identity import settings
 from scircuit.runs.inputs import check_inputs
@@ -55,6 +56,14 @@ def chosen_sources(config: RunConfig, features: pd.DataFrame, layers: list[int])
         features, rule, n=r.n, layers=source_layers(config, layers), seed=config.seed,
         min_frequency=r.min_frequency, min_top_genes=r.min_top_genes,
     )  # fmt: skip
+
+
+def described(config: RunConfig, setup: Setup, features: pd.DataFrame) -> pd.DataFrame:
+    """The latents with what the rule of sources chooses them by: their attributions, in catalogue cells."""
+    if config.sources.rule != "attribution":
+        return features
+    cells = setup.cells.subset(drawn_cells(setup.cells, config, "catalogue", N_CELLS, 12))
+    return with_attribution(features, config.sources.of, setup, cells, config.seed)
 
 
 def traced(config: RunConfig, setup: Setup, features: pd.DataFrame) -> Setup:
@@ -88,8 +97,9 @@ def run_trace(run: Run, setup: Setup, catalogue: Catalogue, client: Any = None) 
 
     `client` is a `distributed.Client` whose workers do it; None for this process.
     """
-    rule = chosen_sources(run.config, catalogue.features, sorted(setup.saes)).rule
-    setup = traced(run.config, setup, catalogue.features)
+    features = described(run.config, setup, catalogue.features)
+    rule = chosen_sources(run.config, features, sorted(setup.saes)).rule
+    setup = traced(run.config, setup, features)
     _warn_of_units(setup)
     cells, device = setup.cells, str(setup.model.device)
     provenance = {"sources": rule, "n_cells": len(cells), "cells": cells.fingerprint, "device": device}
@@ -203,4 +213,4 @@ def plan(config: RunConfig) -> Plan:
     check_cells(config)
     check_inputs(config, setup.model)
     features = Catalogue.read(folder.stage("features")).features
-    return plan_trace(traced(config, setup, features))
+    return plan_trace(traced(config, setup, described(config, setup, features)))

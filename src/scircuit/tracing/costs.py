@@ -36,6 +36,13 @@ def clean_madds(setup: Setup, clean: CleanBatch) -> int:
     return n_cells * forward_madds(model, width, clean.layer + 1) + n_genes * d * saes[clean.layer].n_latents
 
 
+def kept_madds(setup: Setup, length: int) -> int:
+    """Of one cell under one variant of `probes.kept`: the whole forward, and the encoding of every position."""
+    assert isinstance(setup.model, BlockStack)
+    n_latents = sum(sae.n_latents for sae in setup.saes.values())
+    return forward_madds(setup.model, length) + length * setup.model.d_model * n_latents
+
+
 def exact_madds(setup: Setup, clean: CleanBatch, jobs: Sequence[Job]) -> int:
     """Of `suffix_responses`, every edited row taken as changed."""
     model, saes, targets = _parts(setup, clean)

@@ -19,6 +19,7 @@ import torch
 from scircuit._wording import amount, duration
 from scircuit.models.stack import BlockStack
 from scircuit.models.stream import residuals
+from scircuit.tracing.asking import Asking, asking_of
 from scircuit.tracing.assemble import Assembly
 from scircuit.tracing.costs import clean_madds, exact_madds, local_madds
 from scircuit.tracing.engines.clean import CleanBatch, Job, clean_batch, make_jobs
@@ -68,6 +69,8 @@ class Plan:
     """Bytes of the parts before they are summed."""
     settings: TraceSettings
     """As fitted to the memory budget."""
+    faithfulness: Asking
+    """The circuit as a whole, asked afterwards."""
 
     def lines(self) -> list[str]:
         """For the terminal."""
@@ -90,6 +93,7 @@ class Plan:
             f"peak memory {amount(self.memory.peak)}: weights {amount(self.memory.weights)}, sums "
             f"{amount(self.memory.moments)}, batch {amount(self.memory.batch)}",
             f"disk while it runs {amount(self.disk)}",
+            self.faithfulness.line(),
             *self.left_out(),
         ]
 
@@ -188,7 +192,8 @@ def _plan(
             }
         )
     table, device = pd.DataFrame(rows), str(setup.model.device)
-    return Plan(setup.engine, device, table, n_cells, n_counted, plan_memory(setup), disk, setup.settings)
+    asking = asking_of(setup, sample, pace.work)
+    return Plan(setup.engine, device, table, n_cells, n_counted, plan_memory(setup), disk, setup.settings, asking)
 
 
 def _count_ablations(setup: Setup, counted: np.ndarray) -> dict[int, int]:

@@ -99,6 +99,6 @@ def _shares(sae: SparseAutoencoder, latents: Latents, gradient: Tensor, mean: Te
     out = torch.zeros(sae.n_latents, dtype=torch.float64)
     for z, of, g in zip(values, indices, gradient.to(sae.W_dec.dtype), strict=True):
         along = torch.einsum("pd,pkd->pk", g, sae.W_dec[of].detach())
-        out.index_add_(0, of.flatten().cpu(), (along * z).flatten().double().cpu())
+        out.index_add_(0, of.flatten().cpu(), (along * z).flatten().cpu().double())
     slope = gradient.to(sae.W_dec.dtype).sum(dim=(0, 1)) @ sae.W_dec.detach().T
-    return out - (slope.double() * mean.to(slope.device).double()).cpu()
+    return out - slope.cpu().double() * mean.cpu().double()

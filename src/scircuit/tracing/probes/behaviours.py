@@ -259,7 +259,7 @@ def _embeddings(setup: Setup, cells: TokenStore) -> np.ndarray:
     last, rows = setup.model.n_layers - 1, []
     for batch in cells.batches(1, by_length=False):
         h = residuals(setup.model, batch, [last])[last]
-        rows.append(h[0, gene_positions(batch, h.device)].mean(dim=0).double().cpu().numpy())
+        rows.append(h[0, gene_positions(batch, h.device)].mean(dim=0).cpu().double().numpy())
     return np.array(rows)
 
 

@@ -83,7 +83,7 @@ def read_kept(model: FoundationModel, batch: TokenBatch, sets: KeptSets, read: R
         for layer in range(first, min(sets.below, model.n_layers - 1) + 1):
             h = h if layer == first else model.layer(layer, h, many)
             h = sets.edited(layer, h, genes, which) if layer in sets.saes else h
-        said = read(h).double().cpu().numpy()
+        said = read(h).cpu().double().numpy()
         values[0], values[some] = said[0], said[1:]
     return values
 
