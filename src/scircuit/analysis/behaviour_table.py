@@ -8,10 +8,12 @@ import pandas as pd
 from scircuit.analysis.nodes import need_columns
 from scircuit.circuits.variants import COLUMNS
 from scircuit.errors import ScircuitError
-from scircuit.stats.resampling import Interval, cluster_bootstrap
+from scircuit.stats.resampling import Interval, cluster_bootstrap, clustered_ratio
 
 WEAK = 2.0
 """Standard errors of m(model) - m(all silenced), below which there is nothing to carry."""
+FEW = 20
+"""Cells or donors below which an interval is by t."""
 HOW = "run `scircuit faithfulness CONFIG`"
 
 
@@ -91,6 +93,11 @@ def carried(totals: np.ndarray) -> np.ndarray:
 def share_carried(
     readings: Readings, of: pd.Series, rng: np.random.Generator, draws: int, ablation: str = "", error: str = "kept"
 ) -> Interval:
-    """The share of the behaviour that a set carries, with its interval over cells or donors, the whole ratio drawn."""
+    """The share of the behaviour that a set carries, with its interval over cells or donors, the whole ratio drawn.
+
+    Of few donors a bootstrap is too narrow; their interval is by t.
+    """
     sums = readings.sums(of, readings.values("empty", ablation, error), readings.values("model"))
+    if len(sums) < FEW:
+        return clustered_ratio(sums[:, 0] - sums[:, 1], sums[:, 2] - sums[:, 1])
     return cluster_bootstrap(sums, carried, rng, draws)

@@ -23,7 +23,8 @@ def faithfulness(table: pd.DataFrame, behaviour: str | None = None, draws: int =
     circuits of equal size in every stratum of layer and firing rate; p is the rank among them (alone: carries more;
     without: leaves less). `probe_accuracy`, of a linear probe: share of held-out cells told right, beside the
     commonest category.
-    Intervals: bootstrap of cells, or donors, over the whole ratio. Table: one row per measure.
+    Intervals: bootstrap of cells, or donors, over the whole ratio, by t where there are fewer than 20. Table: one row
+    per measure.
     """
     readings = Readings.of(table, behaviour)
     readings.refuse_if_weak()

@@ -62,6 +62,7 @@ def faithfulness(
         todo = [*variants.whole(), *variants.randomised(draws), *variants.single(n_members, draws)]
         todo += variants.orders(shares)
         log.info("%s: %d latents of the circuit, %d variants", name, len(variants.members), len(todo))
+        _tell(name, asked.told())
         tables.append(trace_variants(replace(setup, cells=measured), name, asked, todo, means))
     table = pd.concat(tables, ignore_index=True)
     write_parquet(run.path("faithfulness"), table.astype({"behaviour": "category"}))
@@ -71,6 +72,14 @@ def faithfulness(
     }  # fmt: skip
     write_sealed(run.path("faithfulness").with_suffix(".json"), content, ["faithfulness.parquet"])
     return run.path("faithfulness")
+
+
+def _tell(name: str, told: pd.DataFrame) -> None:
+    """Say how good a fitted behaviour is itself."""
+    if len(told):
+        own, chance = (told.loc[told["kind"] == kind, "value"] for kind in ("held_out", "majority"))
+        log.info("%s tells %.0f %% of %d held-out cells, %.0f %% being of the commonest category",
+                 name, 100 * own.mean(), len(own), 100 * chance.mean())  # fmt: skip
 
 
 def _circuit(run: Run, grade: str | None) -> Circuit:

@@ -21,6 +21,7 @@ _BEFORE = {
     "model": {"weights": "trained"},
     "cells": {"counts_kind": "whole"},
     "sae": {"freeze": "none"},
+    "sources": {"of": "loss"},
     "trace": {"decoy": "random"},
     "edges": {"min_effect_sd": None, "max_q_specific": None, "allow_for_skew": False},
 }
