@@ -96,7 +96,10 @@ def measure(page: Path) -> list[Row]:
 
 
 def main() -> None:
-    """Write the page and measure it."""
+    """Write the page and measure it, where there is a browser."""
+    if BROWSER is None:
+        print("no chromium on this machine: the report is not measured")
+        return
     with tempfile.TemporaryDirectory() as folder:
         page = write_report(Path(folder) / "report", [large_run(Path(folder) / "run")])
         write_rows("report", measure(page))

@@ -41,8 +41,10 @@ def test_a_claim_is_held_against_its_null(numbers: dict[str, float], word: str) 
 
 
 def test_without_a_claimed_side_a_number_that_differs_holds() -> None:
-    low = answered("threshold_sweep", estimate=0.7, low=0.6, high=0.8, null=1.0)
-    assert verdict(questions()["threshold_sweep"], low).word == HOLDS
+    question = questions()["interactions"]
+    found = verdict(question, answered("interactions", estimate=0.7, low=0.6, high=0.8, null=1.0))
+    assert (found.word, found.claim) == (HOLDS, "Interactions: the number differs from its null.")
+    assert verdict(question, answered("interactions", estimate=0.7)).claim == question.asks
 
 
 def test_a_refusal_cannot_be_told() -> None:

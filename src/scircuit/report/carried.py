@@ -49,6 +49,8 @@ def packed(run: Artefacts, n_runs: int = 1) -> str:
 def _widest(run: Artefacts) -> Circuit:
     """The circuit of the widest grade that the run holds: the page opens at its own, and its filter reaches down."""
     shown = run.circuit()
+    if shown.widest == GRADES[0]:
+        return shown
     try:
         return run.circuit(grade=GRADES[0])
     except ScircuitError:  # one that was handed on without its wider edges

@@ -150,7 +150,8 @@ def _doses(run: Artefacts, edges: pd.DataFrame, words: Words) -> dict[str, np.nd
         return {}
     table = pd.concat(tables, ignore_index=True)
     alone = table["source"].astype(str).str.fullmatch(r"\d+") & table["what"].isin(["activation", "pre_activation"])
-    table = table[alone].assign(source_feature=table["source"], target_feature=table["target"])
+    table = table[alone]
+    table = table.assign(source_feature=table["source"].astype("int64"), target_feature=table["target"].astype("int64"))
     row = rows_among(edges, table, ENDS)
     kept = np.flatnonzero(row >= 0)[np.argsort(row[row >= 0], kind="stable")]
     table = table.iloc[kept]

@@ -63,8 +63,14 @@ def starts(owner: np.ndarray, n: int) -> np.ndarray:
 
 def rows_among(known: pd.DataFrame, table: pd.DataFrame, columns: Sequence[str]) -> np.ndarray:
     """Row of `known` that each row of a table is of, by the whole numbers in `columns`; -1 where there is none."""
-    asked, held = (pd.MultiIndex.from_frame(t[list(columns)].astype(np.int64)) for t in (table, known))
-    return held.get_indexer(asked)
+    if known.empty:
+        return np.full(len(table), -1)
+    tables = [t[list(columns)].to_numpy(np.int64) for t in (known, table)]
+    sizes = tuple(np.maximum(*(t.max(axis=0, initial=0) for t in tables)) + 1)
+    held, asked = (np.ravel_multi_index(tuple(t.T), sizes) for t in tables)
+    order = np.argsort(held, kind="stable")
+    found = order[np.minimum(np.searchsorted(held, asked, sorter=order), len(order) - 1)]
+    return np.where(held[found] == asked, found, -1)
 
 
 class Words:

@@ -25,6 +25,9 @@ CLAIMS: Mapping[str, str] = {
     "coactivation": "Latents that fire together are connected more often than others.",
     "replication": "The edges are there again in other cells.",
     "stability": "Other cells give the same edges.",
+    "robustness": "Another analyst's thresholds keep more of the edges than of the edges of decoys.",
+    "self_repair": "A latent does more when another is gone.",
+    "faithfulness": "The circuit carries more of a behaviour of the model than random ones of its size.",
     "mediation": "Single latents in between carry an edge.",
     "seed_stability": "Dictionaries of another seed give the same edges.",
 }
@@ -66,13 +69,16 @@ def against_decoys(run: Artefacts) -> Verdict:
 
 def verdict(question: Question, answer: Answer) -> Verdict:
     """What an answer comes to: its first number against its null, by its interval or else its p."""
-    claim, place = CLAIMS.get(question.name, question.asks), question.name.replace("_", "-")
+    place = question.name.replace("_", "-")
     if answer.result is None:
-        return Verdict(OPEN, claim, answer.refused, place, refused=True)
+        return Verdict(OPEN, question.asks, answer.refused, place, refused=True)
     first = answer.result.headline
-    word = question.words.get(first.measure, first.measure.replace("_", " "))
-    said = f"{word[:1].upper()}{word[1:]}: {_number(first)}, n = {first.n:,} {first.unit_of_n}."
-    return Verdict(_word(first, question.name in CLAIMS), claim, said, place)
+    word = _word(first, question.name in CLAIMS)
+    apart = question.asks if word == NUMBER else f"{question.title}: the number differs from its null."
+    claim = CLAIMS.get(question.name, apart)
+    name = question.words.get(first.measure, first.measure.replace("_", " "))
+    said = f"{name[:1].upper()}{name[1:]}: {_number(first)}, n = {first.n:,} {first.unit_of_n}."
+    return Verdict(word, claim, said, place)
 
 
 def _number(first: Measure) -> str:
