@@ -37,6 +37,11 @@ export function chance(power) {
 }
 export function cut(text, length) { return text.length > length ? `${text.slice(0, Math.max(length - 1, 1))}…` : text; }
 
+/* Words with commands in backticks. */
+function withCode(text) { return text.split("`").map((part, i) => i % 2 ? make("code", {}, part) : part); }
+export function hint(text) { return make("p", { class: "hint" }, withCode(text)); }
+export function panel(title, ...children) { return make("div", { class: "panel" }, make("h3", {}, title), ...children); }
+
 /* Said to readers who do not see the picture. */
 export function announce(text) { document.getElementById("said").textContent = text; }
 

@@ -1,11 +1,9 @@
 /* One edge: cell by cell beside decoys, in other cells, in groups of cells, along paths, at other doses. */
 
-import { chance, fixed, make, percent, short, table } from "./dom.js";
+import { chance, fixed, hint, make, panel, percent, short, table } from "./dom.js";
 import { bars, intervals, responses } from "./charts.js";
 import { edgeLink, gradeMark, latentLink, signMark } from "./ranked.js";
 
-const panel = (title, ...children) => make("div", { class: "panel" }, make("h3", {}, title), ...children);
-const missing = (text) => make("p", { class: "hint" }, text);
 const STEPS = 127;
 
 export function edgeScreen(host, circuit, state) {
@@ -22,7 +20,7 @@ export function edgeScreen(host, circuit, state) {
 }
 
 function start(circuit, state) {
-  if (!circuit.nEdges) return [make("h2", {}, "An edge"), missing("This run has no edges.")];
+  if (!circuit.nEdges) return [make("h2", {}, "An edge"), hint("This run has no edges.")];
   const rows = [...Array(Math.min(12, circuit.nEdges)).keys()].map((e) => [edgeLink(circuit, state, e), latentLink(circuit, state, circuit.source[e]), latentLink(circuit, state, circuit.target[e]), signMark(circuit, e), fixed(circuit.d[e]), gradeMark(circuit, e)]);
   return [make("h2", {}, "Choose an edge"), make("p", {}, "Open one in Explore, or one of the strongest:"), table([{ title: "edge" }, { title: "source" }, { title: "target" }, { title: "sign" }, { title: "d", number: true }, { title: "grade" }], rows)];
 }
@@ -48,21 +46,21 @@ function cellByCell(circuit, e) {
   if (Number.isFinite(circuit.of("e.q_specific", e))) said.push(`Target-decoy q ${chance(circuit.of("e.q_specific", e))}.`);
   if (!cells.length) said.push(circuit.facts.responses ?? "This run keeps no responses of single cells (trace/cell_effects.parquet).");
   const chart = responses({ cells, silent: cells.length ? Math.max(0, circuit.of("e.n_cells", e) - cells.length) : 0, decoys, typical, mean, low: circuit.of("e.ci_low", e), high: circuit.of("e.ci_high", e), sign: circuit.sign(e) });
-  return [chart, missing(said.join(" "))];
+  return [chart, hint(said.join(" "))];
 }
 
 function otherCells(circuit, e) {
-  if (!circuit.has("e.again")) return [missing("No edge of this run was measured in other cells (confirmation.n_cells = 0).")];
-  if (circuit.of("e.again", e) === 0) return [missing("This edge was not measured in other cells.")];
+  if (!circuit.has("e.again")) return [hint("No edge of this run was measured in other cells (confirmation.n_cells = 0).")];
+  if (circuit.of("e.again", e) === 0) return [hint("This edge was not measured in other cells.")];
   const [row, other] = ["e.", "e.again_"].map((part) => ({ mean: circuit.of(`${part}mean_delta`, e), low: circuit.of(`${part}ci_low`, e), high: circuit.of(`${part}ci_high`, e) }));
   return [intervals([{ name: "discovery", ...row }, { name: "other cells", ...other }], "mean change of the target, with 95% interval", circuit.sign(e)),
-    missing(`d ${fixed(circuit.d[e])} where it was found, ${fixed(circuit.of("e.again_cohens_d", e))} in cells that had no part in that (q ${chance(circuit.of("e.again_q_value", e))}): ${circuit.again(e)}.`)];
+    hint(`d ${fixed(circuit.d[e])} where it was found, ${fixed(circuit.of("e.again_cohens_d", e))} in cells that had no part in that (q ${chance(circuit.of("e.again_q_value", e))}): ${circuit.again(e)}.`)];
 }
 
 function inGroups(circuit, e) {
-  if (!circuit.has("groups.at")) return [missing("The trace was not asked for groups of cells (trace.groups).")];
+  if (!circuit.has("groups.at")) return [hint("The trace was not asked for groups of cells (trace.groups).")];
   const rows = circuit.rows("groups", e);
-  if (!rows.length) return [missing("No group of cells holds this edge.")];
+  if (!rows.length) return [hint("No group of cells holds this edge.")];
   return [intervals(rows.map((row) => ({ name: circuit.word("groups.name", row).slice(0, 20), mean: circuit.of("groups.mean_delta", row), low: NaN, high: NaN })), "mean change of the target", circuit.sign(e)),
     table([{ title: "group" }, { title: "cells", number: true }, { title: "d", number: true }, { title: "mean change", number: true }],
       rows.map((row) => [circuit.word("groups.name", row), circuit.of("groups.n_cells", row), fixed(circuit.of("groups.cohens_d", row)), short(circuit.of("groups.mean_delta", row))]))];
@@ -71,13 +69,13 @@ function inGroups(circuit, e) {
 function paths(circuit, e) {
   const [local, context] = ["local_share", "context_share"].map((name) => circuit.of(`e.${name}`, e));
   const direct = `Straight down the residual stream, the weights alone would give ${short(circuit.of("e.weight_effect", e))} per unit of the source (encoder of the target · decoder of the source).`;
-  if (!Number.isFinite(local)) return [missing(`${direct} Shares by path were not measured of this edge (\`scircuit paths\`).`)];
-  return [bars([{ name: "same positions", value: local }, { name: "through context", value: context }], "share of the mean change"), missing(direct)];
+  if (!Number.isFinite(local)) return [hint(`${direct} Shares by path were not measured of this edge (\`scircuit paths\`).`)];
+  return [bars([{ name: "same positions", value: local }, { name: "through context", value: context }], "share of the mean change"), hint(direct)];
 }
 
 function doses(circuit, e) {
   const rows = circuit.rows("doses", e);
-  if (!rows.length) return [missing("Not probed: `scircuit probe` does anything to the source (steer, scale, activate).")];
+  if (!rows.length) return [hint("Not probed: `scircuit probe` does anything to the source (steer, scale, activate).")];
   return [table([{ title: "what was done and read" }, { title: "dose", number: true }, { title: "cells", number: true }, { title: "mean change", number: true }],
     rows.map((row) => [circuit.word("doses.name", row), short(circuit.of("doses.value", row)), circuit.of("doses.n_cells", row), short(circuit.of("doses.mean_delta", row))]))];
 }
