@@ -1,5 +1,11 @@
-"""One writer at a time: a lock file in the folder that a run or a study writes."""
+"""One writer at a time: a lock on a file in the folder that a run, a study or a notebook of answers writes.
 
+The lock is the kernel's (`flock`), so that it goes with its holder, however that ends, and a zombie holds nothing. What
+stands in the file is only told. On a network file system that keeps such locks to one machine (an NFS mount with
+`nolock` or `local_lock`), and wherever the kind of file system is not known, the file of another host counts as held.
+"""
+
+import fcntl
 import json
 import os
 import socket
@@ -11,33 +17,32 @@ from pathlib import Path
 from scircuit.errors import ScircuitError
 
 NAME = ".scircuit.lock"
-_WAIT = 2.0
-"""Seconds after which a lock file without an owner is one whose process died before it could write its name."""
+_LOCAL = {"ext2", "ext3", "ext4", "xfs", "btrfs", "zfs", "f2fs", "tmpfs", "overlay", "ramfs", "bcachefs"}
+"""Kinds of file system that one kernel has to itself."""
+_PAUSE = 0.05
 
 
 @contextmanager
-def locked(folder: str | Path) -> Iterator[None]:
+def locked(folder: str | Path, wait: float = 0.0) -> Iterator[None]:
     """Hold `folder` for this process; made if need be, and removed again when nothing was written into it.
 
-    The lock file names its process and host. It goes when the block ends, by an error too; what a killed process left
-    is taken over by the next one on the same host. Reading never takes it.
+    `wait`: seconds to wait for another process. Reading never takes the lock.
 
     Raises
     ------
     ScircuitError
-        When another process holds it, or when it is of another host, whose processes cannot be seen from here.
+        When another process holds it still, or a lock file of another host lies where that host cannot be seen.
     """
     folder = Path(folder)
     made = [path for path in (folder, *folder.parents) if not path.exists()]
     folder.mkdir(parents=True, exist_ok=True)
-    file, owner = folder / NAME, _owner()
     try:
-        _take(file, owner)
+        descriptor = _take(folder / NAME, time.monotonic() + wait)
         try:
             yield
         finally:
-            if _read(file) == owner:
-                file.unlink(missing_ok=True)
+            (folder / NAME).unlink(missing_ok=True)
+            os.close(descriptor)  # last: whoever waits then sees that the file is another one
     finally:
         for path in made:
             try:
@@ -46,103 +51,82 @@ def locked(folder: str | Path) -> Iterator[None]:
                 break
 
 
-def _owner() -> str:
-    pid = os.getpid()
-    return json.dumps({"pid": pid, "host": socket.gethostname(), "started": _started(pid), "at": time.time_ns()})
-
-
-def _take(file: Path, owner: str) -> None:
-    waited = 0.0
+def _take(file: Path, until: float) -> int:
+    """The descriptor that holds the lock of `file`."""
     while True:
+        descriptor = _open(file)
         try:
-            descriptor = os.open(file, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o644)
-        except FileExistsError:
-            pass
-        else:
-            with os.fdopen(descriptor, "w") as out:
-                out.write(owner)
-            return
-        theirs = _read(file)
-        if theirs is None:  # released in this moment
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            told = os.pread(descriptor, 4096, 0)
+            os.close(descriptor)
+            if time.monotonic() >= until:
+                raise ScircuitError(
+                    f"{file.parent} is being written by {_holder(told)}; wait for it, or end it and call again."
+                ) from None
+            time.sleep(_PAUSE)
             continue
-        if not theirs and waited < _WAIT:  # made in this moment: its owner writes its name next
-            time.sleep(0.05)
-            waited += 0.05
+        if not _is_at(descriptor, file):  # released, and gone, in this moment
+            os.close(descriptor)
             continue
-        _refuse_living(file, theirs)
-        if _take_over(file, theirs, owner):
-            return
+        try:
+            _refuse_unseen(file, os.pread(descriptor, 4096, 0))
+            os.ftruncate(descriptor, 0)
+            os.pwrite(descriptor, json.dumps({"pid": os.getpid(), "host": socket.gethostname()}).encode(), 0)
+        except BaseException:
+            os.close(descriptor)
+            raise
+        return descriptor
 
 
-def _take_over(file: Path, stale: str, owner: str) -> bool:
-    """Write ourselves into a dead process's lock, unless another process was faster.
-
-    The kernel's own lock on that file lets one process at a time see whether it is still the dead one's.
-    """
-    import fcntl
-
+def _open(file: Path) -> int:
     try:
-        with open(file, "r+") as held:
-            fcntl.flock(held, fcntl.LOCK_EX)
-            if held.read() != stale or not _is_at(held.fileno(), file):
-                return False
-            held.seek(0)
-            held.truncate()
-            held.write(owner)
-            return True
-    except FileNotFoundError:
-        return False
+        return os.open(file, os.O_CREAT | os.O_RDWR | os.O_NOFOLLOW, 0o644)
+    except OSError as error:
+        if file.is_symlink():
+            raise ScircuitError(f"{file} is a link, which a lock must not be; delete it.") from None
+        raise ScircuitError(f"{file} cannot be written ({error.strerror}), so the folder cannot be held.") from None
 
 
 def _is_at(descriptor: int, file: Path) -> bool:
-    return file.exists() and os.path.samestat(os.fstat(descriptor), os.stat(file))
-
-
-def _read(file: Path) -> str | None:
     try:
-        return file.read_text()
+        return os.path.samestat(os.fstat(descriptor), os.stat(file))
     except FileNotFoundError:
-        return None
-
-
-def _refuse_living(file: Path, text: str) -> None:
-    """Nothing for the lock of a dead process of this host; an error for any other."""
-    try:
-        owner = json.loads(text) if text else {}
-        pid, host, started = owner.get("pid"), owner.get("host"), owner.get("started")
-    except (ValueError, AttributeError):
-        pid, host, started = None, None, None
-    if pid is None:
-        return
-    if host != socket.gethostname():
-        raise ScircuitError(
-            f"{file.parent} is held by process {pid} on {host}, which cannot be seen from here; wait for it, or delete "
-            f"{file} if it no longer runs."
-        )
-    if _alive(pid, started):
-        raise ScircuitError(
-            f"{file.parent} is being written by process {pid} on this machine; wait for it, or end it and call again."
-        )
-
-
-def _alive(pid: int, started: str | None) -> bool:
-    """Whether the process that took the lock still runs; another one may carry its number by now."""
-    try:
-        os.kill(pid, 0)
-    except ProcessLookupError:
         return False
-    except PermissionError:  # of another user
-        pass
-    now = _started(pid)
-    return started is None or now is None or started == now
 
 
-def _started(pid: int) -> str | None:
-    """When a process began, with the boot it began in: tells two processes of one number apart. None off Linux."""
+def _record(told: bytes) -> dict[str, object]:
+    """What a lock file says of its holder; nothing where it is no such record."""
     try:
-        boot = Path("/proc/sys/kernel/random/boot_id").read_text().strip()
-        # The name in brackets may hold spaces; the state is the first field behind it, the start the 20th.
-        fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+        found = json.loads(told)
+    except (ValueError, RecursionError):
+        return {}
+    return found if isinstance(found, dict) else {}
+
+
+def _holder(told: bytes) -> str:
+    pid, host = (_record(told).get(name) for name in ("pid", "host"))
+    return f"process {pid} on {'this machine' if host == socket.gethostname() else host}" if pid else "another process"
+
+
+def _refuse_unseen(file: Path, told: bytes) -> None:
+    """An error for what another host left, where the lock that we have need not be one for that host."""
+    host = _record(told).get("host")
+    if host not in (None, socket.gethostname()) and _kind_of(file) not in _LOCAL:
+        raise ScircuitError(
+            f"{file.parent} is held by {_holder(told)}, which cannot be seen from here; wait for it, or delete {file} "
+            "if it no longer runs."
+        )
+
+
+def _kind_of(file: Path) -> str:
+    """Kind of the file system that a file lies on; nothing where the machine does not tell."""
+    device = os.stat(file).st_dev
+    name = f"{os.major(device)}:{os.minor(device)}"
+    try:
+        lines = Path("/proc/self/mountinfo").read_text(errors="replace").splitlines()
     except OSError:
-        return None
-    return f"{boot}:{fields[19]}"
+        return ""
+    # "36 35 98:0 /root /at options - ext3 source ..."; see proc(5).
+    kinds = {fields[2]: line.partition(" - ")[2].split()[0] for line in lines if len(fields := line.split()) > 6}
+    return kinds.get(name, "")

@@ -44,6 +44,22 @@ def test_an_answer_stays_until_its_question_is_asked_again(tmp_path):
     assert table["estimate"].tolist() == [0.7, 2.0, 0.5, 2.0]
 
 
+def test_who_asks_at_the_same_time_loses_nothing(tmp_path):
+    first = Answers(tmp_path)
+    first.add(result("coherence", 0.1))
+    first.write()
+    both = [Answers(tmp_path, table=read_answers(tmp_path)) for _ in range(3)]
+    for notebook, question, estimate in zip(both, ("hubs", "selection", "coherence"), (0.2, 0.3, 0.4), strict=True):
+        notebook.add(result(question, estimate))
+    for notebook in both:
+        table = notebook.write(["coherence", "hubs", "selection"])
+    pd.testing.assert_frame_equal(read_answers(tmp_path), table)
+    shares = table[table["measure"] == "share"]
+    assert dict(zip(shares["question"], shares["estimate"], strict=True)) == {
+        "coherence": 0.4, "hubs": 0.2, "selection": 0.3,
+    }  # fmt: skip
+
+
 def test_a_notebook_of_the_first_format_is_read(tmp_path):
     old = pd.DataFrame([Measure("share", 0.5)]).assign(question="hubs", definition="hubs/1", run_id="r", refused=None)
     old.to_parquet(tmp_path / "answers.parquet")

@@ -9,9 +9,11 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import numpy as np
 import pandas as pd
 
 from scircuit._io import within
+from scircuit._lock import locked
 from scircuit._tables import read_parquet, records, write_parquet
 from scircuit.analysis.result import GLOSSARY, Measure, Result
 from scircuit.errors import ScircuitError
@@ -19,6 +21,8 @@ from scircuit.errors import ScircuitError
 log = logging.getLogger(__name__)
 FILE = "answers.parquet"
 _KEY = ["question", "names", "folder"]
+_PATIENCE = 60.0
+"""Seconds to wait for another process that writes an answer in the same folder."""
 COLUMNS = (
     "question", "names", *Measure._fields, "definition", "null_model", "glossary", "run_id", "refused", "folder",
 )  # fmt: skip
@@ -37,7 +41,11 @@ class Answer(NamedTuple):
 
 
 class Answers:
-    """The answers of one folder; each is written with `facts` (the run's id, its thresholds) beside it."""
+    """The answers of one folder; each is written with `facts` (the run's id, its thresholds) beside it.
+
+    With a `table`, that of the folder, it goes on with it, and keeps what others ask there at the same time; without,
+    it begins anew.
+    """
 
     def __init__(
         self, folder: str | Path, facts: Mapping[str, Any] | None = None, table: pd.DataFrame | None = None
@@ -45,6 +53,8 @@ class Answers:
         self.folder = Path(folder)
         self.facts = dict(facts or {})
         self.table = pd.DataFrame(columns=list(COLUMNS)) if table is None else table
+        self._goes_on = table is not None
+        self._asked: set[tuple[str, str, str]] = set()
 
     def ask(self, question: str, answer: Callable[[], Result], inside: str = "", names: Sequence[str] = ()) -> None:
         """Ask, and write the answer below the folder; a refusal is recorded with its reason."""
@@ -58,7 +68,8 @@ class Answers:
 
     def add(self, result: Result, inside: str = "", names: Sequence[str] = ()) -> None:
         """Write an answer below the folder."""
-        result.write(self.folder / inside, self.facts)
+        with locked(self.folder, _PATIENCE):
+            result.write(self.folder / inside, self.facts)
         words = {"definition": result.definition, "null_model": result.null_model, "glossary": result.glossary}
         self._put(result.measures.assign(**words, question=result.question, refused=None), inside, names)
 
@@ -68,16 +79,22 @@ class Answers:
 
     def _put(self, rows: pd.DataFrame, inside: str, names: Sequence[str]) -> None:
         rows = _whole(rows.assign(names=" | ".join(names), folder=inside, run_id=self.facts.get("run_id")))
-        asked = tuple(rows.iloc[0][_KEY])
-        kept = self.table[[key != asked for key in self.table[_KEY].itertuples(index=False, name=None)]]
+        question, who, folder = rows.iloc[0][_KEY]
+        self._asked.add((question, who, folder))
+        kept = self.table[~_are(self.table, {(question, who, folder)})]
         self.table = pd.concat([kept, rows], ignore_index=True) if len(kept) else rows
 
     def write(self, order: Sequence[str] = ()) -> pd.DataFrame:
         """Write the summary, the questions of `order` first, the others as they were asked; returns it."""
         place = {name: i for i, name in enumerate(order)}
-        rank = self.table["question"].map(lambda name: place.get(name, len(place)))
-        self.table = self.table.iloc[rank.argsort(kind="stable")].reset_index(drop=True)
-        write_parquet(self.folder / FILE, self.table)
+        with locked(self.folder, _PATIENCE):
+            if self._goes_on:
+                there = read_answers(self.folder)
+                kept, own = there[~_are(there, self._asked)], self.table[_are(self.table, self._asked)]
+                self.table = pd.concat([kept, own], ignore_index=True) if len(kept) and len(own) else self.table
+            rank = self.table["question"].map(lambda name: place.get(name, len(place)))
+            self.table = self.table.iloc[rank.argsort(kind="stable")].reset_index(drop=True)
+            write_parquet(self.folder / FILE, self.table)
         return self.table
 
     def read(self) -> list[Answer]:
@@ -90,6 +107,11 @@ class Answers:
                 Answer(row["question"], row["names"], row["folder"], None if refused else Result.read(place), refused)
             )
         return found
+
+
+def _are(table: pd.DataFrame, asked: set[tuple[str, str, str]]) -> np.ndarray:
+    """Which rows are of the answers with these keys, bool `[row]`."""
+    return np.array([key in asked for key in table[_KEY].itertuples(index=False, name=None)], dtype=bool)
 
 
 def read_answers(folder: str | Path) -> pd.DataFrame:
