@@ -63,14 +63,16 @@ export class View {
     this.paintOver();
   }
 
-  /* Strongest first, each slice beneath those before it, so that a large circuit is seen at once and filled in. */
+  /* The strongest first, so that a large circuit is seen at once and filled in, and at the end once more on top. */
   #slices(pen, from) {
     const to = Math.min(from + SLICE, this.edges.length);
-    pen.globalCompositeOperation = "destination-over";
     pen.globalAlpha = Math.min(0.62, Math.max(0.05, 14 / Math.sqrt(this.edges.length)));
     this.strokes(pen, this.edges.subarray(from, to));
     if (to < this.edges.length) this.pending = requestAnimationFrame(() => this.#slices(pen, to));
-    else this.host.dataset.drawn = String(this.edges.length);
+    else {
+      if (from) this.strokes(pen, this.edges.subarray(0, SLICE));
+      this.host.dataset.drawn = String(this.edges.length);
+    }
   }
 
   /* Blue and whole where the target falls, orange and dashed where it rises; wide where |d| is large. Of very many
@@ -84,12 +86,12 @@ export class View {
       if (!pens.has(kind)) pens.set(kind, []);
       pens.get(kind).push(e);
     }
-    for (const [kind, own] of [...pens].sort((a, b) => b[0].slice(-1) - a[0].slice(-1))) {
+    for (const [kind, own] of [...pens].sort((a, b) => a[0].slice(-1) - b[0].slice(-1))) {
       const [sign, step] = kind.split(" ");
       pen.strokeStyle = this.colours[sign];
       pen.lineWidth = plain ? 1 : 0.7 + 0.7 * Number(step) + wider;
       pen.setLineDash(sign === "suppressing" && !plain ? [6, 3] : []);
-      for (const e of own) {  // each by itself: a stroke of many lines takes longer than its lines
+      for (const e of own.reverse()) {  // weak ones first; each by itself: a stroke of many lines takes longer than its lines
         const [x0, y0, x1, y1, x2, y2, x3, y3] = this.curve(e);
         pen.beginPath();
         pen.moveTo(x0, y0);
