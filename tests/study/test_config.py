@@ -19,10 +19,11 @@ from scircuit.config import PROFILES, RunConfig
 from scircuit.config_file import SECTIONS
 from scircuit.errors import ScircuitError
 from scircuit.published.counts import condition_numbers
-from scircuit.published.numbers import published_numbers
+from scircuit.published.numbers import CORRECTION, compare_numbers, published_numbers
 from scircuit.study.config import (
     TEMPLATES,
     CompareSection,
+    ControlsSection,
     DiseaseSection,
     PerturbationSection,
     load_study,
@@ -30,6 +31,7 @@ from scircuit.study.config import (
     template,
 )
 from scircuit.study.plan import plan_study
+from scircuit.study.stages import stages
 
 
 def small(**changes):
@@ -158,7 +160,7 @@ def test_own_template_explains_every_setting():
         assert f"[{name}]" in text
         for setting in file_fields(type(getattr(RunConfig(), name))):
             assert f"# {setting.name} = " in text, f"{name}.{setting.name}"
-    for section in (CompareSection, DiseaseSection, PerturbationSection):
+    for section in (CompareSection, ControlsSection, DiseaseSection, PerturbationSection):
         for setting in fields(section):
             assert f"{setting.name} = " in text, f"{section.__name__}.{setting.name}"
 
@@ -177,6 +179,36 @@ def test_every_published_number_has_a_source_and_two_definitions():
     assert known["edges"] == {"A": 52116, "B": 8298, "T": 5098, "G": 31380, "all": 96892}
     assert sum(known["edges"][c] for c in "ABTG") == known["edges"]["all"]
     assert sum(known["passes"][c] for c in "ABTG") == known["passes"]["all"]
+    later = {n.id: n.author for n in numbers if n.author}
+    assert all(set(values) <= {"deployed", "mended"} and values for values in later.values())
+    assert later["edges"] == {"deployed": 2144011, "mended": 318387}
+    assert later["supporting_share"] == {"deployed": 0.882, "mended": 0.579}
+    assert all(n.published or n.author or n.paper or n.default for n in numbers)
+
+
+def test_what_the_author_reported_later_stands_in_rows_of_its_own(tmp_path: Path):
+    table = compare_numbers(tmp_path, {"mine": "A"}).set_index(["number", "scope"])
+    row = table.loc[("edges", CORRECTION)]
+    assert (row["published"], row["mended"]) == (2144011, 318387)
+    assert np.isnan(table.loc[("edges", "mine"), "mended"])
+    assert table.loc[("edges", "mine"), "published"] == 52116
+    assert table.loc[("edges", "study"), "published"] == 96892
+    assert table.loc[("edges_of_no_edit", CORRECTION), "published"] == 71474
+    assert ("edges_of_no_edit", "study") not in table.index
+    assert table.loc[("crispri_sign", CORRECTION), "mended"] == 0.503
+
+
+def test_controls_are_a_stage_of_the_conditions_that_ask_for_them(tmp_path: Path):
+    text = template("own").replace("[controls]\nconditions = []", '[controls]\nconditions = ["lymphoid-lymphoid"]')
+    (tmp_path / "study.toml").write_text(text)
+    study = load_study(tmp_path / "study.toml")
+    names = {stage.name: stage for stage in stages(study)}
+    assert [name for name in names if name.startswith("controls:")] == ["controls:lymphoid-lymphoid"]
+    assert names["controls:lymphoid-lymphoid"].needs == ("analysis:lymphoid-lymphoid",)
+    assert "controls:lymphoid-lymphoid" in names["report"].needs
+    (tmp_path / "study.toml").write_text(text.replace('["lymphoid-lymphoid"]', '["other"]'))
+    with pytest.raises(ScircuitError, match=r"controls\.conditions names 'other'"):
+        load_study(tmp_path / "study.toml")
 
 
 def command(*words):

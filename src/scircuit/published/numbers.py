@@ -14,6 +14,9 @@ from scircuit.published.counts import FILE
 
 WHOLE = "study"
 """The scope of a number that belongs to no single condition."""
+CORRECTION = "author's correction"
+"""The scope of what the author reported later of the method: not of these conditions, but of traces of his own before
+and after the hook was mended (Biodyn-AI/maxtoki-mechinterp 1ec98c1, reports V2 and V3, October 2026)."""
 
 
 @dataclass(frozen=True)
@@ -31,6 +34,8 @@ class PublishedNumber:
     """`count`, `number`, `share`, `fold`, `d` or `p`: how it is written."""
     published: Mapping[str, float] = field(default_factory=dict)
     """Value by condition (A, B, T, G) or, under `all`, of the whole study."""
+    author: Mapping[str, float] = field(default_factory=dict)
+    """What the author reported later: `deployed`, by the hook as it had been, and `mended`."""
     paper: str = ""
     default: str = ""
     """Where ours is found under either definition; empty where there is none."""
@@ -42,7 +47,7 @@ class PublishedNumber:
         """Whether it is one number of the study as a whole."""
         places = [place for place in (self.paper, self.default) if place]
         if not places:
-            return set(self.published) == {"all"}
+            return set(self.published) <= {"all"}
         return all(":" in place and "CONDITION" not in place for place in places)
 
 
@@ -59,11 +64,14 @@ def compare_numbers(root: Path, conditions: Mapping[str, str | None]) -> pd.Data
     `root` is the folder of a study, `conditions` its conditions by name and the published one that each repeats.
     Columns: `number, title, scope, published_as` (A, B, T, G or `all`), `published`; `paper, paper_null, paper_p` (ours
     under the published definition); `default, low, high, null, p_value, n, unit_of_n` (ours under the corrected one);
-    `unit, definition, corrected, source`.
+    `unit, definition, corrected, source`. A row of scope `CORRECTION` holds what the author reported later: `published`
+    by the deployed hook, `mended` (NaN in every other row) by the mended one.
     """
-    rows = []
+    rows: list[dict[str, object]] = []
     reader = _Reader(root)
     for number in published_numbers():
+        if number.author:
+            rows.append(_later(number))
         if number.of_study:
             rows.append(_row(number, WHOLE, "all", reader, ""))
             continue
@@ -71,7 +79,7 @@ def compare_numbers(root: Path, conditions: Mapping[str, str | None]) -> pd.Data
         if "all" in number.published:
             rows.append(_total(number, rows, len(conditions)))
     table = pd.DataFrame(rows)
-    known = table[["published", "paper", "default"]].notna().any(axis=1)
+    known = table[["published", "mended", "paper", "default"]].notna().any(axis=1)
     return table[known].reset_index(drop=True)
 
 
@@ -130,6 +138,7 @@ def _row(number: PublishedNumber, scope: str, known_as: str, reader: _Reader, ru
         "scope": scope,
         "published_as": known_as,
         "published": float(number.published.get(known_as, np.nan)),
+        "mended": np.nan,
         "paper": paper.get("estimate", np.nan),
         "paper_null": paper.get("null", np.nan),
         "paper_p": paper.get("p_value", np.nan),
@@ -141,9 +150,18 @@ def _row(number: PublishedNumber, scope: str, known_as: str, reader: _Reader, ru
     }
 
 
+def _later(number: PublishedNumber) -> dict[str, object]:
+    """What the author reported of a number when he corrected the method."""
+    said = dict.fromkeys(("paper", "paper_null", "paper_p", "default", "low", "high", "null", "p_value"), np.nan)
+    values = {"published": number.author.get("deployed", np.nan), "mended": number.author.get("mended", np.nan)}
+    facts = {key: getattr(number, key) for key in ("unit", "definition", "corrected")}
+    named = {"number": number.id, "title": number.title, "scope": CORRECTION, "published_as": ""}
+    return {**named, **values, **said, "n": 0, "unit_of_n": "", **facts, "source": CORRECTION}
+
+
 def _total(number: PublishedNumber, rows: list[dict[str, object]], n_conditions: int) -> dict[str, object]:
     """What the published study says of itself as a whole, beside the sum over our conditions where it is one."""
-    own = [row for row in rows if row["number"] == number.id]
+    own = [row for row in rows if row["number"] == number.id and row["scope"] != CORRECTION]
     total: dict[str, object] = {**own[0], "scope": WHOLE, "published_as": "all", "published": number.published["all"]}
     total |= dict.fromkeys(("low", "high", "p_value", "paper_null", "paper_p"), np.nan)
     summed = number.adds_up and len(own) == n_conditions

@@ -22,7 +22,7 @@ _BEFORE = {
     "cells": {"counts_kind": "whole"},
     "sae": {"freeze": "none"},
     "sources": {"of": "loss"},
-    "trace": {"decoy": "random"},
+    "trace": {"decoy": "random", "special_tokens": False},
     "edges": {"min_effect_sd": None, "max_q_specific": None, "allow_for_skew": False},
 }
 """What settings that version 0.1.0 did not have were in its runs: edges made one claim, decoys were random, and counts

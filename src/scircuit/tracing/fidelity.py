@@ -86,7 +86,7 @@ def sample_moments(setup: Setup) -> dict[tuple[int, int], Moments]:
     for layer, todo in setup.todo.items():
         sums = {t: Moments.zeros(len(todo), saes[t].n_latents, torch.device("cpu")) for t in setup.targets[layer]}
         for batch in progress(setup.cells.batches(1), desc=f"check (layer {layer})", unit="cell", leave=False):
-            clean = clean_batch(setup.model, saes[layer], batch, layer)
+            clean = clean_batch(setup.model, saes[layer], batch, layer, setup.settings.special_tokens)
             jobs = make_jobs(clean, saes[layer], todo)
             row_of = np.array([job.row for job in jobs], dtype=np.int64)
             if jobs:

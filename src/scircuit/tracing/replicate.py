@@ -15,7 +15,6 @@ import torch
 
 from scircuit._io import sha256_of
 from scircuit._sealed import write_sealed
-from scircuit._settings import values_of
 from scircuit._tables import write_parquet
 from scircuit.circuits.schema import ENDS, P_UNSKEWED, SOURCE
 from scircuit.errors import ScircuitError
@@ -58,7 +57,7 @@ def replicate(
         raise ScircuitError("No cell is left to confirm edges in; give the confirmation split a larger share.")
     edges = edges[[*ENDS, "cohens_d", "mean_delta"]].sort_values(ENDS, kind="stable").reset_index(drop=True)
     _check_ends(saes, edges)
-    rules = {k: v for k, v in values_of(settings, TraceSettings).items() if k not in RESOURCES}
+    rules = settings.deciding(RESOURCES)
     key = sha256_of(
         FORMAT_VERSION, model.fingerprint, cells.fingerprint, rules, *(edges[c].to_numpy() for c in edges.columns),
         *(saes[layer].W_dec.detach().float().cpu().numpy() for layer in sorted(saes)),

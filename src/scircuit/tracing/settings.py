@@ -1,9 +1,11 @@
 """What a trace does, as data."""
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
-from scircuit._settings import check_ranges, derived, ranged
+from scircuit._settings import check_ranges, derived, ranged, values_of
 from scircuit.circuits.rule import DEFAULT, EdgeRule
 from scircuit.circuits.schema import DECOYS
 from scircuit.errors import ScircuitError
@@ -35,6 +37,9 @@ class TraceSettings:
     units: str | None = None
     """obs column (donor, batch) whose cells share their noise: p and intervals over whole units instead of cells, p by
     flipping their signs, or of fewer than 10 by t on their means."""
+    special_tokens: bool = False
+    """Edit and read special tokens (<cls>, <eos>) too where a latent fires there, as the published hook did; they are
+    no genes, and a latent may live on them alone."""
     context_rows: float | None = None
     """local: rows propagated beside each firing position; by default the least that meets the floors below."""
     check_sources: int = ranged(8, 1)
@@ -66,6 +71,13 @@ class TraceSettings:
     can have a BH q below it. Without max_q those with |d| > min_abs_d are kept as well."""
     seed: int = derived(0)
     """Seeds the random directions, the sampled sign-flips and the fidelity check."""
+
+    def deciding(self, aside: Sequence[str]) -> dict[str, Any]:
+        """What decides a result, less the settings `aside`; one that older traces lack is left out at what it was."""
+        found = {name: value for name, value in values_of(self, TraceSettings).items() if name not in aside}
+        if not self.special_tokens:
+            found.pop("special_tokens")
+        return found
 
     @property
     def kept_abs_d(self) -> float | None:

@@ -212,8 +212,7 @@ def _key(setup: Setup) -> str:
     todo = [[layer, [int(f) for f in sources[layer]]] for layer in sorted(sources)]
     more = [[layer, [asdict(i) for i in extra[layer]]] for layer in sorted(extra)]
     groups = [part for g in setup.groupings for part in (g.labels, g.code)]
-    settings = values_of(setup.settings, TraceSettings)
-    rules = {name: value for name, value in settings.items() if name not in (*RESOURCES, *PERMISSIONS)}
+    rules = setup.settings.deciding((*RESOURCES, *PERMISSIONS))
     model, tf32 = setup.model, uses_tf32(setup.model.device)
     return sha256_of(
         FORMAT_VERSION, model.fingerprint, tf32, dictionaries, setup.cells.fingerprint, todo, rules, more, *groups

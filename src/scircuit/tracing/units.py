@@ -38,7 +38,7 @@ def run_unit(setup: Setup, unit: Unit) -> Part:
     keeps_responses = setup.keeps_responses
     at_once = setup.settings.cells_at_once(int(cells.lengths[unit.cells].max()))
     for batch in cells.batches(at_once, cells=unit.cells):
-        clean = clean_batch(setup.model, saes[unit.layer], batch, unit.layer)
+        clean = clean_batch(setup.model, saes[unit.layer], batch, unit.layer, setup.settings.special_tokens)
         jobs = make_jobs(clean, saes[unit.layer], unit.interventions)
         row_of = np.array([job.row for job in jobs], dtype=np.int64)
         cell_of = np.array([batch.cell[job.cell] for job in jobs], dtype=np.int32)

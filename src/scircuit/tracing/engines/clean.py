@@ -3,10 +3,11 @@
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import NamedTuple, TypeVar
 
+import numpy as np
 import torch
 from torch import Tensor
 
-from scircuit.cells.batch import TokenBatch
+from scircuit.cells.batch import Role, TokenBatch
 from scircuit.models.base import FoundationModel
 from scircuit.models.stream import residuals
 from scircuit.sae.base import SparseAutoencoder
@@ -14,12 +15,13 @@ from scircuit.sae.latents import Latents
 from scircuit.tracing.engines.interventions import Edit, Firings, Intervention
 
 T = TypeVar("T")
+_SPECIAL = (Role.CLS, Role.EOS)
 
 
 class CleanBatch(NamedTuple):
     """Cells at the source layer.
 
-    `h` is the residual `[cell, position, d_model]`; `positions[c]` are the gene positions of cell c and
+    `h` is the residual `[cell, position, d_model]`; `positions[c]` are the positions of cell c that are looked at and
     `latents[c]` the source layer's latents there.
     """
 
@@ -73,10 +75,13 @@ def touched(jobs: Sequence[Job]) -> Tensor:
 
 
 @torch.inference_mode()
-def clean_batch(model: FoundationModel, sae: SparseAutoencoder, batch: TokenBatch, layer: int) -> CleanBatch:
-    """Run the batch up to `layer` and encode the gene positions."""
+def clean_batch(
+    model: FoundationModel, sae: SparseAutoencoder, batch: TokenBatch, layer: int, special_tokens: bool = False
+) -> CleanBatch:
+    """Run the batch up to `layer` and encode the gene positions, or with `special_tokens` <cls> and <eos> too."""
     h = residuals(model, batch, [layer])[layer]
-    where = torch.from_numpy(batch.is_gene).to(h.device)
+    looked_at = batch.is_gene | np.isin(batch.role, _SPECIAL) if special_tokens else batch.is_gene
+    where = torch.from_numpy(looked_at).to(h.device)
     positions = [row.nonzero().squeeze(1) for row in where]
     latents = [sae.encode(h[c, p]) for c, p in enumerate(positions)]
     return CleanBatch(batch, layer, h, positions, latents)
