@@ -110,8 +110,8 @@ def behaviour_table(rng: np.random.Generator) -> pd.DataFrame:
     variants += [Variant("model", none), *(Variant("random_circuit", none, draw=i) for i in range(4))]
     variants += [Variant("random_rest", none, draw=i) for i in range(4)]
     variants += [Variant("without", none, layer=1, feature=i) for i in range(3)]
-    variants += [Variant("beside", none, layer=2, feature=i) for i in range(4)]
-    level += [1.0, *[0.2] * 4, *[0.9] * 4, *[0.5] * 3, *[0.8] * 4]
+    variants += [Variant("beside", none, layer=2, feature=i) for i in range(30)]
+    level += [1.0, *[0.2] * 4, *[0.9] * 4, *[0.5] * 3, *[0.8] * 30]
     for unit in ("node", "edge"):
         for order, draw in [*((order, 0) for order in ORDERS), ("random", 1)]:
             for share, value in ((0.1, 0.4), (1.0, 1.0)):

@@ -46,6 +46,13 @@ def test_donors_are_the_units_where_the_trace_took_them(table: pd.DataFrame) -> 
     assert result.estimate == pytest.approx(faithfulness(table).estimate)
 
 
+def test_a_behaviour_that_falls_is_carried_alike(table: pd.DataFrame) -> None:
+    """As a loss does with every latent that is kept."""
+    rising, falling = faithfulness(table), faithfulness(table.assign(value=1 - table["value"]))
+    for name in ("faithfulness", "completeness"):
+        np.testing.assert_allclose(rising[name][1:5], falling[name][1:5])
+
+
 def test_what_cannot_be_told_is_refused_or_left_out(table: pd.DataFrame) -> None:
     model = table.loc[table["kind"] == "model"].set_index("cell")["value"]
     same = (table["kind"] == "empty") & (table["ablation"] == "zero")
@@ -73,6 +80,9 @@ def test_tests_count_random_circuits(table: pd.DataFrame) -> None:
     assert result["sufficient"].estimate == 1
     assert result["sufficient"].p_value == pytest.approx(stats.binom.sf(3, 4, 0.9)) == pytest.approx(0.9**4)
     assert result["equivalent"].estimate == 0
+    assert result["minimal"].estimate == 1
+    few = table[(table["kind"] != "beside") | (table["feature"] < 28)]
+    assert "minimal" not in set(circuit_tests(few).measures["measure"]), "28 cannot tell"
     assert len(result.table) == 3
     few = table[table["kind"] != "random_circuit"]
     with pytest.raises(ScircuitError, match="--draws above 0"):

@@ -9,7 +9,7 @@ import pandas as pd
 import pytest
 from typer.testing import CliRunner
 
-from scircuit._io import read_json
+from scircuit._io import read_json, write_json
 from scircuit.analysis.registry import analyze
 from scircuit.circuits.variants import COLUMNS, ORDERS
 from scircuit.cli.app import app
@@ -128,3 +128,13 @@ def test_sources_are_those_of_largest_attribution(finished: dict[str, Path], tmp
     best = found.groupby("layer").head(3)
     assert sorted(map(tuple, own.to_numpy().tolist())) == sorted(zip(best["layer"], best["feature"], strict=True))
     assert run.provenance()["sources"]["rule"] == "attribution"
+
+
+def test_a_folder_that_knew_no_behaviour_of_sources_opens(config: RunConfig) -> None:
+    file = Path(config.out) / "config.json"
+    content = read_json(file)
+    del content["config"]["sources"]["of"]
+    write_json(file, content)
+    assert Run.open(config).config.sources.of == "loss"
+    with pytest.raises(ScircuitError, match=r"sources\.of is 'loss' there"):
+        Run.open(replace(config, sources=replace(config.sources, of="embedding")))

@@ -99,5 +99,7 @@ def share_carried(
     """
     sums = readings.sums(of, readings.values("empty", ablation, error), readings.values("model"))
     if len(sums) < FEW:
-        return clustered_ratio(sums[:, 0] - sums[:, 1], sums[:, 2] - sums[:, 1])
+        gap = sums[:, 2] - sums[:, 1]
+        sign = np.sign(gap.sum())  # a loss rises when latents are silenced, and an interval by t takes no such ratio
+        return clustered_ratio(sign * (sums[:, 0] - sums[:, 1]), sign * gap)
     return cluster_bootstrap(sums, carried, rng, draws)

@@ -24,7 +24,8 @@ def circuit_tests(table: pd.DataFrame, behaviour: str | None = None) -> Result:
     loss(S) = mean over cells of |m(S) - m(model)|. `sufficient`: share of random circuits R with loss(C) <= loss(R);
     `necessary`: share with loss(model without C) >= loss(model without R). p = P(Binom(n, .9) >= their number): that
     the circuit beats no more than .9 of them. `minimal`: share of the members that matter: taking one away moves m more
-    than .9 of single random latents beside the circuit do (the same p, Benjamini-Hochberg over members).
+    than .9 of single random latents beside the circuit do (the same p, Benjamini-Hochberg over members); left out with
+    fewer than 29 of those, among which none could.
     `equivalent`: P(m(C) > m(model)) over cells, interval over cells or donors; p is that of a distance of .1 at most
     from a half, so a small one refutes equivalence; left out for a cosine, which the model has at its largest.
     Table: one row per member tried, `layer, feature, change, p_value, q_value, matters`.
@@ -34,8 +35,9 @@ def circuit_tests(table: pd.DataFrame, behaviour: str | None = None) -> Result:
     model = readings.values("model")
     measures = [_against_random(readings, model, *names) for names in _SETS]
     changes = _members(readings)
-    beaten = float(changes["matters"].mean())
-    measures.append(Measure("minimal", beaten, null=1 - CHANCE, n=len(changes), unit_of_n="members"))
+    if _tail(n_beside := readings.by_latent("beside").shape[1], n_beside) < ALPHA:
+        beaten = float(changes["matters"].mean())
+        measures.append(Measure("minimal", beaten, null=1 - CHANCE, n=len(changes), unit_of_n="members"))
     if readings.name != "embedding":
         measures.append(_equivalent(readings, model))
     return QUESTION.answer(measures, changes)

@@ -3,7 +3,19 @@
 from typing import TYPE_CHECKING, Unpack
 
 from scircuit.analysis.circuit_curve import WORDS
-from scircuit.report.canvas import ABOVE, RANDOM, REFERENCE, SERIES, SUPPORTING, SUPPRESSING, Where, canvas, estimates
+from scircuit.report.canvas import (
+    ABOVE,
+    RANDOM,
+    REFERENCE,
+    SERIES,
+    SUPPORTING,
+    SUPPRESSING,
+    Where,
+    canvas,
+    estimates,
+    plain_log,
+    sparse_ticks,
+)
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -40,7 +52,9 @@ def circuit_curve(result: "Result", **where: Unpack[Where]) -> "Axes":
             label = WORDS[str(order)] if unit == "node" else None
             line = "-" if unit == "node" else ":"
             ax.plot(mine["share"], mine["faithfulness"], line, color=colours[str(order)], label=label)
-        ax.set(xscale="log", xlabel="share of latents (dotted: of edges) kept", ylabel="faithfulness")
+        ax.set_xscale("log")
+        plain_log(ax.xaxis)
+        ax.set(xlabel="share of latents (dotted: of edges) kept", ylabel="faithfulness")
         ax.legend(**ABOVE, ncols=2, columnspacing=1, handlelength=1.4)
     return ax
 
@@ -54,6 +68,7 @@ def circuit_tests(result: "Result", **where: Unpack[Where]) -> "Axes":
             ax.plot(mine["rank"], mine["change"], "o", color=colour, label=f"{label} ({len(mine)})")
         ax.axhline(float(table["random"].iloc[0]), **REFERENCE)
         ax.set_ylim(bottom=0)
+        ax.set_xticks(sparse_ticks(table["rank"].tolist()))
         ax.set(xlabel="member of the circuit, by what it changes", ylabel="mean change of the behaviour")
         ax.legend()
     return ax
