@@ -250,6 +250,10 @@ def _catalogue(run: Artefacts, rng: np.random.Generator) -> None:
     latents = table[["layer", "feature"]]
     top = pd.concat([latents.assign(rank=rank, cell=rank, activation=1.0 / (1 + rank)) for rank in range(9)])
     top.to_parquet(run.root / "features" / "cells.parquet", index=False)
+    exploded = table[["layer", "feature", "top_genes"]].explode("top_genes").rename(columns={"top_genes": "gene"})
+    exploded.assign(n_firings=20, mean_activation=rng.uniform(0.1, 3, len(exploded))).to_parquet(
+        run.root / "features" / "genes.parquet", index=False
+    )
     latents.assign(
         column="kind", category="T cell", n_overlap=5, category_size=20, query_size=10, fold=4.0, p_value=1e-4,
         q_value=1e-3,

@@ -204,6 +204,7 @@ def test_latents_and_edges_have_their_own_screens(
     tab.click("#edge a.latent >> nth=0")
     tab.locator("#feature h2").wait_for()
     shown = tab.locator("#feature").inner_text()
+    assert tab.locator("#feature rect.bar").count() == 8
     for words in ("Ribosome", "CELL0 (T cell)", "kind: T cell", "95%", "silenced as a source"):
         assert words in shown
     tab.click("#feature >> text=☆ Pin")

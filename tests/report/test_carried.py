@@ -65,6 +65,10 @@ def test_latents_bring_their_catalogue(held: Carried, rich_run: Artefacts) -> No
     i = 5
     own = table.loc[(held.columns["n.layer"][i], held.columns["n.feature"][i])]
     assert held.genes(i) == list(own["top_genes"])
+    genes = rich_run.table("genes").set_index(["layer", "feature", "gene"])["mean_activation"]
+    ends = int(held.columns["n.layer"][i]), int(held.columns["n.feature"][i])
+    shown = held.rows("genes", "activation", i)
+    np.testing.assert_allclose(shown, [genes[(*ends, gene)] for gene in held.genes(i)], rtol=2e-5)
     np.testing.assert_allclose(held.columns["n.q95"][i], own["q95"], rtol=2e-5)
     assert held.words("n.runner_up")[i] == "Ribosome"
     cells = [held.facts["words"][place] for place in held.rows("top", "cell", i)]

@@ -61,6 +61,9 @@ ABOVE: Any = {"loc": "lower left", "bbox_to_anchor": (0, 1), "borderaxespad": 0}
 """Where the legend of a full figure stands."""
 
 
+_DIGITS = re.compile(r"(\.\d\d)\d+")
+
+
 class Where(TypedDict, total=False):
     """Where a figure goes; every figure takes these."""
 
@@ -129,6 +132,8 @@ def inline_svg(ax: "Axes", name: str, title: str) -> str:
         figure.savefig(buffer, format="svg", metadata={"Date": None}, transparent=True)
     svg = buffer.getvalue()
     svg = svg[svg.index("<svg") :]
+    # Hundredths of a point are less than anyone sees, and a scatter is mostly digits.
+    svg = re.sub(r'(?<= )(x|y|d)="[^"]*"', lambda found: _DIGITS.sub(r"\1", found[0]), svg)
     svg = re.sub(r"<metadata>.*?</metadata>", "", svg, flags=re.DOTALL)
     svg = re.sub(r"<style[^>]*>.*?</style>", "", svg, flags=re.DOTALL)
     svg = re.sub(r'\bid="([^"]*)"', rf'id="{name}-\1"', svg)

@@ -11,12 +11,10 @@ from scircuit.circuits.circuit import Circuit
 from scircuit.circuits.confirmation import found_again
 from scircuit.circuits.schema import ENDS, SCALE_KEY, SOURCE
 from scircuit.circuits.specificity import is_decoy, typical_of_decoys
-from scircuit.report.packing import Words, power, real, rows_among, starts, whole
+from scircuit.report.packing import LONGEST, Words, power, real, rows_among, starts, whole
 
 MOST_RESPONSES = 12_000_000
 """Responses of single cells that travel with a page, those of the strongest edges."""
-LONGEST = 30_000_000
-"""Rows of a table of single cells beyond which a report does not read it."""
 STEPS = 127
 """Steps in which a cell's response is told, of the largest of its edge."""
 

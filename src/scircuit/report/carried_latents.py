@@ -9,7 +9,7 @@ import pandas as pd
 from scircuit._tables import read_parquet
 from scircuit.circuits.artefacts import Artefacts
 from scircuit.circuits.schema import LATENT
-from scircuit.report.packing import Words, power, real, rows_among, starts, whole
+from scircuit.report.packing import LONGEST, Words, power, real, rows_among, starts, whole
 from scircuit.report.picture import gene_list, has_label
 from scircuit.report.reading import sae_layers
 
@@ -54,7 +54,12 @@ def latent_parts(run: Artefacts, nodes: pd.DataFrame, words: Words, facts: dict[
         if name in layers:
             known = layers[["layer", name]].dropna()
             facts[name] = {str(int(layer)): round(float(value), 4) for layer, value in known.to_numpy()}
-    return {**_activations(run, nodes, words), **_categories(run, nodes, words), **_top_cells(run, nodes, words)}
+    return {
+        **_activations(run, nodes, words),
+        **_gene_activations(run, nodes),
+        **_categories(run, nodes, words),
+        **_top_cells(run, nodes, words),
+    }
 
 
 def _activations(run: Artefacts, nodes: pd.DataFrame, words: Words) -> dict[str, np.ndarray]:
@@ -69,6 +74,17 @@ def _activations(run: Artefacts, nodes: pd.DataFrame, words: Words) -> dict[str,
     columns = {f"n.{name}": real(table[name]) for name in known}
     columns |= {"n.n_cells": whole(table["n_cells"])} if "n_cells" in table else {}
     return columns | ({"n.runner_up": words.places(table["runner_up"])} if "runner_up" in table else {})
+
+
+def _gene_activations(run: Artefacts, nodes: pd.DataFrame) -> dict[str, np.ndarray]:
+    """Mean activation at each top gene, in the order of `genes.name`; nothing where a gene's is not known."""
+    if not run.has("genes") or run.n_rows("genes") > LONGEST:
+        return {}
+    table = run.table("genes", [*LATENT, "gene", "mean_activation"])
+    table = table.assign(row=rows_among(nodes, table, LATENT)).drop_duplicates(["row", "gene"])
+    listed = [(row, gene) for row, genes in enumerate(nodes["top_genes"]) for gene in gene_list(genes)[:TOP_GENES]]
+    known = pd.DataFrame(listed, columns=["row", "gene"]).merge(table, on=["row", "gene"], how="left")
+    return {"genes.activation": real(known["mean_activation"])} if known["mean_activation"].notna().all() else {}
 
 
 def _categories(run: Artefacts, nodes: pd.DataFrame, words: Words) -> dict[str, np.ndarray]:

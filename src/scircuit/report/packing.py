@@ -10,6 +10,8 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+LONGEST = 30_000_000
+"""Rows of a table beyond which a report does not read it."""
 _ALIGN = 8
 """Bytes at which every column starts, so that a typed array may lie over it."""
 _KEPT_BITS = 15

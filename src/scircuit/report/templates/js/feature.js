@@ -1,11 +1,12 @@
 /* One latent: what it stands for, where it fires, what drives it and what it drives. */
 
 import { button, chance, count, fixed, hint, make, panel, percent, short, table } from "./dom.js";
-import { quantiles } from "./charts.js";
+import { bars, quantiles } from "./charts.js";
 import { pinned, togglePin } from "./pins.js";
 import { edgeLink, gradeMark, latentLink, numberColumns, signMark } from "./ranked.js";
 
 const LISTED = 25;
+const DRAWN = 10;
 
 export function featureScreen(host, circuit, state) {
   const i = circuit.at.get(state.get("node"));
@@ -18,7 +19,7 @@ export function featureScreen(host, circuit, state) {
     make("p", { class: "line" }, button(pins ? "★ Pinned" : "☆ Pin", () => togglePin(circuit, state, i), { "aria-pressed": String(pins) }),
       make("a", { class: "button", href: state.link({ q: circuit.id(i) }, "explore") }, "Its edges in the picture")),
     make("div", { class: "panels" },
-      panel("Top genes", make("p", { class: "genes" }, circuit.genes(i).join(", ") || "No gene fired often enough to be told."), hint("By mean activation over genes at which it fired often enough.")),
+      panel("Top genes", ...genes(circuit, i)),
       panel("Gene sets", ...sets(circuit, i)), panel("When it fires", ...activation(circuit, i)), panel("Cell types and other groups", ...categories(circuit, i)),
       panel("Cells in which it is strongest", ...cells(circuit, i)), panel("Under another seed", stability(circuit, layer))),
     ...edges(circuit, state, i, "out"), ...edges(circuit, state, i, "in"));
@@ -30,6 +31,15 @@ function start(circuit, state) {
   const most = (of) => make("ol", { class: "plain" }, order.filter(of).slice(0, 10).map((i) => make("li", {}, latentLink(circuit, state, i), ` ${count(circuit.degree(i))} edges`)));
   return [make("h2", {}, "Choose a latent"), make("p", {}, "Search in Explore, or start from those with most edges (all that the page holds, of every grade):"),
     make("div", { class: "panels" }, panel("Silenced", most((i) => circuit.isSource(i))), panel("Others", most((i) => !circuit.isSource(i))))];
+}
+
+function genes(circuit, i) {
+  const rows = circuit.rows("genes", i);
+  if (!rows.length) return [hint("No gene fired often enough to be told.")];
+  const listed = make("p", { class: "genes" }, circuit.genes(i).join(", "));
+  const said = hint("By mean activation over the genes at which it fired often enough.");
+  if (!circuit.has("genes.activation")) return [listed, said];
+  return [bars(rows.slice(0, DRAWN).map((row) => ({ name: circuit.word("genes.name", row), value: circuit.of("genes.activation", row) })), "mean activation at the gene"), listed, said];
 }
 
 function sets(circuit, i) {
