@@ -3,18 +3,21 @@
     python benchmarks/calibration.py                  # everything; some twenty minutes on two cores
     python benchmarks/calibration.py donors skewed    # only these parts of calibration.json, the others stay:
                                                       # planted (5 min), donors (1 min), skewed (1 min), nulls (7 min),
-                                                      # dictionaries (3 min), profiles (3 min)
+                                                      # dictionaries (3 min), profiles (3 min), controls (30 min),
+                                                      # paths (3 min)
 
 `planted`: circuits set by hand, per width, norm, decoy and cells. `donors`, `skewed`, `nulls`: the simulations of
 tests/simulations, which the slow tests judge. `dictionaries`: the packaged models with their own dictionaries, with
 random ones, and with untrained weights, in which nothing was learnt that an edge could be about. `profiles`: the
-demonstration under both profiles.
+demonstration under both profiles. `controls`: the demonstration beside `scircuit controls`, with short dictionaries.
+`paths`: recall of paths of known dose, planted in models planted by hand.
 """
 
 import json
 import sys
 import tempfile
 from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -31,21 +34,27 @@ from nulls import NULLS
 from responses import SHAPES, donors, mean_of, skewed
 
 from scircuit._packaged import PACKAGED
+from scircuit.analysis.positive_control import positive_control as recall
 from scircuit.cells.tokens import TokenStore
 from scircuit.circuits.circuit import Circuit
-from scircuit.circuits.schema import DECOYS
+from scircuit.circuits.schema import DECOYS, ENDS
+from scircuit.config import RunConfig
 from scircuit.models.stack import BlockStack
 from scircuit.models.untrained import untrain
 from scircuit.runs.ask import both_profiles
+from scircuit.runs.controls import controls as run_controls
 from scircuit.runs.demo import demo_config
 from scircuit.runs.inputs import open_model, open_saes
+from scircuit.runs.positive_control import DOSES
 from scircuit.runs.stages import run
 from scircuit.runs.trace import traced_cells
 from scircuit.sae.base import LinearSAE
 from scircuit.tracing.engines.clean import clean_batch
-from scircuit.tracing.planted import planted
+from scircuit.tracing.planted import N_LATENTS, N_LAYERS, Planted, planted
+from scircuit.tracing.planting import PlantedPaths, adjusted, draw_paths, survey
 from scircuit.tracing.recovery import bare_circuit, recover
 from scircuit.tracing.settings import TraceSettings
+from scircuit.tracing.setup import Setup
 from scircuit.tracing.tracer import trace
 
 OUT = Path(__file__).parent / "calibration.json"
@@ -141,8 +150,7 @@ def traced_circuit(
         sources[layer] = np.random.default_rng(layer).permutation(live)[:n_sources].tolist()
     settings = TraceSettings(engine="exact")
     out = trace(model, saes, store, sources, folder, settings=settings)
-    nodes = [pd.DataFrame({"layer": i, "feature": range(sae.n_latents), "label": ""}) for i, sae in saes.items()]
-    return bare_circuit(out, pd.concat(nodes), settings)
+    return bare_circuit(out, every_latent(saes), settings)
 
 
 def profiles() -> Rows:
@@ -154,9 +162,57 @@ def profiles() -> Rows:
                 yield {"model": name, **row}
 
 
+@contextmanager
+def finished(name: str) -> Iterator[RunConfig]:
+    """A packaged model's demonstration, run to its answers."""
+    with tempfile.TemporaryDirectory() as folder:
+        config = demo_config(name, Path(folder))
+        run(config, until="analysis")
+        yield config
+
+
+def controls() -> Rows:
+    """Headlines of the demonstration beside those of untrained copies and frozen dictionaries."""
+    for name in PACKAGED:
+        with finished(name) as config:
+            table = pd.read_parquet(run_controls(config, n_steps=200))
+        yield from ({"model": name, **row} for row in table[table["number"] != ""].to_dict("records"))
+
+
+def paths() -> Rows:
+    """Recall of planted paths by dose and grade, in models planted by hand."""
+    for norm in ("post", "pre"):
+        found = recall(planted_paths(planted(128, norm))).table
+        yield from ({"norm": norm, **row} for row in found.to_dict("records"))
+
+
+def planted_paths(truth: Planted, n_turns: int = 3) -> pd.DataFrame:
+    """What `scircuit positive-control` writes, of a planted model: pairs that are specific already are left out."""
+    settings, sources = TraceSettings(engine="exact"), {i: list(range(N_LATENTS // 2)) for i in range(N_LAYERS - 1)}
+    setup = Setup.of(truth.model, truth.saes, truth.cells(50), sources, settings)
+    surveys = {layer: survey(setup, layer) for layer in sources}
+    known, turns = recover(truth, 50).circuit.at("specific").edges[ENDS], []
+    for turn in range(n_turns):
+        drawn = adjusted(setup, draw_paths(surveys, DOSES, turn, 10, np.random.default_rng(turn), known))
+        model = PlantedPaths(setup.model, drawn, setup)
+        with tempfile.TemporaryDirectory() as folder:
+            out = trace(model, truth.saes, setup.cells, sources, folder, settings=settings)
+            edges = bare_circuit(out, every_latent(truth.saes), settings).edges[[*ENDS, "grade", "effect_sd"]]
+        found = drawn.merge(edges.astype({"grade": str}), on=ENDS, how="left").assign(strictest="specific")
+        turns.append(found.assign(grade=found["grade"].fillna("")))
+    return pd.concat(turns, ignore_index=True)
+
+
+def every_latent(saes: Mapping[int, LinearSAE]) -> pd.DataFrame:
+    """Nodes of a bare circuit."""
+    parts = [pd.DataFrame({"layer": i, "feature": range(sae.n_latents), "label": ""}) for i, sae in saes.items()]
+    return pd.concat(parts, ignore_index=True)
+
+
 PARTS = {
     "planted": planted_circuits, "donors": cells_of_donors, "skewed": skewed_responses, "nulls": nulls,
     "dictionaries": dictionaries, "profiles": profiles,
+    "controls": controls, "paths": paths,
 }  # fmt: skip
 
 

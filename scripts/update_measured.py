@@ -190,6 +190,11 @@ def calibration() -> tuple[Path, str]:
         ([r["model"], r["weights"], r["dictionaries"], r["n_cells"], f"{r['n_tests']:,}", r["grade"],
           f"{r['n_edges']:,}", shown(r["n_by_decoys"], 1)] for r in parts["dictionaries"]),
     )  # fmt: skip
+    paths = table(
+        "norm, grade, dose, paths, found, share, 95 % interval",
+        ([r["norm"], r["grade"], r["dose"], r["n"], r["n_found"], shown(r["recall"], 2), between(r["low"], r["high"])]
+         for r in parts["paths"]),
+    )  # fmt: skip
     text = f"""# Calibration: what a result is worth
 
 Written by `scripts/update_measured.py` from `benchmarks/calibration.py`.
@@ -256,6 +261,14 @@ what held-out decoys give under the same rule. In the last two nothing was learn
 what a rule calls there it calls of nothing, and what it finds in the first means as much as it exceeds them.
 
 {dictionaries}
+
+## Paths of known dose
+
+What `scircuit positive-control` does in a user's own model, done in models planted by hand, whose dictionaries are the
+true ones: paths of rank one planted at every source, their doses in clean SD of the target, and the share that the rule
+finds in 50 cells. At dose 0 nothing is planted; what is found there is what the model holds anyway.
+
+{paths}
 {both_profiles(parts)}"""
     return ROOT / "docs" / "calibration.md", text
 
