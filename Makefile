@@ -7,7 +7,7 @@ export OMP_NUM_THREADS ?= 2
 # Modules are compiled once, not again in every process that the tests start.
 export PYTHONDONTWRITEBYTECODE :=
 
-.PHONY: demo test test-slow test-browser test-numerics test-oldest fuzz lint types imports bench check clean
+.PHONY: demo test test-slow test-browser test-numerics test-oldest fuzz lint types imports docs tutorial bench check clean
 
 $(VENV)/installed: pyproject.toml
 	$(PYTHON) -m venv $(VENV)
@@ -72,6 +72,18 @@ types: $(VENV)/installed
 
 imports: $(VENV)/installed
 	$(BIN)/lint-imports
+
+# The documentation site, in build/site; a page that does not resolve is an error.
+$(VENV)/docs: $(VENV)/installed
+	$(BIN)/pip install --quiet --group docs
+	touch $@
+
+docs: $(VENV)/docs
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --quiet --strict
+
+# Run the tutorial's notebook anew and keep what it prints and draws.
+tutorial: $(VENV)/docs
+	$(BIN)/python scripts/run_tutorial.py
 
 bench: $(VENV)/installed
 	for script in benchmarks/[a-z]*.py; do $(BIN)/python $$script || exit 1; done

@@ -36,6 +36,9 @@ def features(
 ) -> "AnnData | None":
     """Activation of every latent in every cell, and what the latents are.
 
+    Writes `obsm["scircuit_L02"]` for each layer: float32 `[cell, latent]`, sparse, mean over the cell's gene positions;
+    `uns["scircuit"]`: `features`, of a run also `edges` and `run`.
+
     Parameters
     ----------
     adata : AnnData
@@ -45,9 +48,6 @@ def features(
         folder or the name of a packaged model.
     copy : bool
         Return a changed copy, and leave `adata` as it is.
-
-    Writes `obsm["scircuit_L02"]` for each layer: float32 `[cell, latent]`, sparse, mean over the cell's gene positions;
-    `uns["scircuit"]`: `features`, of a run also `edges` and `run`.
 
     Raises
     ------
@@ -129,13 +129,13 @@ def trace(
 
     out = Path(out)
     file = out.with_name(f"{out.name}.cells.h5ad")
-    own = {"out": str(out), "model": {"source": str(model)}, "cells": {"path": str(file)}}
+    own: dict[str, Any] = {"out": str(out), "model": {"source": str(model)}, "cells": {"path": str(file)}}
     if saes is not None:
         own["sae"] = {"path": str(saes)}
     for given, value in (("model", "source"), ("cells", "path"), ("sae", "path")):
         if value in dict(sections.get(given, {})):
             raise ScircuitError(f"{given}.{value} is an argument of its own here; give model=, saes= or the AnnData.")
-    config = parse_config(merged(sections, own), where="scircuit.tl.trace")
+    config = parse_config(merged({"name": out.name}, sections, own), where="scircuit.tl.trace")
     Run.open(config)
     keep(adata, file)
     run = run_stages(config)

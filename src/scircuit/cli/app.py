@@ -264,6 +264,18 @@ def export(
     typer.echo(write(run, fmt, out, max_edges, grade))
 
 
+@app.command()
+def methods(run: RunPath) -> None:
+    """Write the methods paragraph of a run.
+
+    Every number is read from the run; the works to cite stand below.
+    """
+    from scircuit.circuits.artefacts import Artefacts
+    from scircuit.report.methods import methods as paragraph
+
+    typer.echo(paragraph(Artefacts(run)))
+
+
 app.command()(compare)
 app.command()(validate)
 app.command()(mediate)

@@ -22,6 +22,9 @@ class _Reached(Exception):  # noqa: N818 - control flow, not an error
 class HookedModel(ReadsCells):
     """Wrap a foreign model.
 
+    Entering at layer i calls the foreign layer with the other arguments (masks, ...) that the module itself
+    passes for that batch; they are recorded by one forward per batch.
+
     Parameters
     ----------
     module
@@ -44,9 +47,6 @@ class HookedModel(ReadsCells):
     settings
         What decides the output beyond the weights (number of heads, activation, ...), JSON-able: equal weights with
         other settings are another model.
-
-    Entering at layer i calls the foreign layer with the other arguments (masks, ...) that the module itself
-    passes for that batch; they are recorded by one forward per batch.
     """
 
     def __init__(

@@ -1,5 +1,6 @@
 """`Run`: a finished or running folder, with all that can be had of it."""
 
+import re
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -175,5 +176,5 @@ class Run(Artefacts):
         told = sentences(known) or [
             f"{known['n_edges']:,} edges of {known['n_tests']:,} tests." if known else "No circuit."
         ]
-        lines = "".join(f"<li>{escape(line)}</li>" for line in told)
+        lines = re.sub("`(.*?)`", r"<code>\1</code>", "".join(f"<li>{escape(line)}</li>" for line in told))
         return f"<b>{escape(self.name)}</b> <code>{escape(str(self.root))}</code><ul>{lines}</ul>"
