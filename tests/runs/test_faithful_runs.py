@@ -20,6 +20,7 @@ from scircuit.runs.attribution import with_attribution
 from scircuit.runs.faithfulness import faithfulness
 from scircuit.runs.run import Run
 from scircuit.runs.stages import run as run_stages
+from scircuit.runs.tokens import split_cells
 
 SMALL = {"n_cells": 6, "draws": 4, "n_members": 3, "shares": (0.1, 1.0)}
 
@@ -94,7 +95,7 @@ def test_without_an_edge_of_the_grade_it_names_the_option(config: RunConfig, mon
         faithfulness(config, ["embedding"], **SMALL)
 
 
-def test_cells_that_found_the_circuit_are_never_measured(config: RunConfig) -> None:
+def test_cells_that_found_the_circuit_are_never_measured(config: RunConfig, monkeypatch: pytest.MonkeyPatch) -> None:
     path = Path(config.out) / "tokens" / "cells.parquet"
     cells = pd.read_parquet(path)
     for split, says in (("catalogue", None), ("discovery", "no cell is left that had no part")):
@@ -108,6 +109,13 @@ def test_cells_that_found_the_circuit_are_never_measured(config: RunConfig) -> N
         else:
             record = faithfulness(config, ["embedding"], **SMALL).with_suffix(".json")
             assert read_json(record)["split"] == "catalogue"
+            # Nor are those by whose gradients its sources were chosen.
+            monkeypatch.setattr(
+                "scircuit.runs.faithfulness.source_cells", lambda store, config: split_cells(store, "catalogue")[:-3]
+            )
+            record = faithfulness(config, ["embedding"], **SMALL).with_suffix(".json")
+            assert read_json(record)["n_cells"] == 3
+            monkeypatch.undo()
 
 
 def test_sources_are_those_of_largest_attribution(finished: dict[str, Path], tmp_path: Path) -> None:

@@ -7,6 +7,8 @@ import pandas as pd
 
 from scircuit.cells.tokens import TokenStore
 from scircuit.circuits.schema import LATENT
+from scircuit.config import RunConfig
+from scircuit.runs.tokens import drawn_cells
 from scircuit.tracing.probes.attribution import attributions
 from scircuit.tracing.probes.behaviours import behaviour
 from scircuit.tracing.probes.kept import Means, position_means
@@ -26,8 +28,15 @@ def means_of(latents: pd.DataFrame, setup: Setup) -> Means:
     return position_means(setup.saes, rates)
 
 
+def source_cells(store: TokenStore, config: RunConfig) -> np.ndarray:
+    """Rows of the catalogue cells by whose gradients sources are chosen; none where another rule chooses them."""
+    if config.sources.rule != "attribution":
+        return np.zeros(0, dtype=np.int64)
+    return drawn_cells(store, config, "catalogue", N_CELLS, 12)
+
+
 def with_attribution(latents: pd.DataFrame, of: str, setup: Setup, cells: TokenStore, seed: int) -> pd.DataFrame:
-    """Latents with the column `attribution` to the behaviour `of` in some of `cells`; 0 where one has no say."""
+    """Latents with the column `attribution` to the behaviour `of` in the first of `cells`; 0 where one has no say."""
     some = replace(setup, cells=cells.subset(np.arange(min(N_CELLS, len(cells)))))
     found = attributions(some, behaviour(of, some, cells, seed), means_of(latents, setup))
     return latents.merge(found, on=LATENT, how="left").fillna({"attribution": 0.0})

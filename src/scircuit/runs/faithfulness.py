@@ -17,7 +17,7 @@ from scircuit.circuits.schema import GRADES, LATENT
 from scircuit.circuits.variants import DRAWS, N_CELLS, N_MEMBERS, SHARES
 from scircuit.config import RunConfig
 from scircuit.errors import ScircuitError
-from scircuit.runs.attribution import means_of, with_attribution
+from scircuit.runs.attribution import means_of, source_cells, with_attribution
 from scircuit.runs.run import Run
 from scircuit.runs.tokens import split_cells
 from scircuit.tracing.probes.behaviours import behaviour
@@ -49,7 +49,7 @@ def faithfulness(
     run = Run.open(config)
     circuit, wide = _circuit(run, grade), run.circuit(grade=GRADES[0])
     setup = run.setup()
-    measured, others, split = _cells(setup.cells, n_cells, config.seed)
+    measured, others, split = _cells(setup.cells, n_cells, config)
     nodes = _with_norms(circuit.nodes, setup)
     means = means_of(circuit.nodes, setup)
     tables = []
@@ -94,13 +94,14 @@ def _circuit(run: Run, grade: str | None) -> Circuit:
     return circuit
 
 
-def _cells(store: TokenStore, n: int, seed: int) -> tuple[TokenStore, TokenStore, str]:
-    """Cells to measure, catalogue cells that are none of them, and the split of the former."""
-    rng = np.random.default_rng([seed, 11])
+def _cells(store: TokenStore, n: int, config: RunConfig) -> tuple[TokenStore, TokenStore, str]:
+    """Cells to measure, catalogue cells that are none of them in random order, and the split of the former."""
+    rng = np.random.default_rng([config.seed, 11])
     catalogue, confirmation = (rng.permutation(split_cells(store, name)) for name in ("catalogue", "confirmation"))
     split = "confirmation" if len(confirmation) else "catalogue"
-    measured = (confirmation if len(confirmation) else catalogue[: len(catalogue) // 2])[:n]
-    others = np.setdiff1d(catalogue, measured)
+    unseen = catalogue[~np.isin(catalogue, source_cells(store, config))]
+    measured = (confirmation if len(confirmation) else unseen[: len(catalogue) // 2])[:n]
+    others = catalogue[~np.isin(catalogue, measured)]
     if not len(measured) or not len(others):
         raise ScircuitError(
             "no cell is left that had no part in finding the circuit; give cells.shares of confirmation, or catalogue, "

@@ -26,7 +26,7 @@ from scircuit.features.sources import Sources, select_sources
 from scircuit.models.base import FoundationModel
 from scircuit.models.origin import Origin
 from scircuit.published.annotation_rule import label_ends
-from scircuit.runs.attribution import N_CELLS, with_attribution
+from scircuit.runs.attribution import source_cells, with_attribution
 from scircuit.runs.facts import hardware, versions
 from scircuit.runs.identity import settings
 from scircuit.runs.inputs import check_inputs
@@ -62,7 +62,7 @@ def described(config: RunConfig, setup: Setup, features: pd.DataFrame) -> pd.Dat
     """The latents with what the rule of sources chooses them by: their attributions, in catalogue cells."""
     if config.sources.rule != "attribution":
         return features
-    cells = setup.cells.subset(drawn_cells(setup.cells, config, "catalogue", N_CELLS, 12))
+    cells = setup.cells.subset(source_cells(setup.cells, config))
     return with_attribution(features, config.sources.of, setup, cells, config.seed)
 
 
