@@ -37,6 +37,10 @@ def test_faithfulness_and_completeness_by_hand(table: pd.DataFrame) -> None:
         assert result[name].p_value == 1 / 5, "beyond all four random circuits"
     assert result["probe_accuracy"].estimate == pytest.approx(5 / 6)
     assert result["probe_accuracy"].null == 0.5
+    right = table.assign(value=np.where(table["kind"] == "held_out", 1.0, table["value"]))
+    assert faithfulness(right)["probe_accuracy"].low == pytest.approx(6 / (6 + 1.96**2)), (
+        "six of six do not make certain"
+    )
 
 
 def test_donors_are_the_units_where_the_trace_took_them(table: pd.DataFrame) -> None:
@@ -44,6 +48,12 @@ def test_donors_are_the_units_where_the_trace_took_them(table: pd.DataFrame) -> 
     result = faithfulness(by_donor)
     assert (result["faithfulness"].n, result["faithfulness"].unit_of_n) == (3, "donors")
     assert result.estimate == pytest.approx(faithfulness(table).estimate)
+    curve = circuit_curve(by_donor)
+    assert (curve["cpr_d"].n, curve["cpr_d"].unit_of_n) == (3, "donors")
+    wide = curve["cpr_d"].high - curve["cpr_d"].low
+    drawn = circuit_curve(table)["cpr_d"]
+    assert wide > 0, "by t, as a bootstrap of three is too narrow"
+    assert curve["cpr_d"].high + curve["cpr_d"].low == pytest.approx(2 * drawn.estimate)
 
 
 def test_a_behaviour_that_falls_is_carried_alike(table: pd.DataFrame) -> None:
@@ -80,6 +90,8 @@ def test_tests_count_random_circuits(table: pd.DataFrame) -> None:
     assert result["sufficient"].estimate == 1
     assert result["sufficient"].p_value == pytest.approx(stats.binom.sf(3, 4, 0.9)) == pytest.approx(0.9**4)
     assert result["equivalent"].estimate == 0
+    assert 0 < result["equivalent"].high < 0.3, "none of twelve is not never"
+    assert result["equivalent"].p_value == pytest.approx(0.6**12 + 0.4**12), "either side"
     assert result["minimal"].estimate == 1
     few = table[(table["kind"] != "beside") | (table["feature"] < 28)]
     assert "minimal" not in set(circuit_tests(few).measures["measure"]), "28 cannot tell"
@@ -87,6 +99,21 @@ def test_tests_count_random_circuits(table: pd.DataFrame) -> None:
     few = table[table["kind"] != "random_circuit"]
     with pytest.raises(ScircuitError, match="--draws above 0"):
         circuit_tests(few)
+
+
+def test_a_circuit_that_is_the_model_is_equivalent_and_beats_nothing(table: pd.DataFrame) -> None:
+    """All that is drawn is the circuit itself."""
+    model = table.loc[table["kind"] == "model"].set_index("cell")["value"]
+    same = table["kind"].isin(["circuit", "random_circuit"])
+    empty = table["kind"].isin(["rest", "random_rest"])
+    value = np.where(same, table["cell"].map(model), np.where(empty, 0.0, table["value"]))
+    result = circuit_tests(table.assign(value=value))
+    assert (result["sufficient"].estimate, result["sufficient"].p_value) == (0, 1)
+    assert (result["necessary"].estimate, result["necessary"].p_value) == (0, 1)
+    assert result["equivalent"].estimate == 0.5
+    assert result["equivalent"].p_value > 0.5
+    with pytest.raises(ScircuitError, match="leaves latents out"):
+        circuit_tests(table[table["kind"] != "beside"])
 
 
 def circuit(n: int = 60) -> Circuit:

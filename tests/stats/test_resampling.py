@@ -10,6 +10,7 @@ from scircuit.stats.resampling import (
     clustered_mean,
     clustered_ratio,
     correlation_interval,
+    jackknife_interval,
     permutation_p,
     ratio,
     ratio_interval,
@@ -141,3 +142,18 @@ def test_ratio_of_sums_is_the_clustered_mean_of_their_values():
     np.testing.assert_allclose(found, clustered_mean(values, group))
     assert np.isnan(clustered_ratio([3.0], [2.0]).low)
     assert np.isnan(clustered_ratio([0.0], [0.0]).estimate)
+
+
+def test_intervals_by_jackknife():
+    """Of a mean the interval by t; of a ratio over three clusters it covers what it says, as a bootstrap does not."""
+    rng = np.random.default_rng(0)
+    values = rng.standard_normal(7)
+    found = jackknife_interval(np.column_stack([values, np.ones(7)]), ratio)
+    np.testing.assert_allclose(found[:3], clustered_mean(values, np.arange(7))[:3])
+    covered = []
+    for _ in range(400):
+        bottom = rng.normal(1, 0.3, 3)
+        of = jackknife_interval(np.column_stack([0.5 * bottom + rng.normal(0, 0.1, 3), bottom]), ratio)
+        covered.append(of.low <= 0.5 <= of.high)
+    assert np.mean(covered) > 0.92
+    assert np.isnan(jackknife_interval([[1.0, 2.0]], ratio).low)

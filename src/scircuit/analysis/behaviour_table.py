@@ -1,5 +1,6 @@
 """What the questions about a circuit as a whole read of `trace/faithfulness.parquet`."""
 
+from collections.abc import Callable
 from typing import NamedTuple
 
 import numpy as np
@@ -8,7 +9,7 @@ import pandas as pd
 from scircuit.analysis.nodes import need_columns
 from scircuit.circuits.variants import COLUMNS
 from scircuit.errors import ScircuitError
-from scircuit.stats.resampling import Interval, cluster_bootstrap, clustered_ratio
+from scircuit.stats.resampling import Interval, cluster_bootstrap, jackknife_interval
 
 WEAK = 2.0
 """Standard errors of m(model) - m(all silenced), below which there is nothing to carry."""
@@ -93,13 +94,15 @@ def carried(totals: np.ndarray) -> np.ndarray:
 def share_carried(
     readings: Readings, of: pd.Series, rng: np.random.Generator, draws: int, ablation: str = "", error: str = "kept"
 ) -> Interval:
-    """The share of the behaviour that a set carries, with its interval over cells or donors, the whole ratio drawn.
-
-    Of few donors a bootstrap is too narrow; their interval is by t.
-    """
+    """The share of the behaviour that a set carries, with its interval over cells or donors, the whole ratio drawn."""
     sums = readings.sums(of, readings.values("empty", ablation, error), readings.values("model"))
+    return over_units(sums, carried, rng, draws)
+
+
+def over_units(
+    sums: np.ndarray, statistic: Callable[[np.ndarray], np.ndarray], rng: np.random.Generator, draws: int
+) -> Interval:
+    """A statistic of the totals of `sums` `[cell or donor, component]`: of few a bootstrap is too narrow."""
     if len(sums) < FEW:
-        gap = sums[:, 2] - sums[:, 1]
-        sign = np.sign(gap.sum())  # a loss rises when latents are silenced, and an interval by t takes no such ratio
-        return clustered_ratio(sign * (sums[:, 0] - sums[:, 1]), sign * gap)
-    return cluster_bootstrap(sums, carried, rng, draws)
+        return jackknife_interval(sums, statistic)
+    return cluster_bootstrap(sums, statistic, rng, draws)

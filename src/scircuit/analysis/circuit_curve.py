@@ -5,10 +5,10 @@ from collections.abc import Callable
 import numpy as np
 import pandas as pd
 
-from scircuit.analysis.behaviour_table import Readings, carried
+from scircuit.analysis.behaviour_table import Readings, carried, over_units
 from scircuit.analysis.question import Question
 from scircuit.analysis.result import Measure, Result
-from scircuit.stats.resampling import Interval, bootstrap_draws, percentile_interval
+from scircuit.stats.resampling import Interval
 
 WORDS = {
     "specific": "specificity", "d": "|d|", "weight": "|weight effect|", "rate_norm": "firing rate x norm",
@@ -22,7 +22,8 @@ def circuit_curve(table: pd.DataFrame, behaviour: str | None = None, draws: int 
     CPR = sum of dk (f_i + f_i+1) / 2 over the measured shares k; CMD the same of |1 - f| (arXiv 2504.13151); the
     headline is CPR of latents by specificity, else by |d|. Null: the same area in random order, mean of three. Shares
     are of all latents of the traced layers, or of the circuit's reproducible edges, whose ends are kept. Intervals:
-    bootstrap of cells, or donors, over all of it. Table: one row per (unit, order, share).
+    bootstrap of cells, or donors, over all of it, by t where there are fewer than 20. Table: one row per (unit, order,
+    share).
     """
     readings = Readings.of(table, behaviour)
     readings.refuse_if_weak()
@@ -39,10 +40,7 @@ def circuit_curve(table: pd.DataFrame, behaviour: str | None = None, draws: int 
         curve = {"unit": unit, "order": order, "share": shares, "n_latents": sizes, "faithfulness": f}
         parts.append(pd.DataFrame(curve))
         for name, of in (("cpr", _cpr), ("cmd", _cmd)):
-            statistic = _area(shares, of)
-            estimate = float(statistic(sums.sum(axis=0)))
-            drawn = bootstrap_draws(sums, statistic, rng, draws) if n > 1 else np.zeros(0)
-            areas[name, str(unit), str(order)] = percentile_interval(estimate, drawn, 0.95, n)
+            areas[name, str(unit), str(order)] = over_units(sums, _area(shares, of), rng, draws)
     measures = [
         Measure.of(
             f"{name}_{order}" + ("_edges" if unit == "edge" else ""), interval, n,

@@ -9,7 +9,7 @@ from scircuit.analysis.question import Question
 from scircuit.analysis.result import Measure, Result
 from scircuit.errors import ScircuitError
 from scircuit.stats.multiple import benjamini_hochberg
-from scircuit.stats.resampling import clustered_mean
+from scircuit.stats.shares import wilson
 
 CHANCE = 0.9
 """A circuit is held to be better than this share of random ones, and a member to matter more than as many of them."""
@@ -21,13 +21,15 @@ ALPHA = 0.05
 def circuit_tests(table: pd.DataFrame, behaviour: str | None = None) -> Result:
     """Hold a circuit to random ones of equal size in strata of layer and firing rate (Shi et al., arXiv 2410.13032).
 
-    loss(S) = mean over cells of |m(S) - m(model)|. `sufficient`: share of random circuits R with loss(C) <= loss(R);
-    `necessary`: share with loss(model without C) >= loss(model without R). p = P(Binom(n, .9) >= their number): that
-    the circuit beats no more than .9 of them. `minimal`: share of the members that matter: taking one away moves m more
-    than .9 of single random latents beside the circuit do (the same p, Benjamini-Hochberg over members); left out with
-    fewer than 29 of those, among which none could.
-    `equivalent`: P(m(C) > m(model)) over cells, interval over cells or donors; p is that of a distance of .1 at most
-    from a half, so a small one refutes equivalence; left out for a cosine, which the model has at its largest.
+    loss(S) = mean over cells of |m(S) - m(model)|. `sufficient`: share of random circuits R with loss(C) < loss(R);
+    `necessary`: share with loss(model without C) > loss(model without R); ties, as of a circuit that is drawn itself,
+    count against both. p = P(Binom(n, .9) >= their number): that the circuit beats no more than .9 of them.
+    `minimal`: share of the members that matter: taking one away moves m more than .9 of single random latents beside
+    the circuit do (the same p, Benjamini-Hochberg over members); left out with fewer than 29 of those, among which none
+    could.
+    `equivalent`: P(m(C) > m(model)) over cells, ties counting half, its interval that of as many trials as there are
+    cells, or donors; p is that of a distance of .1 at most from a half, so a small one refutes equivalence; left out
+    for a cosine, which the model has at its largest.
     Table: one row per member tried, `layer, feature, change, p_value, q_value, matters`.
     """
     readings = Readings.of(table, behaviour)
@@ -52,10 +54,9 @@ def _against_random(readings: Readings, model: pd.Series, name: str, own: str, r
         raise ScircuitError("no random circuit was measured; measure again with --draws above 0.")
     loss = float((readings.values(own) - model).abs().mean())
     of_random = drawn.sub(model, axis=0).abs().mean().to_numpy()
-    better = loss <= of_random if own == "circuit" else loss >= of_random
+    better = loss < of_random if own == "circuit" else loss > of_random
     t, n = int(better.sum()), len(better)
-    interval = stats.binomtest(t, n).proportion_ci(method="wilson")
-    return Measure(name, t / n, interval.low, interval.high, CHANCE, _tail(t, n), n, "random circuits")
+    return Measure(name, t / n, *wilson(t, n), CHANCE, _tail(t, n), n, "random circuits")
 
 
 def _tail(t: int, n: int) -> float:
@@ -67,7 +68,10 @@ def _members(readings: Readings) -> pd.DataFrame:
     circuit = readings.values("circuit")
     lost, beside = (readings.by_latent(kind).sub(circuit, axis=0).abs().mean() for kind in ("without", "beside"))
     if lost.empty or beside.empty:
-        raise ScircuitError("no single latent was measured; measure again with members and draws above 0.")
+        raise ScircuitError(
+            "no single latent was measured; measure again with members and draws above 0, and a circuit (--grade) that "
+            "leaves latents out."
+        )
     n = len(beside)
     t = np.array([int((beside < change).sum()) for change in lost])
     p = np.array([_tail(int(k), n) for k in t])
@@ -78,13 +82,12 @@ def _members(readings: Readings) -> pd.DataFrame:
 
 
 def _equivalent(readings: Readings, model: pd.Series) -> Measure:
-    above = (readings.values("circuit") > model).astype(float)
-    interval = clustered_mean(above, readings.cluster.reindex(above.index))
-    n = interval.n_clusters or 1
+    share = float(((np.sign(readings.values("circuit") - model) + 1) / 2).mean())
     # Units, not cells, are what is independent: a test of their number at the observed share.
-    far = round(n * max(interval.estimate, 1 - interval.estimate))
-    p = float(min(1.0, stats.binom.sf(far - 1, n, 0.5 + MARGIN)))
-    return Measure.of("equivalent", interval, n, 0.5, p, readings.unit)
+    n = int(readings.cluster.max()) + 1
+    far = round(n * max(share, 1 - share))
+    p = float(min(1.0, stats.binom.sf(far - 1, n, 0.5 + MARGIN) + stats.binom.cdf(n - far, n, 0.5 + MARGIN)))
+    return Measure("equivalent", share, *wilson(n * share, n), 0.5, p, n, readings.unit)
 
 
 QUESTION = Question(

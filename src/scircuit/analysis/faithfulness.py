@@ -7,7 +7,8 @@ from scircuit.analysis.behaviour_table import Readings, carried, share_carried
 from scircuit.analysis.question import Question
 from scircuit.analysis.result import Measure, Result
 from scircuit.errors import ScircuitError
-from scircuit.stats.resampling import clustered_mean, permutation_p
+from scircuit.stats.resampling import permutation_p
+from scircuit.stats.shares import wilson
 
 _OTHER = {"mean": "zero", "zero": "mean"}
 _SETS = {"faithfulness": ("circuit", "random_circuit"), "completeness": ("rest", "random_rest")}
@@ -66,12 +67,12 @@ def _chance(readings: Readings, kind: str) -> np.ndarray:
 
 
 def _accuracy(readings: Readings) -> list[Measure]:
-    told = readings.rows[readings.rows["kind"] == "held_out"]
-    if told.empty:
+    right = readings.rows.loc[readings.rows["kind"] == "held_out", "value"]
+    if right.empty:
         return []
     chance = float(readings.rows.loc[readings.rows["kind"] == "majority", "value"].mean())
-    interval = clustered_mean(told["value"], told["cell"])
-    return [Measure.of("probe_accuracy", interval, len(told), chance, unit_of_n="cells")]
+    low, high = wilson(right.sum(), len(right))
+    return [Measure("probe_accuracy", right.mean(), low, high, chance, n=len(right), unit_of_n="cells")]
 
 
 QUESTION = Question(

@@ -103,6 +103,34 @@ def percentile_interval(estimate: float, drawn: np.ndarray, level: float, n_clus
     return Interval(estimate, float(low), float(high), level, n_clusters)
 
 
+def jackknife_interval(sums: ArrayLike, statistic: Callable[[np.ndarray], np.ndarray], level: float = 0.95) -> Interval:
+    """A smooth function of totals, with its interval by t on what leaving out one cluster at a time changes.
+
+    A percentile bootstrap of three clusters covers about .7 for .95.
+
+    Parameters
+    ----------
+    sums : float `[cluster, component]`
+    statistic : callable
+        As in `cluster_bootstrap`.
+    level : float
+
+    Returns
+    -------
+    Interval
+        NaN bounds with fewer than two clusters, or where the statistic is undefined without one of them.
+    """
+    sums = np.asarray(sums, dtype=np.float64)
+    n, total = len(sums), sums.sum(axis=0)
+    estimate = float(statistic(total))
+    if n < 2:
+        return Interval(estimate, np.nan, np.nan, level, n)
+    left = statistic(total - sums)
+    error = np.sqrt(np.square(left - left.mean()).sum() * (n - 1) / n)
+    half = float(stdtrit(n - 1, (1 + level) / 2) * error)
+    return Interval(estimate, estimate - half, estimate + half, level, n)
+
+
 def ratio(totals: np.ndarray) -> np.ndarray:
     """First total over the second, NaN where the second is 0; `[..., 2]` -> `[...]`."""
     with np.errstate(divide="ignore", invalid="ignore"):

@@ -3,8 +3,8 @@
 import numpy as np
 
 
-def wilson(n_found: int, n: int, z: float = 1.96) -> tuple[float, float]:
-    """The 95 % interval of a share of independent trials (Wilson 1927); NaN of none."""
+def wilson(n_found: float, n: int, z: float = 1.96) -> tuple[float, float]:
+    """The 95 % interval of a share of independent trials (Wilson 1927); NaN of none. A trial may count half."""
     if n == 0:
         return np.nan, np.nan
     share = n_found / n
