@@ -134,6 +134,15 @@ def test_a_probe_says_how_good_it_is(tiny):
     assert told["value"].isin([0, 1]).all()
 
 
+def test_cells_without_a_label_are_no_category(tiny):
+    kind = tiny.cells.cells["kind"].astype(object).mask(np.arange(len(tiny.cells)) % 4 == 0)
+    some = replace(tiny, cells=replace(tiny.cells, cells=tiny.cells.cells.assign(kind=kind)))
+    asked = behaviour("probe:kind", some, some.cells)
+    assert list(asked.names) == sorted(kind.dropna().astype(str).unique())
+    assert asked.ask(some.cells.batch(np.array([0]))) is None
+    assert asked.ask(some.cells.batch(np.array([1]))) is not None
+
+
 @pytest.mark.parametrize(
     ("text", "says"),
     [

@@ -203,6 +203,7 @@ class Probe:
             if column not in store.cells:
                 raise ScircuitError(f"The cells have no obs column {column!r}; name one of theirs.")
         self.below, self.device = setup.model.n_layers, setup.model.device
+        others = others.subset(np.flatnonzero(others.cells[column].notna()))  # no label is not a category
         labels = others.cells[column].astype(str).to_numpy()
         self.names = np.unique(labels)
         if len(self.names) < 2 or len(labels) < FEWEST:
