@@ -16,11 +16,13 @@ from scircuit.cli.app import app
 from scircuit.config import RunConfig
 from scircuit.config_file import load_config
 from scircuit.errors import ScircuitError
-from scircuit.runs.attribution import with_attribution
+from scircuit.runs.attribution import means_of, with_attribution
 from scircuit.runs.faithfulness import faithfulness
 from scircuit.runs.run import Run
 from scircuit.runs.stages import run as run_stages
 from scircuit.runs.tokens import split_cells
+from scircuit.tracing.probes.attribution import attributions
+from scircuit.tracing.probes.behaviours import behaviour
 
 SMALL = {"n_cells": 6, "draws": 4, "n_members": 3, "shares": (0.1, 1.0)}
 
@@ -136,6 +138,19 @@ def test_sources_are_those_of_largest_attribution(finished: dict[str, Path], tmp
     best = found.groupby("layer").head(3)
     assert sorted(map(tuple, own.to_numpy().tolist())) == sorted(zip(best["layer"], best["feature"], strict=True))
     assert run.provenance()["sources"]["rule"] == "attribution"
+
+
+def test_gradients_follow_the_ablation(config: RunConfig) -> None:
+    """They add up to what that ablation of every latent changes, so another one has others."""
+    run = Run(config.out)
+    setup, latents = run.setup(), run.table("features")
+    cells = setup.cells.subset(np.arange(3))
+    asked = behaviour("embedding", setup, cells, 0)
+    for ablation, scale in (("mean", 1.0), ("zero", 0.0)):
+        own = with_attribution(latents, "embedding", setup, cells, 0, ablation)["attribution"]
+        means = {layer: scale * mean for layer, mean in means_of(latents, setup).items()}
+        by_hand = attributions(replace(setup, cells=cells), asked, means)["attribution"]
+        np.testing.assert_allclose(np.sort(own), np.sort(by_hand), atol=1e-7)
 
 
 def test_a_folder_that_knew_no_behaviour_of_sources_opens(config: RunConfig) -> None:

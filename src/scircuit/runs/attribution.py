@@ -4,6 +4,7 @@ from dataclasses import replace
 
 import numpy as np
 import pandas as pd
+import torch
 
 from scircuit.cells.tokens import TokenStore
 from scircuit.circuits.schema import LATENT
@@ -35,8 +36,16 @@ def source_cells(store: TokenStore, config: RunConfig) -> np.ndarray:
     return drawn_cells(store, config, "catalogue", N_CELLS, 12)
 
 
-def with_attribution(latents: pd.DataFrame, of: str, setup: Setup, cells: TokenStore, seed: int) -> pd.DataFrame:
-    """Latents with the column `attribution` to the behaviour `of` in the first of `cells`; 0 where one has no say."""
+def with_attribution(
+    latents: pd.DataFrame, of: str, setup: Setup, cells: TokenStore, seed: int, ablation: str = "mean"
+) -> pd.DataFrame:
+    """Latents with the column `attribution` to the behaviour `of` in the first of `cells`; 0 where one has no say.
+
+    The gradients follow the latents to where `ablation` brings them.
+    """
+    means = means_of(latents, setup)
+    if ablation == "zero":
+        means = {layer: torch.zeros_like(mean) for layer, mean in means.items()}
     some = replace(setup, cells=cells.subset(np.arange(min(N_CELLS, len(cells)))))
-    found = attributions(some, behaviour(of, some, cells, seed), means_of(latents, setup))
+    found = attributions(some, behaviour(of, some, cells, seed), means)
     return latents.merge(found, on=LATENT, how="left").fillna({"attribution": 0.0})

@@ -56,7 +56,7 @@ def faithfulness(
     for number, name in enumerate(dict.fromkeys(of)):
         asked = behaviour(name, replace(setup, cells=measured), others, config.seed)
         variants = Variants(
-            circuit, wide, with_attribution(nodes, name, setup, others, config.seed), asked.below,
+            circuit, wide, with_attribution(nodes, name, setup, others, config.seed, ablation), asked.below,
             np.random.default_rng([config.seed, 10, number]), ablation,
         )  # fmt: skip
         todo = [*variants.whole(), *variants.randomised(draws), *variants.single(n_members, draws)]
