@@ -198,7 +198,7 @@ def test_what_the_author_reported_later_stands_in_rows_of_its_own(tmp_path: Path
     assert table.loc[("crispri_sign", CORRECTION), "mended"] == 0.503
 
 
-def test_controls_are_a_stage_of_the_conditions_that_ask_for_them(tmp_path: Path):
+def test_controls_are_a_stage_of_the_conditions_that_ask_for_them(tmp_path: Path, monkeypatch):
     text = template("own").replace("[controls]\nconditions = []", '[controls]\nconditions = ["lymphoid-lymphoid"]')
     (tmp_path / "study.toml").write_text(text)
     study = load_study(tmp_path / "study.toml")
@@ -206,6 +206,12 @@ def test_controls_are_a_stage_of_the_conditions_that_ask_for_them(tmp_path: Path
     assert [name for name in names if name.startswith("controls:")] == ["controls:lymphoid-lymphoid"]
     assert names["controls:lymphoid-lymphoid"].needs == ("analysis:lymphoid-lymphoid",)
     assert "controls:lymphoid-lymphoid" in names["report"].needs
+    planned = plan_study(study).stages.set_index("stage")["seconds"]
+    assert planned["controls:lymphoid-lymphoid"] > planned["trace:lymphoid-lymphoid"]
+    asked = []
+    monkeypatch.setattr("scircuit.runs.controls.controls", lambda config, cluster: asked.append((config.name, cluster)))
+    names["controls:lymphoid-lymphoid"].run("local")  # without a circuit there is no answer, which ends nothing
+    assert asked == [("lymphoid-lymphoid", "local")]
     (tmp_path / "study.toml").write_text(text.replace('["lymphoid-lymphoid"]', '["other"]'))
     with pytest.raises(ScircuitError, match=r"controls\.conditions names 'other'"):
         load_study(tmp_path / "study.toml")

@@ -180,11 +180,12 @@ class _Planner:
         expected: dict[str, float] = {}
         for condition in self.study.conditions:
             trained = next(d.run for d in self.study.dictionaries if d.name == condition.dictionaries)
-            seen = self.look(replace(condition.run, sae=replace(trained.sae, path=None, mix=())))
+            own = replace(condition.run, sae=replace(trained.sae, path=None, mix=()))
+            seen = self.look(own)
             found, expected[condition.name] = self.of_model(seen, condition.name) if seen else (_UNKNOWN, 0.0)
             loads |= {f"{kind}:{condition.name}": load for kind, load in zip(_OF_MODEL, found, strict=True)}
             if condition.name in self.study.controls.conditions:
-                loads[f"controls:{condition.name}"] = self.of_controls(condition.run)
+                loads[f"controls:{condition.name}"] = self.of_controls(own)
         loads |= {name: Load(seconds=seconds) for name, seconds in asking(self.study, expected).items()}
         loads |= {name: Load(seconds=math.nan) for name in ("disease", "validate")}  # depend on what they read
         opening = {name: self.opening(name) for name in loads}
