@@ -37,7 +37,7 @@ def test_an_untrained_copy_has_no_more_specific_edges_than_the_rule_allows(name,
     for control in ("redrawn", "permuted"):
         specific, sizeable = (rate.loc[control, f"{grade} edges per 1,000 tests"] for grade in ("specific", "sizeable"))
         assert specific <= NOMINAL * sizeable, control
-    assert analyze("controls", config.out)["specific_edges_per_1,000_tests"].n > 0
+    assert analyze("controls", config.out)["specific_edges_per_1000_tests"].n > 0
     assert rate.index[0] == OWN
     assert {item.topic: item.verdict for item in audit(config.out)}["null"] in ("weak", "answered")
 
