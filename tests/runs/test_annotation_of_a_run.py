@@ -160,7 +160,7 @@ def test_wrong_options_are_refused_before_anything_is_written(configured, sectio
         ('rule = "list"', "give both or neither"),
         ('rule = "list"\nlatents = [[0, 1, 2]]', r"holds \[0, 1, 2\]"),
         ('rule = "list"\nlatents = [[9, 1]]', "sources.latents names 9"),
-        ('rule = "best"', "'best' is unknown; it may be annotated, all, random, random_annotated, list"),
+        ('rule = "best"', "'best' is unknown; it may be annotated, all, random, random_annotated, attribution, list"),
     ],
 )
 def test_wrong_sources_are_refused(configured, rule: str, message: str) -> None:
