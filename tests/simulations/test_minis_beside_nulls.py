@@ -52,7 +52,7 @@ def test_larger_paths_are_found_more_often(name, tmp_path):
     """Whatever grade: decoys decide whether any is specific, and on the small models none need be."""
     config = small(name, tmp_path)
     run(config, until="analysis")
-    paths = pd.read_parquet(positive_control(config, doses=(0.0, 0.3, 3.0), turns=4))
+    paths = pd.read_parquet(positive_control(config, doses=(0.0, 0.3, 3.0), turns=5))
     sizeable = paths["grade"].isin(["sizeable", "specific"]).groupby(paths["dose"]).mean()
     assert sizeable.is_monotonic_increasing, sizeable
     assert sizeable[3.0] - sizeable[0.0] > 0.3
