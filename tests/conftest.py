@@ -28,6 +28,11 @@ property_settings.load_profile("default")
 gc.set_threshold(100_000, 20, 100)
 
 
+def pytest_collection_finish() -> None:
+    """What is imported by now stays, and is not looked through by those who collect garbage at every call."""
+    gc.freeze()
+
+
 @pytest.fixture(autouse=True)
 def same_threads() -> Iterator[None]:
     """No test leaves another number of threads behind: last bits and the time of every later test depend on it."""
