@@ -42,6 +42,14 @@ def test_rival_mass_sums_to_one_on_the_tail():
     np.testing.assert_allclose(log_mass, stats.geom.logpmf(tail - 4, share), atol=1e-3)
 
 
+def test_a_tail_that_ends_at_once_is_fitted_without_complaint():
+    from scircuit.stats.tails import _RIVALS, _fit_rival
+
+    survival, guess = _RIVALS["stretched_exponential"]
+    counts = np.full(50, 600)
+    np.testing.assert_allclose(_fit_rival(counts, 600, survival, guess(counts)), 0.0, atol=1e-6)
+
+
 def test_too_few_counts_are_refused():
     with pytest.raises(ScircuitError, match="too few"):
         compare_tails([1, 2, 3])

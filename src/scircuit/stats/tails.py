@@ -99,7 +99,8 @@ def _log_exponential(x: np.ndarray, theta: np.ndarray) -> np.ndarray:
 
 
 def _log_stretched(x: np.ndarray, theta: np.ndarray) -> np.ndarray:
-    return -((x * np.exp(theta[0])) ** np.exp(theta[1]))
+    with np.errstate(over="ignore"):  # a tail so steep that nothing lies beyond: -inf is meant
+        return -((x * np.exp(theta[0])) ** np.exp(theta[1]))
 
 
 _RIVALS: Mapping[str, tuple[Survival, Callable[[np.ndarray], list[float]]]] = {
