@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Unpack
 
 from scircuit.analysis.answers import Answers, read_answers
+from scircuit.analysis.layer_pairs import layer_pairs as count_pairs
 from scircuit.analysis.question import Question
 from scircuit.analysis.registry import analyze, every_question
 from scircuit.analysis.result import Result
@@ -49,10 +50,7 @@ def circuit(
 def layer_pairs(run: Given, **where: Unpack[Where]) -> "Axes":
     """Edges per 1,000 tests of every layer pair."""
     found = run if isinstance(run, Circuit) else _run(run).circuit()
-    ends = ["source_layer", "target_layer"]
-    tests = found.tests[found.tests["kind"] == "latent"].groupby(ends)["n_tests"].sum()
-    edges = found.edges.groupby(ends).size().reindex(tests.index, fill_value=0)
-    return figures.layer_pairs(tests.to_frame().assign(n_edges=edges).reset_index(), **_shown(where))
+    return figures.layer_pairs(count_pairs(found), **_shown(where))
 
 
 def __getattr__(name: str) -> Callable[..., "Axes"]:
@@ -92,8 +90,9 @@ def _answer(asked: Question, given: Given, grade: str | None) -> tuple[Result, C
 
 def _kept(name: str, run: Artefacts) -> Result | None:
     for folder in (run.root / "analysis", run.root):
-        for answer in Answers(folder, table=read_answers(folder)).read():
-            if answer.question == name and answer.result is not None:
+        table = read_answers(folder)
+        for answer in Answers(folder, table=table[table["question"] == name]).read():
+            if answer.result is not None:
                 return answer.result
     return None
 

@@ -71,8 +71,8 @@ def _area(shares: np.ndarray, of: Callable[[np.ndarray], np.ndarray]) -> Callabl
 
     def area(totals: np.ndarray) -> np.ndarray:
         f = _curve(totals)
-        by_draw = f.reshape(*f.shape[:-1], -1, len(shares))
-        middle = (of(by_draw)[..., 1:] + of(by_draw)[..., :-1]) / 2
+        by_draw = of(f.reshape(*f.shape[:-1], -1, len(shares)))
+        middle = (by_draw[..., 1:] + by_draw[..., :-1]) / 2
         return (middle * np.diff(shares)).sum(axis=-1).mean(axis=-1)
 
     return area

@@ -6,7 +6,7 @@ import numpy as np
 import pandas as pd
 
 from scircuit.analysis.nodes import NodeIndex, need_edges
-from scircuit.analysis.strata import node_strata
+from scircuit.analysis.strata import Strata, node_strata
 from scircuit.circuits.circuit import Circuit
 from scircuit.circuits.schema import LATENT, SOURCE, TARGET
 from scircuit.circuits.variants import ABLATIONS, RANDOM_ORDERS, SHARES, UNITS, Variant
@@ -64,7 +64,8 @@ class Variants:
 
     def randomised(self, draws: int) -> list[Variant]:
         """Random circuits of the same number of latents in every stratum of layer and firing rate, kept and removed."""
-        drawn = [self._alike() for _ in range(draws)]
+        strata = node_strata(self.nodes)
+        drawn = [self._alike(strata) for _ in range(draws)]
         return [
             Variant(kind, latents, kind == "random_rest", self.ablation, draw=draw)
             for kind in ("random_circuit", "random_rest")
@@ -149,8 +150,7 @@ class Variants:
     def _latents(self, rows: np.ndarray) -> np.ndarray:
         return self.nodes[LATENT].to_numpy(np.int64)[rows]
 
-    def _alike(self) -> np.ndarray:
-        strata = node_strata(self.nodes)
+    def _alike(self, strata: Strata) -> np.ndarray:
         code = strata.code[self._rows]
         drawn = [self._rows[code < 0]]  # a latent that never fires has no like
         for stratum, n in zip(*np.unique(code[code >= 0], return_counts=True), strict=True):

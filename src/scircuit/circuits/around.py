@@ -7,6 +7,7 @@ import numpy as np
 import pandas as pd
 
 from scircuit._wording import did_you_mean
+from scircuit.circuits.schema import gene_list
 from scircuit.errors import ScircuitError
 
 _LATENT = re.compile(r"L?(\d+)\s*(?:_F|:)\s*(\d+)", re.IGNORECASE)
@@ -27,10 +28,10 @@ def latents_named(nodes: pd.DataFrame, what: str) -> np.ndarray:
         chosen = ((nodes["layer"] == layer) & (nodes["feature"] == feature)).to_numpy(dtype=bool)
     else:
         wanted = what.strip().casefold()
-        of_gene = [wanted in {str(gene).casefold() for gene in _genes(genes)} for genes in nodes["top_genes"]]
+        of_gene = [wanted in {gene.casefold() for gene in gene_list(genes)} for genes in nodes["top_genes"]]
         chosen = np.array(of_gene, dtype=bool) | (nodes["label"].astype(str).str.casefold() == wanted).to_numpy(bool)
     if not chosen.any():
-        genes = {str(gene) for row in nodes["top_genes"] for gene in _genes(row)}
+        genes = {gene for row in nodes["top_genes"] for gene in gene_list(row)}
         known = sorted(genes | set(nodes["label"].astype(str)))
         raise ScircuitError(
             f"No latent of the circuit is {what!r}, has that gene among its top genes, or that label; "
@@ -55,7 +56,3 @@ def edges_around(edges: pd.DataFrame, nodes: pd.DataFrame, what: str | Sequence[
     for end in ("source", "target"):
         touches |= pd.MultiIndex.from_frame(edges[[f"{end}_layer", f"{end}_feature"]]).isin(meant)
     return edges[touches].reset_index(drop=True)
-
-
-def _genes(value: object) -> Sequence[object]:
-    return list(value) if isinstance(value, (list, tuple, np.ndarray)) else []

@@ -99,6 +99,11 @@ TERMS: Mapping[str, str] = {
 """`circuit/terms.parquet`: one row per significant (latent, gene set)."""
 
 
+def gene_list(value: Any) -> list[str]:
+    """`top_genes` of a latent as a list of strings, empty where there are none."""
+    return [] if value is None or isinstance(value, float) else [str(gene) for gene in value]
+
+
 def conform(table: pd.DataFrame, schema: Mapping[str, str], name: str) -> pd.DataFrame:
     """The table with the schema's columns first and in its types; further columns follow untouched."""
     missing = [column for column in schema if column not in table.columns]

@@ -11,7 +11,7 @@ from scircuit.circuits.circuit import Circuit
 from scircuit.circuits.confirmation import found_again
 from scircuit.circuits.schema import ENDS, SCALE_KEY, SOURCE
 from scircuit.circuits.specificity import is_decoy, typical_of_decoys
-from scircuit.report.packing import LONGEST, Words, power, real, rows_among, starts, whole
+from scircuit.report.packing import LONGEST, Words, held_by, power, real, rows_among, starts, whole
 
 MOST_RESPONSES = 12_000_000
 """Responses of single cells that travel with a page, those of the strongest edges."""
@@ -71,14 +71,13 @@ def _decoys(run: Artefacts, circuit: Circuit, edges: pd.DataFrame) -> dict[str, 
         row = rows_among(scales, edges, SCALE_KEY)
         columns["e.decoy_typical"] = real(typical_of_decoys(edges, scales))
         columns["e.n_decoys"] = whole(_taken(scales["n_decoys"], row, 0))
-    row = rows_among(edges, circuit.controls, ENDS)
-    kept = np.flatnonzero(row >= 0)[np.argsort(row[row >= 0], kind="stable")]
+    controls, at = held_by(edges, circuit.controls, ENDS)
     tests = circuit.tests[is_decoy(circuit.tests)]
     draws = tests.groupby(SOURCE)["draw"].nunique().reset_index()
     return columns | {
         "e.n_draws": whole(_taken(draws["draw"], rows_among(draws, edges, SOURCE), 0)),
-        "decoys.at": starts(row[kept], len(edges)),
-        "decoys.delta": real(circuit.controls["mean_delta"].to_numpy()[kept]),
+        "decoys.at": at,
+        "decoys.delta": real(controls["mean_delta"]),
     }
 
 
@@ -119,11 +118,9 @@ def _groups(run: Artefacts, edges: pd.DataFrame, words: Words) -> dict[str, np.n
         return {}
     table = run.table("groups")
     table = table[table["kind"] == "latent"] if "kind" in table else table
-    row = rows_among(edges, table, ENDS)
-    kept = np.flatnonzero(row >= 0)[np.argsort(row[row >= 0], kind="stable")]
-    table = table.iloc[kept]
+    table, at = held_by(edges, table, ENDS)
     return {
-        "groups.at": starts(row[kept], len(edges)),
+        "groups.at": at,
         "groups.name": words.places(table["group_name"].astype(str) + ": " + table["group"].astype(str)),
         "groups.n_cells": whole(table["n_cells"]),
         "groups.cohens_d": real(table["cohens_d"]),
@@ -150,12 +147,10 @@ def _doses(run: Artefacts, edges: pd.DataFrame, words: Words) -> dict[str, np.nd
     alone = table["source"].astype(str).str.fullmatch(r"\d+") & table["what"].isin(["activation", "pre_activation"])
     table = table[alone]
     table = table.assign(source_feature=table["source"].astype("int64"), target_feature=table["target"].astype("int64"))
-    row = rows_among(edges, table, ENDS)
-    kept = np.flatnonzero(row >= 0)[np.argsort(row[row >= 0], kind="stable")]
-    table = table.iloc[kept]
+    table, at = held_by(edges, table, ENDS)
     said = [f"{r.what.replace('_', ' ')}, {r.where}: {r.kind}" for r in iterate(table)]
     return {
-        "doses.at": starts(row[kept], len(edges)),
+        "doses.at": at,
         "doses.name": words.places(said),
         "doses.value": real(pd.to_numeric(table["value"], errors="coerce")),
         "doses.n_cells": whole(table["n_cells"]),

@@ -8,9 +8,9 @@ import pandas as pd
 
 from scircuit._tables import read_parquet
 from scircuit.circuits.artefacts import Artefacts
-from scircuit.circuits.schema import LATENT
-from scircuit.report.packing import LONGEST, Words, power, real, rows_among, starts, whole
-from scircuit.report.picture import gene_list, has_label
+from scircuit.circuits.schema import LATENT, gene_list
+from scircuit.report.packing import LONGEST, Words, held_by, power, real, rows_among, whole
+from scircuit.report.picture import has_label
 from scircuit.report.reading import sae_layers
 
 TOP_GENES, TOP_CELLS = 20, 8
@@ -24,10 +24,7 @@ def latent_columns(nodes: pd.DataFrame, terms: pd.DataFrame, words: Words) -> di
     n_genes = np.array([len(listed) for listed in genes], dtype=np.int64)
     named = [str(label) if has_label({"n_terms": n, "label": label}) else ""
              for n, label in zip(nodes["n_terms"], nodes["label"], strict=True)]  # fmt: skip
-    row = rows_among(nodes, terms, LATENT)
-    kept = np.flatnonzero(row >= 0)
-    kept = kept[np.lexsort((terms["q_value"].to_numpy()[kept], row[kept]))]
-    found = terms.iloc[kept]
+    found, at = held_by(nodes, terms, LATENT, "q_value")
     return {
         "n.layer": whole(nodes["layer"]),
         "n.feature": whole(nodes["feature"]),
@@ -38,7 +35,7 @@ def latent_columns(nodes: pd.DataFrame, terms: pd.DataFrame, words: Words) -> di
         "n.n_firings": whole(nodes["n_firings"]),
         "genes.at": whole(np.concatenate([[0], np.cumsum(n_genes)])),
         "genes.name": words.places([gene for listed in genes for gene in listed]),
-        "terms.at": starts(row[kept], len(nodes)),
+        "terms.at": at,
         "terms.name": words.places(found["term"]),
         "terms.q_value": power(found["q_value"]),
         "terms.fold": real(found["fold"]),
@@ -92,13 +89,9 @@ def _categories(run: Artefacts, nodes: pd.DataFrame, words: Words) -> dict[str, 
     path = run.root / "features" / "obs.parquet"
     if not path.is_file():
         return {}
-    table = read_parquet(path)
-    row = rows_among(nodes, table, LATENT)
-    kept = np.flatnonzero(row >= 0)
-    kept = kept[np.lexsort((table["q_value"].to_numpy()[kept], row[kept]))]
-    table = table.iloc[kept]
+    table, at = held_by(nodes, read_parquet(path), LATENT, "q_value")
     return {
-        "obs.at": starts(row[kept], len(nodes)),
+        "obs.at": at,
         "obs.name": words.places(table["column"].astype(str) + ": " + table["category"].astype(str)),
         "obs.fold": real(table["fold"]),
         "obs.q_value": power(table["q_value"]),
@@ -113,13 +106,9 @@ def _top_cells(run: Artefacts, nodes: pd.DataFrame, words: Words) -> dict[str, n
     if not path.is_file():
         return {}
     table = read_parquet(path)
-    table = table[table["rank"] < TOP_CELLS]
-    row = rows_among(nodes, table, LATENT)
-    kept = np.flatnonzero(row >= 0)
-    kept = kept[np.lexsort((table["rank"].to_numpy()[kept], row[kept]))]
-    table = table.iloc[kept]
+    table, at = held_by(nodes, table[table["rank"] < TOP_CELLS], LATENT, "rank")
     return {
-        "top.at": starts(row[kept], len(nodes)),
+        "top.at": at,
         "top.cell": words.places(_called(run)(table["cell"].to_numpy())),
         "top.activation": real(table["activation"]),
     }

@@ -75,6 +75,20 @@ def rows_among(known: pd.DataFrame, table: pd.DataFrame, columns: Sequence[str])
     return np.where(held[found] == asked, found, -1)
 
 
+def held_by(
+    owners: pd.DataFrame, table: pd.DataFrame, columns: Sequence[str], by: str | None = None
+) -> tuple[pd.DataFrame, np.ndarray]:
+    """The rows of a table that belong to `owners` by `columns`, and where those of each begin (`starts`).
+
+    They stand in the order of the owners, and of one owner by the column `by`.
+    """
+    row = rows_among(owners, table, columns)
+    kept = np.flatnonzero(row >= 0)
+    within = kept if by is None else table[by].to_numpy()[kept]
+    kept = kept[np.lexsort((within, row[kept]))]
+    return table.iloc[kept], starts(row[kept], len(owners))
+
+
 class Words:
     """Texts, each carried once and named by its place; the empty one stands for none."""
 

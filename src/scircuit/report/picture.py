@@ -6,6 +6,7 @@ import numpy as np
 import pandas as pd
 
 from scircuit._tables import records
+from scircuit.circuits.schema import gene_list
 
 LAYER_GAP = 1.0
 """Distance between the columns of two layers, in units of the picture's height."""
@@ -74,11 +75,6 @@ def node_name(node: dict[str, Any]) -> str:
 def has_label(node: dict[str, Any]) -> bool:
     """Whether a gene set names the feature; without one, its label only says that there is none."""
     return node["n_terms"] > 0 and isinstance(node["label"], str) and bool(node["label"])
-
-
-def gene_list(value: Any) -> list[str]:
-    """Top genes of a feature as a list of strings, empty when there are none."""
-    return [] if value is None or isinstance(value, float) else [str(gene) for gene in value]
 
 
 def described(nodes: pd.DataFrame) -> dict[Key, str]:

@@ -7,7 +7,7 @@ import numpy as np
 import pandas as pd
 
 from scircuit.circuits.circuit import Circuit
-from scircuit.circuits.schema import ENDS, GRADES, SOURCE, TARGET
+from scircuit.circuits.schema import ENDS, GRADES, SOURCE, TARGET, gene_list
 from scircuit.errors import ScircuitError
 
 Key = tuple[int, int]
@@ -83,7 +83,7 @@ def described(circuit: Circuit, edges: pd.DataFrame) -> dict[Key, dict[str, Any]
         key = (int(row["layer"]), int(row["feature"]))
         if key not in used:
             continue
-        genes = [] if row["top_genes"] is None else [str(gene) for gene in row["top_genes"]]
+        genes = gene_list(row["top_genes"])
         # Without a gene set the label only says that there is none.
         label = row["label"] if row["n_terms"] > 0 and isinstance(row["label"], str) else ""
         numbers = {name: row[name] for name in ("frequency", "mean_activation", "n_terms", "n_firings")}
