@@ -27,7 +27,7 @@ from scircuit.circuits.export.graphs import write_decoupler, write_node_link
 from scircuit.circuits.export.neuronpedia import NEURONPEDIA, cantor
 from scircuit.circuits.export.tables import write_edge_csv, write_latents, write_tables
 from scircuit.circuits.rule import EdgeRule
-from scircuit.circuits.schema import ENDS
+from scircuit.circuits.schema import ENDS, GRADES
 from scircuit.circuits.synthetic import planted_circuit
 from scircuit.errors import ScircuitError
 from scircuit.published.graph import read_published
@@ -208,6 +208,20 @@ def test_attribution_graph_is_what_the_viewers_take(circuit: Circuit, tmp_path: 
     assert int(output["layer"]) > deepest > 0, "the viewers' axis ends where the model does"
     assert "(p=" in output["clerp"], "the viewers split the text there"
     assert strict(tmp_path / "graph-metadata.json") == {"graphs": [content["metadata"]]}
+
+
+def test_a_file_says_of_which_grade_its_edges_are(circuit: Circuit, tmp_path: Path) -> None:
+    grade = pd.Categorical(["sizeable"] * len(circuit.edges), categories=GRADES, ordered=True)
+    controls = circuit.controls.assign(grade=pd.Categorical(["sizeable"] * len(circuit.controls), GRADES, ordered=True))
+    told = replace(
+        circuit, edges=circuit.edges.assign(grade=grade), controls=controls,
+        provenance=circuit.provenance | {"grade": "specific"},
+    )  # fmt: skip
+    for asked in ("reproducible", "sizeable"):  # and not specific, the strictest that the run tells
+        content = strict(write_neuronpedia(told.at(asked), tmp_path, asked))
+        assert f"all {len(circuit.edges):,} {asked} edges" in content["metadata"]["info"]["description"]
+    with pytest.raises(ScircuitError, match=r"no edges that are specific.*--grade reproducible"):
+        to_networkx(told.at("specific"))
 
 
 def test_the_slider_of_the_viewers_hides_weak_latents_first(circuit: Circuit, tmp_path: Path) -> None:

@@ -54,7 +54,7 @@ def described(run: Artefacts | None, widths: Mapping[int, int]) -> dict[str, Any
     content: dict[str, Any] = {"features": _plain(table), "run": str(run.root)}
     if run.has("circuit"):
         circuit = run.circuit()
-        content |= {"edges": _plain(circuit.edges), "grade": str(circuit.provenance.get("grade", ""))}
+        content |= {"edges": _plain(circuit.edges), "grade": circuit.widest}
     return content
 
 

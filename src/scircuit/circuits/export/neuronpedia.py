@@ -89,7 +89,7 @@ def _metadata(circuit: Circuit, slug: str, n_edges: int, with_details: bool) -> 
     if not isinstance(name, str) or not name:
         raise ScircuitError("the circuit's provenance names no model; set provenance['model'] to its name.")
     name = Path(name).name  # of a folder, what it is called
-    prompt, grade = [name, " cells"], circuit.provenance.get("grade", "causal")
+    prompt = [name, " cells"]
     shown = "all" if n_edges == len(circuit.edges) else f"the {n_edges:,} strongest of"
     return {
         "slug": slug,
@@ -100,9 +100,9 @@ def _metadata(circuit: Circuit, slug: str, n_edges: int, with_details: bool) -> 
         "node_threshold": 1.0,
         "pruning_settings": {"node_threshold": 1.0, "edge_threshold": 1.0},
         "info": {
-            "description": f"{name}: {shown} {len(circuit.edges):,} {grade} edges over cells; the prompt stands for "
-            "the cells, the node on top for the model's output. Link weight = minus the mean change of the target when "
-            "the source is ablated.",
+            "description": f"{name}: {shown} {len(circuit.edges):,} {circuit.widest} edges over cells; the prompt "
+            "stands for the cells, the node on top for the model's output. Link weight = minus the mean change of the "
+            "target when the source is ablated.",
             "generator": {"name": "scircuit", "version": __version__},
         },
         "run_id": circuit.run_id,

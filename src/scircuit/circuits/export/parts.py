@@ -44,11 +44,9 @@ def strongest(circuit: Circuit, max_edges: int | None) -> pd.DataFrame:
     """The edges of largest |d|, all when `max_edges` is None."""
     edges = circuit.edges
     if edges.empty:
-        grade = circuit.provenance.get("grade", GRADES[0])
-        wider = "" if grade == GRADES[0] else f" that are {grade}; ask a wider one (--grade {GRADES[0]})"
-        raise ScircuitError(
-            f"the circuit has no edges{wider or '; build it by a wider rule'}, and there is nothing to write."
-        )
+        narrow = circuit.widest != GRADES[0]
+        wider = f"take a wider grade (--grade {GRADES[0]})" if narrow else "build it by a wider rule"
+        raise ScircuitError(f"the circuit has no edges that are {circuit.widest}, so there is no file; {wider}.")
     if max_edges is None or len(edges) <= max_edges:
         return edges
     order = np.argsort(-edges["cohens_d"].abs().to_numpy(), kind="stable")[:max_edges]
