@@ -37,8 +37,15 @@ class _Seen:
     """A run as far as the questions need it; what is not there is empty."""
 
     def __init__(self, run: Artefacts) -> None:
-        self.run, self.answers = run, read_answers(run.root / "analysis")
-        self.record: Mapping[str, Any] = run.provenance() if run.has(CIRCUIT) else {}
+        self.run = run
+
+    @cached_property
+    def answers(self) -> pd.DataFrame:
+        return read_answers(self.run.root / "analysis")
+
+    @cached_property
+    def record(self) -> Mapping[str, Any]:
+        return self.run.provenance() if self.run.has(CIRCUIT) else {}
 
     @cached_property
     def grades(self) -> list[dict[str, Any]]:
@@ -198,10 +205,10 @@ def audit(run: str | Path | Artefacts) -> list[Item]:
     Nothing is computed and nothing refused: what cannot be read is missing, with the reason.
     """
     run = Artefacts.of(run)
-    items = []
+    seen, items = _Seen(run), []
     for topic, asks, answer, command in QUESTIONS:
         try:
-            verdict, said = answer(_Seen(run))
+            verdict, said = answer(seen)
         except (ScircuitError, KeyError, OSError) as error:
             verdict, said = MISSING, f"its artefacts cannot be read ({error})"
         items.append(Item(topic, asks, verdict, said, "" if verdict == ANSWERED else command.format(run=run.root)))
